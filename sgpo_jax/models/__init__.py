@@ -1,11 +1,12 @@
 """Decoders, and the tokenizers that go with them."""
 
+from sgpo_jax.models.attend import Attend as Attend
+from sgpo_jax.models.attend import Layer as Layer
+from sgpo_jax.models.attend import causal as causal
 from sgpo_jax.models.config import DecoderConfig as DecoderConfig
-from sgpo_jax.models.decoder import Attend as Attend
 from sgpo_jax.models.decoder import Decoder as Decoder
 from sgpo_jax.models.decoder import Params as Params
 from sgpo_jax.models.decoder import apply as apply
-from sgpo_jax.models.decoder import causal as causal
 from sgpo_jax.models.decoder import init as init
 from sgpo_jax.models.decoder import logical_axes as logical_axes
 from sgpo_jax.models.decoder import module as module

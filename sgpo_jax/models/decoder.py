@@ -3,6 +3,7 @@
 The module declares each parameter once: shape, initializer and logical axes. Training,
 scoring and sampling use the pure form, in which `params` is a nested dict of arrays:
 
+>>> from sgpo_jax.models import causal
 >>> config = DecoderConfig(vocab_size=11, num_layers=2, embed_dim=8, mlp_dim=16,
 ...                        num_heads=2, num_kv_heads=1, head_dim=4)
 >>> params = init(config, key=jax.random.key(0))
@@ -17,7 +18,7 @@ training passes shared-prefix attention, the sampler passes attention over its c
 
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,37 +26,10 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree
 
 from sgpo_jax import sharding
+from sgpo_jax.models.attend import Attend, Layer
 from sgpo_jax.models.config import DecoderConfig
 
 Params = PyTree[Array]
-
-
-@runtime_checkable
-class Attend(Protocol):
-    """How queries read keys and values; the only thing that differs between uses."""
-
-    def __call__(
-        self,
-        layer: Int[Array, ""],
-        q: Float[Array, "N L H C"],
-        k: Float[Array, "N L K C"],
-        v: Float[Array, "N L K C"],
-        carry: PyTree,
-    ) -> tuple[Float[Array, "N L H C"], PyTree]:
-        """Return the attention output and the new carry (a cache, or None)."""
-        ...
-
-
-def causal(
-    layer: Int[Array, ""],
-    q: Float[Array, "N L H C"],
-    k: Float[Array, "N L K C"],
-    v: Float[Array, "N L K C"],
-    carry: PyTree,
-) -> tuple[Float[Array, "N L H C"], PyTree]:
-    """Plain causal attention over the whole row: the simplest `Attend`."""
-    del layer
-    return jax.nn.dot_product_attention(q, k, v, is_causal=True), carry
 
 
 def rms_norm(
@@ -152,6 +126,7 @@ def _layer(
     x, carry = state
     index, w = layer
     matrices = {name: p.astype(x.dtype) for name, p in w.items()}
+    scale = c.head_dim**-0.5
 
     with jax.named_scope("attention"):
         y = rms_norm(x, w["attention_norm"], c.norm_eps)
@@ -163,7 +138,7 @@ def _layer(
         v = sharding.constrain(v, ("rows", None, "kv_heads", None))
         q = rotate(q, positions, c.rope_base)
         k = rotate(k, positions, c.rope_base)
-        o, carry = attend(index, q, k, v, carry)
+        o, carry = attend(Layer(index, None, scale, None), q, k, v, carry)
         x = x + jnp.einsum("nlhc,hcd->nld", o, matrices["output"])
         x = sharding.constrain(x, ("rows", None, None))
     with jax.named_scope("mlp"):

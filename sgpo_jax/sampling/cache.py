@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
 from sgpo_jax import models
 from sgpo_jax.models import DecoderConfig
+from sgpo_jax.sampling.slots import Slots
 
 
 class Vectors(NamedTuple):
@@ -110,7 +111,7 @@ def prefill(
     so no logits are needed here.
     """
 
-    def attend(layer: Array, q: Array, k: Array, v: Array, carry: Cache):
+    def attend(layer: models.Layer, q: Array, k: Array, v: Array, carry: Cache):
         block = Cache(
             *(
                 encode(jnp.swapaxes(x, 1, 2)[None], like)
@@ -118,67 +119,79 @@ def prefill(
             )
         )
         out, _ = models.causal(layer, q, k, v, None)
-        return out, write(carry, block, (layer, first_row, 0, 0))
+        return out, write(carry, block, (layer.index, first_row, 0, 0))
 
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     return models.apply(params, config, tokens, positions, attend, table)[1]
 
 
-def prefix_mask(
-    bank: Int[Array, "A S"], prefix: Int[Array, "A S"], banks: int, length: int
-) -> Bool[Array, "A S J"]:
-    """Return which positions of its lane's banks each slot may read."""
-    column = jnp.arange(banks * length)[None, None]
-    right = column // length == bank[:, :, None]
-    return right & (column % length < prefix[:, :, None])
+FAR = 2**30
+"""A distance that no window reaches."""
 
 
-def own_mask(
+def behind_in_prefix(slots: Slots, banks: int, length: int) -> Int[Array, "A S J"]:
+    """Return how far each position of its lane's banks lies behind a slot's token.
+
+    `FAR` where the position is not of the slot's own prompt.
+    """
+    column = jnp.arange(banks * length, dtype=jnp.int32)[None, None]
+    bank, prefix, age = (x[:, :, None] for x in (slots.bank, slots.prefix, slots.age))
+    own = (column // length == bank) & (column % length < prefix)
+    return jnp.where(own, prefix + age - column % length, FAR)
+
+
+def behind_in_ring(
     age: Int[Array, "A S"], column: Int[Array, ""], length: int
-) -> Bool[Array, "A S T"]:
-    """Return which columns of the ring each slot may read: its last age + 1."""
-    behind = (column - jnp.arange(length)) % length
-    return behind[None, None] <= age[:, :, None]
+) -> Int[Array, "A S T"]:
+    """Return how many steps ago each column of the ring was written.
+
+    `FAR` where that was before the slot's sample began: it reads its last age + 1.
+    """
+    behind = (column - jnp.arange(length, dtype=jnp.int32)) % length
+    return jnp.where(behind[None, None] <= age[:, :, None], behind[None, None], FAR)
 
 
 def attend_to_caches(
     lanes: Cache,
-    reads_prefix: Bool[Array, "A S J"],
-    reads_own: Bool[Array, "A S T"],
+    prefix_behind: Int[Array, "A S J"],
+    own_behind: Int[Array, "A S T"],
     column: Int[Array, ""],
 ) -> models.Attend:
     r"""Return attention of one new token per slot; the ring is the carry.
 
     .. math:: o = \frac{e^{s_p} V_p + e^{s_o} V_o}{\sum e^{s_p} + \sum e^{s_o}}
 
-    with scores s_p of the shared prefix and s_o of the own tokens.
+    with scores s_p of the shared prefix and s_o of the own tokens, each no further
+    behind than the layer's window.
     """
-    shape = reads_own.shape[:2]
-    width = reads_prefix.shape[2]
-    reads = jnp.concatenate([reads_prefix, reads_own], axis=2)[:, None, :, None]
+    shape = own_behind.shape[:2]
+    width = prefix_behind.shape[2]
+    behind = jnp.concatenate([prefix_behind, own_behind], axis=2)[:, None, :, None]
 
     def by_head(x: Array) -> Array:
         """[A*S, 1, K*G, C] -> [A, K, S, G, C]."""
         x = x.reshape(*shape, lanes.key.values.shape[2], -1, x.shape[-1])
         return jnp.swapaxes(x, 1, 2)
 
-    def attend(layer: Array, q: Array, k: Array, v: Array, carry: Cache):
+    def attend(layer: models.Layer, q: Array, k: Array, v: Array, carry: Cache):
         block = Cache(
             *(
                 encode(by_head(x)[None], like)
                 for x, like in ((k, carry.key), (v, carry.value))
             )
         )
-        ring = write(carry, block, (layer, 0, 0, 0, column))
+        ring = write(carry, block, (layer.index, 0, 0, 0, column))
         prefix, own = jax.tree.map(
-            lambda x: jax.lax.dynamic_index_in_dim(x, layer, keepdims=False),
+            lambda x: jax.lax.dynamic_index_in_dim(x, layer.index, keepdims=False),
             (lanes, ring),
         )
-        queries = by_head(q) * q.shape[-1] ** -0.5
-        scores = jnp.concatenate(
-            [_scores(queries, prefix.key), _scores(queries, own.key)], axis=-1
+        queries = by_head(q)
+        products = jnp.concatenate(
+            [_products(queries, prefix.key), _products(queries, own.key)], axis=-1
         )
-        weights = jax.nn.softmax(jnp.where(reads, scores, -jnp.inf), axis=-1)
+        reads = behind < (FAR if layer.window is None else layer.window)
+        logits = jnp.where(reads, layer.logits(products), -jnp.inf)
+        weights = jax.nn.softmax(logits, axis=-1)
         out = _mix(weights[..., :width], prefix.value, q.dtype)
         out += _mix(weights[..., width:], own.value, q.dtype)
         return jnp.swapaxes(out, 1, 2).reshape(q.shape), ring
@@ -196,11 +209,13 @@ def _letters(stored: Vectors) -> str:
     return "akjc" if stored.values.ndim == 4 else "aksjc"
 
 
-def _scores(q: Float[Array, "A K S G C"], stored: Vectors) -> Float[Array, "A K S G J"]:
+def _products(
+    q: Float[Array, "A K S G C"], stored: Vectors
+) -> Float[Array, "A K S G J"]:
     keys = stored.values.astype(q.dtype)
-    scores = jnp.einsum(f"aksgc,{_letters(stored)}->aksgj", q, keys)
-    scores = scores.astype(jnp.float32)
-    return scores if stored.scale is None else scores * _per_slot(stored.scale)
+    products = jnp.einsum(f"aksgc,{_letters(stored)}->aksgj", q, keys)
+    products = products.astype(jnp.float32)
+    return products if stored.scale is None else products * _per_slot(stored.scale)
 
 
 def _mix(

@@ -95,8 +95,8 @@ def step(
     slots, column = state.slots, state.column[0]
     attend = cache.attend_to_caches(
         state.prefixes,
-        cache.prefix_mask(slots.bank, slots.prefix, grid.banks, grid.prefix),
-        cache.own_mask(slots.age, column, grid.response),
+        cache.behind_in_prefix(slots, grid.banks, grid.prefix),
+        cache.behind_in_ring(slots.age, column, grid.response),
         column,
     )
     hidden, ring = models.apply(

@@ -101,8 +101,16 @@ def log_probs(
         attention = over_mesh(mesh, rows=rules.rows, heads=heads)
 
     def attend(layer, q, k, v, carry):
-        del layer
-        return attention(q, k, v, packed.layout), carry
+        out = attention(
+            q,
+            k,
+            v,
+            packed.layout,
+            scale=layer.scale,
+            window=layer.window,
+            soft_cap=layer.soft_cap,
+        )
+        return out, carry
 
     with sharding.activations(mesh, rules):
         hidden, _ = models.apply(
