@@ -94,7 +94,7 @@ class Server:
       tokenizer: the model's tokenizer.
       max_response: most response tokens.
       prompt_as_text: send the prompt's text instead of its token ids, for servers that
-        take no ids.
+        take no ids; special tokens of a prompt are lost, as in `tokenizer.decode`.
       concurrency: HTTP requests in flight at once.
       retry: when to try again.
       headers: further HTTP headers, for example an authorization.

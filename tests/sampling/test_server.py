@@ -124,6 +124,7 @@ def test_token_ids_of_the_server_are_preferred():
     for fields in (
         {"token_ids": [7, 8], "logprobs": {"token_logprobs": [-1.0, None]}},
         {"logprobs": spelled},
+        {"logprobs": {"content": [{"id": 7, "logprob": -1.0}, {"id": 8}]}},
     ):
         with serve(lambda body, _, f=fields: answer("99", "length", **f)) as (url, *_):
             rollouts = client(url).sample(make_requests(1), seed=0, step=0)
@@ -136,16 +137,19 @@ def test_token_ids_of_the_server_are_preferred():
     [
         (sampling.Greedy(), {"temperature": 0.0}),
         (sampling.Temperature(0.5), {"temperature": 0.5}),
+        (sampling.TopK(3), {"top_k": 3}),
         (sampling.TopP(0.9, temperature=2.0), {"temperature": 2.0, "top_p": 0.9}),
-        (sampling.MinP(0.1), {"temperature": 1.0, "min_p": 0.1}),
+        (sampling.MinP(0.1), {"min_p": 0.1}),
     ],
     ids=str,
 )
-def test_methods_are_sent_and_unknown_log_probs_are_nan(method, fields):
+def test_methods_are_sent_whole_and_unknown_log_probs_are_nan(method, fields):
     report = {"tokens": ["1"], "token_logprobs": [-0.5]}
     with serve(lambda *_: answer("1", "length", logprobs=report)) as (url, seen, _):
         server = client(url, prompt_as_text=True, extra={"stop": ["="]})
         rollouts = server.sample(make_requests(1), seed=0, step=0, method=method)
+    everything = {"temperature": 1.0, "top_k": -1, "top_p": 1.0, "min_p": 0.0}
+    fields = {**everything, **fields}
     assert seen[0].items() >= {**fields, "prompt": "1+1=", "stop": ["="]}.items()
     assert rollouts.log_prob_at_one[0, 0] == -0.5
     assert np.isnan(rollouts.log_prob[0, 0]) == (method.temperature != 1)
@@ -210,3 +214,11 @@ def test_waits_grow_and_follow_the_server():
         assert most / 2 <= retry.pause(attempt, None) <= most
     assert retry.pause(0, "3") == 3.0
     assert retry.pause(0, "Wed, 21 Oct 2026 07:28:00 GMT") <= 1.0
+
+
+def test_no_end_is_invented_after_a_stop_string():
+    with serve(lambda *_: answer("12", stop_reason="+")) as (url, *_):
+        rollouts = client(url).sample(make_requests(1), seed=0, step=0)
+    assert rollouts.tokens[0].tolist() == [2, 3, 0, 0, 0, 0]
+    assert rollouts.length[0] == 2
+    assert rollouts.finished[0]
