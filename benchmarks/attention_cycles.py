@@ -160,14 +160,14 @@ def ours(case, array):
         item, number = dense_item(case, count, case.key // chunk)
     else:
         item, number = packed_item(case, chunk)
-    step = pallas.step_of(shape, plan, None, slice(0, count[1]))
+    step = pallas.step_of(shape, plan, None, slice(0, count[1]), windowed=False)
     step = dataclasses.replace(step, item=item)
     q = array((case.length, GROUP * WIDTH), jnp.bfloat16)
     k = array((case.length, WIDTH), jnp.bfloat16)
     numbers = array((1, count[0], GROUP, case.query), jnp.float32)
-    intervals = array((count[0], 3, case.query), jnp.int32)
+    end = array((case.length // chunk, 1, chunk), jnp.int32)
     forward = case.kernel == "forward"
-    extra = (intervals,) if forward else (q, numbers, numbers, intervals)
+    extra = (end,) if forward else (end, q, numbers, numbers)
     run = pallas.outputs if forward else pallas.gradients
 
     def kernel(unread, *arrays):

@@ -31,11 +31,7 @@ import numpy as np
 
 from sgpo_jax import models
 from sgpo_jax.kernels import shared_prefix_attention
-from sgpo_jax.kernels.shared_prefix_attention import (
-    from_lengths,
-    positions,
-    predicting,
-)
+from sgpo_jax.kernels.shared_prefix_attention import from_lengths
 
 RESPONSE = 128
 CONFIG = models.DecoderConfig(
@@ -57,9 +53,9 @@ def loss(params, tokens, layout, advantage):
         del layer
         return shared_prefix_attention(q, k, v, layout, implementation="xla"), carry
 
-    hidden, _ = models.apply(params, CONFIG, tokens, positions(layout), attend)
+    hidden, _ = models.apply(params, CONFIG, tokens, layout.position, attend)
     rows, index = advantage["where"]
-    source = hidden[rows, predicting(layout)[rows, index]]
+    source = hidden[rows, layout.parent[rows, index]]
     logits = source @ models.unembedding(params, CONFIG)
     chosen = jnp.take_along_axis(logits, tokens[rows, index][:, None], 1)[:, 0]
     log_p = chosen - jax.nn.logsumexp(logits, axis=1)

@@ -17,7 +17,6 @@ import numpy as np
 
 from sgpo_jax.kernels.shared_prefix_attention import from_lengths
 from sgpo_jax.kernels.shared_prefix_attention import tiles as tile_sizes
-from sgpo_jax.kernels.shared_prefix_attention.reads import reads
 from sgpo_jax.kernels.shared_prefix_attention.worklist import (
     HIGH,
     LOW,
@@ -59,13 +58,7 @@ def computed(prefix, lengths, plan):
     length = prefix + sum(lengths)
     length += -length % max(plan.query, plan.key)
     layout = from_lengths([[(prefix, lengths)]], length=length)
-    work = work_list(
-        reads(layout),
-        query_tile=plan.query,
-        key_tile=plan.key,
-        chunk=plan.chunk,
-        keys=slice(0, length // plan.key),
-    )
+    work = work_list(layout, plan, keys=slice(0, length // plan.key))
     number = int(work.number[0])
     flags = np.asarray(work.flags[:number])
     chunks = (flags >> HIGH) - ((flags >> LOW) & 0xFF)
@@ -86,10 +79,8 @@ def seconds_of_work_list(rows, length):
 
     @jax.jit
     def build(layout):
-        tiles = length // 512
-        return work_list(
-            reads(layout), query_tile=512, key_tile=512, chunk=256, keys=slice(0, tiles)
-        )
+        plan = tile_sizes.Plan(query=512, key=512, chunk=256)
+        return work_list(layout, plan, keys=slice(0, length // 512))
 
     jax.block_until_ready(build(layout))
     found = []

@@ -15,7 +15,7 @@
 #
 # A group of responses shares its prompt. Packed as `[prompt r1 r2 ... | padding]`, the
 # prompt goes through the model once, and attention lets every response read the prompt
-# and itself. Four integers per token say so; any mixture of group sizes and lengths is
+# and itself. One integer per token says so; any mixture of group sizes and lengths is
 # one shape, and one compiled program.
 
 # %%
@@ -28,8 +28,6 @@ from flax import nnx
 from sgpo_jax.kernels.shared_prefix_attention import (
     attention_fn,
     pack,
-    positions,
-    predicting,
     shared_prefix_attention,
     unpack,
 )
@@ -37,17 +35,19 @@ from sgpo_jax.kernels.shared_prefix_attention import (
 # %% [markdown]
 # ## Packing
 #
-# Two groups in one row. `positions` restarts after the prompt for every response, and
-# `predicting` names the token whose output predicts each token: the last token of the
-# prompt predicts the first one of *every* response.
+# Two groups in one row. `position` restarts after the prompt for every response, and
+# `parent` names the token whose output predicts each token: the last token of the
+# prompt predicts the first one of *every* response. Token j is read by those from j to
+# `end[j]`: all of its group if it is of the prompt, else the rest of its response.
 
 # %%
 groups = [([5, 6, 7, 8], [[1, 2], [3], [4, 4, 4]]), ([9, 9], [[1], [2, 2]])]
 tokens, layout = pack([groups], length=18)
 for name, values in [
     ("token", tokens),
-    ("position", positions(layout)),
-    ("predicted by", predicting(layout)),
+    ("end", layout.end),
+    ("position", layout.position),
+    ("predicted by", layout.parent),
 ]:
     print(f"{name:>12}", *(f"{int(v):3d}" for v in values[0]))
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from sgpo_jax.kernels import Layout
+from sgpo_jax.kernels.shared_prefix_attention import from_lengths
 from sgpo_jax.packing.shapes import Ladder, Shape
 
 
@@ -47,9 +48,8 @@ class Packed:
 
     Attributes:
       tokens: token ids; 0 where padding.
-      positions: position in the sequence prompt + response, so that each response
-        restarts at the length of its prompt.
-      layout: who may attend to whom.
+      layout: who may attend to whom, and positions: each response restarts at the
+        length of its prompt.
       source: per target, the position in the row that predicts it: the token before
         it, or the last token of the prefix for the first token of every response.
       target: token id of each target; 0 where padding.
@@ -60,7 +60,6 @@ class Packed:
     """
 
     tokens: Int[Any, "N L"]
-    positions: Int[Any, "N L"]
     layout: Layout
     source: Int[Any, "N M"]
     target: Int[Any, "N M"]
@@ -149,9 +148,11 @@ def _fill(rows: Sequence[_Row], shape: Shape) -> Packed:
     def zeros(*size: int) -> np.ndarray:
         return np.zeros(size, np.int32)
 
-    tokens, positions, segment = zeros(n, length), zeros(n, length), zeros(n, length)
-    prefix_start, prefix_end = zeros(n, length), zeros(n, length)
-    real = np.zeros((n, length), bool)
+    lengths = [
+        [(len(p.prompt), [*map(len, p.responses)]) for p in x.pieces] for x in rows
+    ]
+    layout = from_lengths([*lengths, *[[]] * (n - len(rows))], length=length)
+    tokens = zeros(n, length)
     source, target, gather = zeros(n, m), zeros(n, m), zeros(r, t)
     aimed, mask = np.zeros((n, m), bool), np.zeros((r, t), bool)
     response_id = np.full(r, -1, np.int32)
@@ -159,37 +160,22 @@ def _fill(rows: Sequence[_Row], shape: Shape) -> Packed:
     for i, row in enumerate(rows):
         at, aim, slot = 0, 0, i * shape.slots
         for piece in row.pieces:
-            begin, size = at, len(piece.prompt)
-            at += size
+            begin, at = at, at + len(piece.prompt)
             tokens[i, begin:at] = piece.prompt
-            positions[i, begin:at] = np.arange(size)
-            segment[i, begin:at] = begin
             for ids, response in zip(piece.ids, piece.responses, strict=True):
                 k = len(response)
                 here, aims = slice(at, at + k), slice(aim, aim + k)
                 tokens[i, here] = response
-                positions[i, here] = size + np.arange(k)
-                segment[i, here] = at
-                prefix_start[i, here], prefix_end[i, here] = begin, begin + size
-                source[i, aims] = np.arange(at - 1, at + k - 1)
-                source[i, aim] = begin + size - 1
+                source[i, aims] = layout.parent[i, here]
                 target[i, aims] = response
                 gather[slot, :k] = i * m + np.arange(aim, aim + k)
                 mask[slot, :k] = True
                 response_id[slot] = ids
                 at, aim, slot = at + k, aim + k, slot + 1
-        real[i, :at] = True
         aimed[i, :aim] = True
 
-    layout = Layout(
-        prefix_start=prefix_start,
-        prefix_end=prefix_end,
-        segment_start=segment,
-        real=real,
-    )
     return Packed(
         tokens=tokens,
-        positions=positions,
         layout=layout,
         source=source,
         target=target,

@@ -114,7 +114,7 @@ def log_probs(
 
     with sharding.activations(mesh, rules):
         hidden, _ = models.apply(
-            params, config, packed.tokens, packed.positions, attend
+            params, config, packed.tokens, packed.layout.position, attend
         )
         out = losses.token_log_probs(
             packing.predicting(hidden, packed),

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from sgpo_jax.kernels.shared_prefix_attention.reads import allowed, reads
+from sgpo_jax.kernels.shared_prefix_attention.reads import dense
 
 
 def value_and_grads(attention):
@@ -26,9 +26,7 @@ def assert_relative(actual, expected, bound):
 def dense_bfloat16(q, k, v, layout, *, scale):
     """Dense attention as one writes it in bfloat16: scores are rounded too."""
     rows, length, heads, width = q.shape
-    index = jnp.arange(length, dtype=jnp.int32)[None]
-    mask = allowed(reads(layout), index, index) & jnp.asarray(layout.real)[:, None]
-    mask = mask[:, None, None]
+    mask = dense(layout)[:, None, None]
     q = q.reshape(rows, length, k.shape[2], -1, width)
     logits = jnp.einsum("nqkgc,njkc->nkgqj", q, k) * jnp.bfloat16(scale)
     p = jax.nn.softmax(jnp.where(mask, logits, -1e30).astype(jnp.float32))

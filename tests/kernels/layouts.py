@@ -27,6 +27,22 @@ def rows(draw, *, count: int, length: int):
     return chosen
 
 
+@st.composite
+def forests(draw, *, count: int, length: int):
+    """Segments of random trees, depth first: chains, branches, empty segments."""
+    chosen = []
+    for _ in range(count):
+        left, segments, path = length, [], []
+        for index in range(draw(st.integers(0, 12))):
+            del path[draw(st.integers(0, len(path))) :]
+            size = draw(st.integers(0, min(left, length // 4)))
+            segments.append((size, path[-1] if path else -1))
+            left -= size
+            path.append(index)
+        chosen.append(segments)
+    return chosen
+
+
 def ragged(length: int) -> Layout:
     """Two fixed rows: several groups, unaligned lengths, an empty response, padding."""
     unit = length // 20

@@ -51,7 +51,7 @@ def compiled(chip, *, rows=2, length=2048, heads=4, kv_heads=2, width=128):
     q = array((rows, length, heads, width), jnp.bfloat16, *split)
     k = array((rows, length, kv_heads, width), jnp.bfloat16, *split)
     integers = array((rows, length), jnp.int32, "data")
-    layout = Layout(integers, integers, integers, array((rows, length), bool, "data"))
+    layout = Layout(integers, integers, integers)
     attention = over_mesh(mesh, rows="data")
     run = value_and_grads(functools.partial(attention, implementation="pallas"))
     return run.lower(q, k, k, q, layout).compile()

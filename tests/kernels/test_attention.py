@@ -13,12 +13,10 @@ from jax.test_util import check_grads
 from sgpo_jax.kernels import Layout, shared_prefix_attention
 from sgpo_jax.kernels.shared_prefix_attention import (
     from_lengths,
+    from_segments,
     over_mesh,
-    positions,
-    predicting,
     xla,
 )
-from sgpo_jax.kernels.shared_prefix_attention.reads import reads
 from sgpo_jax.kernels.shared_prefix_attention.scores import Scores
 
 from .comparisons import (
@@ -27,7 +25,7 @@ from .comparisons import (
     dense_bfloat16,
     value_and_grads,
 )
-from .layouts import inputs, ragged, rows
+from .layouts import forests, inputs, ragged, rows
 
 VARIANTS = {
     "plain": {},
@@ -44,49 +42,90 @@ def tiled(tile, scale=1.0):
     """The xla implementation with a tile of our choice; padding must hold no NaN."""
 
     def attention(q, k, v, layout):
-        return xla.attend(q, k, v, reads(layout), Scores(scale=scale), tile)
+        return xla.attend(q, k, v, layout, None, Scores(scale=scale), tile)
 
     return value_and_grads(attention)
 
 
-def per_sequence(q, k, v, groups, *, window=None, soft_cap=None, scale=None):
-    """Dense causal attention of each `prefix + response`, one after the other.
+def of_groups(groups):
+    """The segments of groups, as (length, segment continued)."""
+    segments = []
+    for prefix, responses in groups:
+        parent = len(segments)
+        segments += [(prefix, -1), *((size, parent) for size in responses)]
+    return segments
+
+
+def sequences(segments):
+    """Of each segment, the indices of its sequence up to its end, and of its own."""
+    found, begin = [], 0
+    for size, parent in segments:
+        own = np.arange(begin, begin + size)
+        before = found[parent][0] if parent >= 0 else own[:0]
+        found.append((np.concatenate([before, own]), own))
+        begin += size
+    return found
+
+
+def per_sequence(q, k, v, segments, *, window=None, soft_cap=None, scale=None):
+    """Dense causal attention of each sequence by itself, one after the other.
 
     Written without the package: q, k, v are one row; returns the row's outputs.
     """
     out = np.zeros(q.shape)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    begin = 0
-    for prefix, responses in groups:
-        first = begin + prefix
-        for response in [0, *responses]:
-            index = np.r_[begin : begin + prefix, first : first + response]
-            for head in range(q.shape[1]):
-                kv_head = head * k.shape[1] // q.shape[1]
-                logits = scale * q[index, head] @ k[index, kv_head].T
-                if soft_cap is not None:
-                    logits = soft_cap * np.tanh(logits / soft_cap)
-                age = np.subtract.outer(np.arange(len(index)), np.arange(len(index)))
-                hidden = (age < 0) | (age >= (window or len(index)))
-                p = np.exp(np.where(hidden, -np.inf, logits))
-                out[index, head] = p @ v[index, kv_head] / p.sum(-1, keepdims=True)
-            first += response
-        begin = first
+    for index, own in sequences(segments):
+        for head in range(q.shape[1]):
+            kv_head = head * k.shape[1] // q.shape[1]
+            logits = scale * q[index, head] @ k[index, kv_head].T
+            if soft_cap is not None:
+                logits = soft_cap * np.tanh(logits / soft_cap)
+            age = np.subtract.outer(np.arange(len(index)), np.arange(len(index)))
+            hidden = (age < 0) | (age >= (window or len(index)))
+            p = np.exp(np.where(hidden, -np.inf, logits))
+            means = p @ v[index, kv_head] / p.sum(-1, keepdims=True)
+            out[own, head] = means[len(index) - len(own) :]
     return out
 
 
+GROUPS = of_groups([(5, [3, 1, 0, 9]), (0, [4, 2]), (1, [1]), (6, [])])
+TREE = [(4, -1), (3, 0), (5, 1), (0, 1), (2, 3), (1, 3), (6, 0), (4, 6), (3, -1)]
+
+
+@pytest.mark.parametrize("segments", [GROUPS, TREE], ids=["groups", "tree"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_reference_is_dense_attention_of_every_sequence(variant):
-    groups = [(5, [3, 1, 0, 9]), (0, [4, 2]), (1, [1]), (6, [])]
-    layout = from_lengths([groups], length=40)
+def test_reference_is_dense_attention_of_every_sequence(variant, segments):
+    layout = from_segments([segments], length=40)
     q, k, v, _ = inputs(layout)
     expected = per_sequence(
-        *(np.asarray(x[0], np.float64) for x in (q, k, v)), groups, **VARIANTS[variant]
+        *(np.asarray(x[0], np.float64) for x in (q, k, v)),
+        segments,
+        **VARIANTS[variant],
     )
     actual = shared_prefix_attention(
         q, k, v, layout, implementation="reference", **VARIANTS[variant]
     )
     np.testing.assert_allclose(actual[0], expected, rtol=0, atol=2e-6)
+
+
+reference_window = jax.jit(
+    functools.partial(shared_prefix_attention, implementation="reference", window=5)
+)
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(forests(count=1, length=40))
+def test_reference_on_any_tree(rows):
+    layout = from_segments(rows, length=40)
+    q, k, v, _ = inputs(layout, heads=2, kv_heads=1, width=4)
+    exact = (np.asarray(x[0], np.float64) for x in (q, k, v))
+    expected = per_sequence(*exact, rows[0], window=5)
+    actual = reference_window(q, k, v, layout)
+    np.testing.assert_allclose(actual[0], expected, rtol=0, atol=2e-6)
+    for index, own in sequences(rows[0]):
+        at = np.arange(len(index))[len(index) - len(own) :]
+        np.testing.assert_array_equal(layout.position[0, own], at)
+        np.testing.assert_array_equal(layout.parent[0, own], np.r_[-1, index][at])
 
 
 def test_gradient_of_a_prefix_is_the_sum_over_its_responses():
@@ -122,9 +161,14 @@ tiled_8 = tiled(8)
 
 
 @hypothesis.settings(max_examples=40, deadline=None)
-@hypothesis.given(rows(count=8, length=44), hypothesis.strategies.integers(0, 99))
-def test_any_layout_equals_reference(groups, seed):
-    layout = from_lengths(groups, length=44)
+@hypothesis.given(
+    rows(count=4, length=44),
+    forests(count=4, length=44),
+    hypothesis.strategies.integers(0, 99),
+)
+def test_any_layout_equals_reference(groups, trees, seed):
+    segments = [*map(of_groups, groups), *trees]
+    layout = from_segments(segments, length=44)
     arrays = inputs(layout, seed=seed)
     expected = reference_8(*arrays, layout)
     assert_relative(tiled_8(*arrays, layout), expected, 1e-6)
@@ -230,12 +274,14 @@ def test_rows_and_heads_may_be_sharded(wrapped):
     assert_relative(actual, expected, 1e-6)
 
 
-def test_positions_and_predicting_follow_the_sequences():
-    layout = from_lengths([[(3, [2, 1]), (0, [2])]], length=10)
-    np.testing.assert_array_equal(positions(layout)[0], [0, 1, 2, 3, 4, 3, 0, 1, 0, 0])
-    np.testing.assert_array_equal(
-        predicting(layout)[0], [-1, 0, 1, 2, 3, 2, -1, 6, -1, -1]
-    )
+def test_groups_are_trees_of_depth_two():
+    groups = [(3, [2, 1]), (0, [2])]
+    layout = from_lengths([groups], length=10)
+    np.testing.assert_array_equal(layout.end[0], [6, 6, 6, 5, 5, 6, 8, 8, 0, 0])
+    np.testing.assert_array_equal(layout.position[0], [0, 1, 2, 3, 4, 3, 0, 1, 0, 0])
+    np.testing.assert_array_equal(layout.parent[0], [-1, 0, 1, 2, 3, 2, -1, 6, -1, -1])
+    expected = from_segments([of_groups(groups)], length=10)
+    jax.tree.map(np.testing.assert_array_equal, layout, expected)
 
 
 def test_padding_is_exactly_zero_in_an_empty_row():
@@ -266,8 +312,10 @@ def test_query_heads_are_a_multiple_of_key_heads():
         shared_prefix_attention(q, k, k, layout)
 
 
-def test_layout_is_a_pytree_of_four_arrays():
+def test_layout_is_a_pytree_of_three_arrays():
     layout = ragged(20)
     assert isinstance(jax.tree.map(jnp.asarray, layout), Layout)
     with pytest.raises(ValueError, match="row 0 needs 21 tokens but has 20"):
         from_lengths([[(20, [1])]], length=20)
+    with pytest.raises(ValueError, match="segment 3 of row 0 continues segment 1"):
+        from_segments([[(1, -1), (1, 0), (1, 0), (1, 1)]], length=20)

@@ -7,11 +7,7 @@ import pytest
 
 from sgpo_jax import models
 from sgpo_jax.kernels import shared_prefix_attention
-from sgpo_jax.kernels.shared_prefix_attention import (
-    from_lengths,
-    positions,
-    predicting,
-)
+from sgpo_jax.kernels.shared_prefix_attention import from_lengths
 
 CONFIG = models.DecoderConfig(
     vocab_size=17,
@@ -39,9 +35,9 @@ def attend_with(layout, implementation):
 def log_probabilities(params, tokens, layout, implementation):
     """Log-probability of each token given those before it in its own sequence."""
     attend = attend_with(layout, implementation)
-    hidden, _ = models.apply(params, CONFIG, tokens, positions(layout), attend)
+    hidden, _ = models.apply(params, CONFIG, tokens, layout.position, attend)
     rows = jnp.arange(len(tokens))[:, None]
-    source = hidden[rows, predicting(layout)]
+    source = hidden[rows, layout.parent]
     logits = source @ models.unembedding(params, CONFIG)
     return jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], -1)[
         ..., 0
@@ -72,7 +68,8 @@ def unpacked(tokens, weights):
 def test_packed_step_equals_dense_step(rng, implementation):
     layout = from_lengths(GROUPS, length=LENGTH)
     tokens = rng.integers(0, CONFIG.vocab_size, (2, LENGTH)).astype(np.int32)
-    response = layout.prefix_end > layout.prefix_start
+    prefix = np.array([[5, 2], [7, 7]])
+    response = layout.position >= np.repeat(prefix, [13, LENGTH - 13], axis=1)
     weights = np.where(response, rng.normal(size=(2, LENGTH)), 0.0).astype(np.float32)
     params = models.init(CONFIG, key=jax.random.key(0))
 

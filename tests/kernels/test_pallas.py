@@ -17,11 +17,11 @@ from jax.sharding import Mesh
 from sgpo_jax.kernels import shared_prefix_attention
 from sgpo_jax.kernels.shared_prefix_attention import (
     from_lengths,
+    from_segments,
     over_mesh,
     pallas,
     tiles,
 )
-from sgpo_jax.kernels.shared_prefix_attention.reads import reads
 from sgpo_jax.kernels.shared_prefix_attention.scores import Scores
 from sgpo_jax.kernels.shared_prefix_attention.tiles import Plan
 from sgpo_jax.kernels.shared_prefix_attention.worklist import work_list
@@ -32,7 +32,7 @@ from .comparisons import (
     dense_bfloat16,
     value_and_grads,
 )
-from .layouts import inputs, ragged, rows
+from .layouts import forests, inputs, ragged
 
 LENGTH = 60
 SMALL = Plan(query=16, key=16, chunk=8, interpret=True)
@@ -59,7 +59,7 @@ def kernels(plan, *, soft_cap=None, window=None):
     scores = Scores(scale=0.7, soft_cap=soft_cap)
 
     def attend(q, k, v, layout):
-        return pallas.attend(q, k, v, reads(layout, window=window), scores, plan)
+        return pallas.attend(q, k, v, layout, window, scores, plan)
 
     return value_and_grads(between_padding(attend))
 
@@ -78,9 +78,11 @@ dense = value_and_grads(
 
 
 @hypothesis.settings(max_examples=30, deadline=None)
-@hypothesis.given(rows(count=8, length=LENGTH), hypothesis.strategies.integers(0, 99))
-def test_any_layout_equals_reference(groups, seed):
-    layout = from_lengths(groups, length=LENGTH)
+@hypothesis.given(
+    forests(count=8, length=LENGTH), hypothesis.strategies.integers(0, 99)
+)
+def test_any_layout_equals_reference(segments, seed):
+    layout = from_segments(segments, length=LENGTH)
     arrays = inputs(layout, seed=seed)
     assert_relative(small(*arrays, layout), dense(*arrays, layout), 1e-6)
 
@@ -172,13 +174,10 @@ def test_pallas_without_a_tpu_raises():
 def test_work_list_holds_the_live_tiles_and_no_others():
     layout = ragged(64)
     tokens = np.arange(64)
-    start, end, own = (np.asarray(x)[:, :, None] for x in reads(layout))
-    read = ((start <= tokens) & (tokens < end)) | (
-        (own <= tokens) & (tokens <= tokens[:, None])
-    )
+    end = np.asarray(layout.end)[:, None, :]
+    read = (tokens <= tokens[:, None]) & (tokens[:, None] < end)
     tiles = read.reshape(2, 4, 16, 4, 16).any((2, 4))
-    sizes = {"query_tile": 16, "key_tile": 16, "chunk": 8, "keys": slice(0, 4)}
-    work = jax.jit(lambda layout: work_list(reads(layout), **sizes))(layout)
+    work = jax.jit(lambda layout: work_list(layout, SMALL, keys=slice(0, 4)))(layout)
     number = int(work.number[0])
     listed = zip(*(np.asarray(x[:number]) for x in work[:3]), strict=True)
     assert list(listed) == list(zip(*np.nonzero(tiles), strict=True))

@@ -55,7 +55,7 @@ def read_back(batches):
             sources = batch.source[row, aim]
             # The first token is predicted by the end of the prefix.
             end = int(sources[0]) + 1
-            begin = int(layout.segment_start[row[0], end - 1])
+            begin = end - 1 - int(layout.position[row[0], end - 1])
             assert id_ not in found
             prompt = batch.tokens[row[0], begin:end].tolist()
             found[int(id_)] = (prompt, response)
@@ -63,7 +63,7 @@ def read_back(batches):
             if len(response) > 1:
                 at = sources[1:]
                 assert batch.tokens[row[1:], at + 1].tolist() == response[1:]
-                positions = batch.positions[row[1:], at]
+                positions = layout.position[row[1:], at]
                 assert positions.tolist() == [
                     len(prompt) + i for i in range(len(response) - 1)
                 ]

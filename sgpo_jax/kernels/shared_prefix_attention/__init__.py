@@ -5,8 +5,7 @@ from .api import Implementation as Implementation
 from .api import shared_prefix_attention as shared_prefix_attention
 from .layout import Layout as Layout
 from .layout import from_lengths as from_lengths
-from .layout import positions as positions
-from .layout import predicting as predicting
+from .layout import from_segments as from_segments
 from .rows import pack as pack
 from .rows import unpack as unpack
 from .sharded import over_mesh as over_mesh

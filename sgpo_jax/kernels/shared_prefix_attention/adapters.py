@@ -22,7 +22,7 @@ def attention_fn(
     """`shared_prefix_attention` as the `attention_fn` of Flax's attention modules.
 
     Flax hands a mask to its attention function as it got it: give the layout as the
-    mask. Positions must be given to the model too, see `positions`.
+    mask. A model that uses positions must be given `layout.position` too.
 
     Args:
       query: queries.

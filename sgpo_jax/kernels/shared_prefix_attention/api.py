@@ -4,11 +4,11 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from . import pallas, reference, tiles, xla
 from .layout import Layout
-from .reads import reads
+from .reads import Window
 from .scores import Scores
 
 Implementation = Literal["reference", "xla", "pallas"]
@@ -21,7 +21,7 @@ def shared_prefix_attention(
     layout: Layout,
     *,
     scale: float | None = None,
-    window: int | Int[Array, ""] | None = None,
+    window: Window = None,
     soft_cap: float | None = None,
     implementation: Implementation | None = None,
 ) -> Float[Array, "N L H C"]:
@@ -76,13 +76,13 @@ def shared_prefix_attention(
     # Zeros at padding: a weight of 0 does not silence a NaN.
     real = jnp.asarray(layout.real)[..., None, None]
     q, k, v = (jnp.where(real, x, jnp.zeros((), x.dtype)) for x in (q, k, v))
-    intervals = reads(layout, window=window)
+    layout = Layout(*(jnp.asarray(x) for x in layout))
     match implementation:
         case "reference":
-            out = reference.attend(q, k, v, intervals, scores)
+            out = reference.attend(q, k, v, layout, window, scores)
         case "xla":
             tile = xla.tile_for(q.shape[1])
-            out = xla.attend(q, k, v, intervals, scores, tile)
+            out = xla.attend(q, k, v, layout, window, scores, tile)
         case "pallas":
             heads = tiles.Heads(
                 group=q.shape[2] // k.shape[2],
@@ -90,5 +90,5 @@ def shared_prefix_attention(
                 itemsize=q.dtype.itemsize,
             )
             plan = tiles.plan_for(q.shape[1], heads, tiles.Chip.current())
-            out = pallas.attend(q, k, v, intervals, scores, plan)
+            out = pallas.attend(q, k, v, layout, window, scores, plan)
     return jnp.where(real, out, jnp.zeros((), out.dtype))

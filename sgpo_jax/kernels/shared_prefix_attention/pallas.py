@@ -17,8 +17,9 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
 from . import pallas_kernels as kernels
+from .layout import Layout
 from .pallas_kernels import LANES, Step
-from .reads import Reads
+from .reads import Window
 from .scores import Scores
 from .tiles import Plan
 from .worklist import FIRST, WorkList, work_list
@@ -40,7 +41,8 @@ def attend(
     q: Float[Array, "N L H C"],
     k: Float[Array, "N L K C"],
     v: Float[Array, "N L K C"],
-    reads: Reads,
+    layout: Layout,
+    window: Window,
     scores: Scores,
     plan: Plan,
 ) -> Float[Array, "N L H C"]:
@@ -55,34 +57,38 @@ def attend(
     q, k, v = (jnp.pad(x, ((0, 0), (0, long), (0, 0), (0, wide))) for x in (q, k, v))
     shape = Shape(rows, length + long, k.shape[2], heads // k.shape[2], width + wide)
     q, k, v = (x.reshape(shape.rows * shape.length, -1) for x in (q, k, v))
-    out: Array = _attend(q, k, v, reads.padded(long), cap, shape, plan)
+    layout = Layout(*(jnp.pad(x, ((0, 0), (0, long))) for x in layout))
+    if window is not None:
+        window = jnp.asarray(window, jnp.int32)
+    out: Array = _attend(q, k, v, layout, window, cap, shape, plan)
     out = out.reshape(rows, shape.length, heads, shape.width)
     return out[:, :length, :, :width]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _attend(q, k, v, reads, soft_cap, shape, plan):
-    return _forward(q, k, v, reads, soft_cap, shape, plan)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
+def _attend(q, k, v, layout, window, soft_cap, shape, plan):
+    return _forward(q, k, v, layout, window, soft_cap, shape, plan)[0]
 
 
-def _forward(q, k, v, reads, soft_cap, shape, plan):
+def _forward(q, k, v, layout, window, soft_cap, shape, plan):
     keys = slice(0, shape.length // plan.key)
-    step = step_of(shape, plan, soft_cap, keys)
-    arrays = q, k, v, _by_tile(reads, plan)
-    out, lse = outputs(arrays, _work(reads, plan, keys), step, shape, plan)
-    return out, (q, k, v, out, lse, reads)
+    step = step_of(shape, plan, soft_cap, keys, windowed=window is not None)
+    work = work_list(layout, plan, keys=keys, window=window)
+    arrays = q, k, v, *tokens(layout, window, plan)
+    out, lse = outputs(arrays, work, step, shape, plan)
+    return out, (q, k, v, out, lse, layout, window)
 
 
 def _backward(soft_cap, shape, plan, residuals, dout):
-    q, k, v, out, lse, reads = residuals
+    q, k, v, out, lse, layout, window = residuals
     delta = dout.astype(jnp.float32) * out.astype(jnp.float32)
     delta = delta.reshape(-1, plan.query, shape.kv_heads, shape.group, shape.width)
     delta = delta.sum(-1).transpose(2, 0, 3, 1)
-    arrays = q, k, v, dout, lse, delta, _by_tile(reads, plan)
+    arrays = q, k, v, *tokens(layout, window, plan), dout, lse, delta
     parts = []
     for keys in plan.ranges(shape.length):
-        work = _work(reads, plan, keys)
-        step = step_of(shape, plan, soft_cap, keys)
+        work = work_list(layout, plan, keys=keys, window=window)
+        step = step_of(shape, plan, soft_cap, keys, windowed=window is not None)
         dq, *by_key = gradients(arrays, work, step, shape, plan)
         # A query tile that reads nothing of this range holds garbage.
         visited = _visited(work, shape, plan)
@@ -93,7 +99,7 @@ def _backward(soft_cap, shape, plan, residuals, dout):
         for xs in by_key
     )
     dq = functools.reduce(jnp.add, dq)
-    return dq.astype(q.dtype), dk.reshape(k.shape), dv.reshape(v.shape), None
+    return dq.astype(q.dtype), dk.reshape(k.shape), dv.reshape(v.shape), None, None
 
 
 _attend.defvjp(_forward, _backward)
@@ -110,7 +116,7 @@ def outputs(arrays, work: WorkList, step: Step, shape: Shape, plan: Plan):
         functools.partial(kernels.forward, step=step),
         (shape.kv_heads, work, plan),
         arrays,
-        in_specs=(specs.query, specs.key, specs.key, specs.reads),
+        in_specs=specs.inputs,
         out_specs=(specs.query, specs.number),
         out_shape=(
             jax.ShapeDtypeStruct(q.shape, q.dtype),
@@ -131,12 +137,12 @@ def gradients(arrays, work: WorkList, step: Step, shape: Shape, plan: Plan):
     whole = step.range_length == shape.length
     resident = pltpu.VMEM((step.range_length, shape.width), jnp.float32)
     by_key = shape.rows * step.range_length, k.shape[1]
-    query, key, number = specs.query, specs.key, specs.number
+    query, number = specs.query, specs.number
     return _call(
         functools.partial(kernels.backward, step=step),
         (shape.kv_heads, work, plan),
         arrays,
-        in_specs=(query, key, key, query, number, number, specs.reads),
+        in_specs=(*specs.inputs, query, number, number),
         out_specs=(query, specs.row, specs.row),
         out_shape=(
             jax.ShapeDtypeStruct(q.shape, q.dtype if whole else jnp.float32),
@@ -154,10 +160,9 @@ def gradients(arrays, work: WorkList, step: Step, shape: Shape, plan: Plan):
 class _Specs(NamedTuple):
     """What a step of the grid sees of each array."""
 
+    inputs: tuple[pl.BlockSpec, ...]  # of q, k, v and what `tokens` returns
     query: pl.BlockSpec  # of [N L, H C]: the query tile, all heads of a key head
-    key: pl.BlockSpec  # of [N L, K C]: the key tile
     number: pl.BlockSpec  # of [K, N nq, G, i]: one number per query and head
-    reads: pl.BlockSpec  # of [N nq, 3, i]: the intervals of the query tile
     row: pl.BlockSpec  # of [N range, K C]: the whole row's range of keys
 
 
@@ -165,25 +170,31 @@ def _specs(shape: Shape, step: Step) -> _Specs:
     queries = shape.length // step.query_tile
     keys = shape.length // step.key_tile
 
-    def query(w, work):
+    def of_query(w, work):
         item = step.item(w, *work)
         return item.row * queries + item.query
 
-    def key(w, work):
+    def of_key(w, work):
         item = step.item(w, *work)
         return item.row * keys + item.key
 
     tile = (step.query_tile, shape.group * shape.width)
+    query = pl.BlockSpec(tile, lambda h, w, *work: (of_query(w, work), h))
+    key = pl.BlockSpec(
+        (step.key_tile, shape.width), lambda h, w, *work: (of_key(w, work), h)
+    )
     number = (1, 1, shape.group, step.query_tile)
+    bounds = (step.key_tile // step.chunk, 1 + step.windowed, step.chunk)
+    masks = [pl.BlockSpec(bounds, lambda h, w, *work: (of_key(w, work), 0, 0))]
+    if step.windowed:
+        position = (1, 1, step.query_tile)
+        masks.append(
+            pl.BlockSpec(position, lambda h, w, *work: (of_query(w, work), 0, 0))
+        )
     return _Specs(
-        query=pl.BlockSpec(tile, lambda h, w, *work: (query(w, work), h)),
-        key=pl.BlockSpec(
-            (step.key_tile, shape.width), lambda h, w, *work: (key(w, work), h)
-        ),
-        number=pl.BlockSpec(number, lambda h, w, *work: (h, query(w, work), 0, 0)),
-        reads=pl.BlockSpec(
-            (1, 3, step.query_tile), lambda h, w, *work: (query(w, work), 0, 0)
-        ),
+        inputs=(query, key, key, *masks),
+        query=query,
+        number=pl.BlockSpec(number, lambda h, w, *work: (h, of_query(w, work), 0, 0)),
         row=pl.BlockSpec(
             (step.range_length, shape.width),
             lambda h, w, *work: (step.item(w, *work).row, h),
@@ -191,7 +202,9 @@ def _specs(shape: Shape, step: Step) -> _Specs:
     )
 
 
-def step_of(shape: Shape, plan: Plan, soft_cap: float | None, keys: slice) -> Step:
+def step_of(
+    shape: Shape, plan: Plan, soft_cap: float | None, keys: slice, *, windowed: bool
+) -> Step:
     """Specialize a kernel's body to a call."""
     return Step(
         group=shape.group,
@@ -200,6 +213,7 @@ def step_of(shape: Shape, plan: Plan, soft_cap: float | None, keys: slice) -> St
         key_tile=plan.key,
         chunk=plan.chunk,
         bound=None if soft_cap is None else soft_cap * LOG2_E,
+        windowed=windowed,
         mxu_sums=plan.mxu_sums,
         first_key=keys.start * plan.key,
         range_length=(keys.stop - keys.start) * plan.key,
@@ -223,15 +237,14 @@ def _call(body, how, arrays, *, out_shape, **specs):
     )(*items, *arrays)
 
 
-def _work(reads: Reads, plan: Plan, keys: slice) -> WorkList:
-    return work_list(
-        reads, query_tile=plan.query, key_tile=plan.key, chunk=plan.chunk, keys=keys
-    )
-
-
-def _by_tile(reads: Reads, plan: Plan):
-    tiles = (x.reshape(-1, 1, plan.query) for x in reads)
-    return jnp.concatenate(list(tiles), axis=1)
+def tokens(layout: Layout, window: Window, plan: Plan) -> tuple[Array, ...]:
+    """Return what masks need, by chunk of keys and, for a window, by query tile."""
+    end = layout.end.reshape(-1, 1, plan.chunk)
+    if window is None:
+        return (end,)
+    limit = (layout.position + window).reshape(-1, 1, plan.chunk)
+    position = layout.position.reshape(-1, 1, plan.query)
+    return jnp.concatenate([end, limit], axis=1), position
 
 
 def _visited(work: WorkList, shape: Shape, plan: Plan):

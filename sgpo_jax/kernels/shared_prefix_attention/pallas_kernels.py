@@ -7,7 +7,7 @@ Logits are kept in base 2: x = q . k with the scale already in q, and
 
 Shapes inside a step, for one key head: q, o, dout [i, G C]; k, v [j, C]; per-query
 numbers [G, i]. The forward pass forms scores [i, j], whose output needs no transpose;
-the backward pass [j, i], in which per-query numbers and intervals lie along lanes.
+the backward pass [j, i], in which per-query numbers lie along lanes.
 """
 
 import dataclasses
@@ -35,6 +35,7 @@ class Step:
     key_tile: int
     chunk: int
     bound: float | None
+    windowed: bool
     mxu_sums: bool
     first_key: int
     range_length: int
@@ -48,7 +49,8 @@ class Step:
 
 def forward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
     """Online softmax over the items of a query tile."""
-    *work, q, k, v, reads, out, lse, top, total, sums = refs
+    *inputs, out, lse, top, total, sums = refs
+    work, (q, k, v, *tokens) = inputs[:4], inputs[4:]
     item = step.item(pl.program_id(1), *work)
     flag = item.flags
 
@@ -58,9 +60,8 @@ def forward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
         total[...] = jnp.zeros_like(total)
         sums[...] = jnp.zeros_like(sums)
 
-    def attend(begin, size, read):
+    def attend(begin, size, mask):
         keys, values = k[pl.ds(begin, size)], v[pl.ds(begin, size)]
-        mask = None if read is None else read((step.query_tile, size), 1)
         if step.mxu_sums:
             ones = jnp.ones((size, LANES), values.dtype)
             values = jnp.concatenate([values, ones], axis=1)
@@ -88,11 +89,7 @@ def forward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
                 total[g] = total[g] * fade + p.sum(1, keepdims=True)
             sums[g] = sums[g] * _lanes(fade, step.width) + weighted[:, : step.width]
 
-    def intervals():
-        query, key = item.query * step.query_tile, item.key * step.key_tile
-        return _intervals(reads, query, key, 0)
-
-    _each_part(flag, step, intervals, attend)
+    _each_part(item, step, attend, functools.partial(_mask, item, tokens, step, 0))
 
     @pl.when(flag & LAST != 0)
     def _():
@@ -108,8 +105,8 @@ def backward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
     Key and value gradients of the whole row stay in VMEM, in float32: those of a
     prefix are summed over all its responses and query heads before they are written.
     """
-    *work, q, k, v, dout, lse, delta, reads = refs[:11]
-    dq, dk, dv, dq_sum, dk_sum, dv_sum = refs[11:]
+    *inputs, dout, lse, delta, dq, dk, dv, dq_sum, dk_sum, dv_sum = refs
+    work, (q, k, v, *tokens) = inputs[:4], inputs[4:]
     item = step.item(pl.program_id(1), *work)
     flag = item.flags
 
@@ -122,9 +119,8 @@ def backward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
     def _():
         dq_sum[...] = jnp.zeros_like(dq_sum)
 
-    def attend(begin, size, read):
+    def attend(begin, size, mask):
         keys, values = k[pl.ds(begin, size)], v[pl.ds(begin, size)]
-        mask = None if read is None else read((size, step.query_tile), 0)
         dkeys = jnp.zeros(keys.shape, jnp.float32)
         dvalues = jnp.zeros(values.shape, jnp.float32)
         for g in range(step.group):
@@ -149,11 +145,7 @@ def backward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
         dk_sum[place] += dkeys
         dv_sum[place] += dvalues
 
-    def intervals():
-        query, key = item.query * step.query_tile, item.key * step.key_tile
-        return _intervals(reads, query, key, 1)
-
-    _each_part(flag, step, intervals, attend)
+    _each_part(item, step, attend, functools.partial(_mask, item, tokens, step, 1))
 
     @pl.when(flag & LAST != 0)
     def _():
@@ -166,12 +158,9 @@ def backward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
         dv[...] = dv_sum[...].astype(dv.dtype)
 
 
-def _each_part(flag, step: Step, intervals, attend):
-    """Run `attend(begin, size, mask)` over the whole tile, or its live chunks.
-
-    `intervals()` gives, for each query along its axis, the begin and the length of both
-    intervals it reads, relative to the key tile.
-    """
+def _each_part(item: Item, step: Step, attend, mask):
+    """Run `attend(begin, size, mask)` over the whole tile, or its live chunks."""
+    flag = item.flags
 
     @pl.when(flag & MASKED == 0)
     def _():
@@ -181,40 +170,36 @@ def _each_part(flag, step: Step, intervals, attend):
     def _():
         low = lax.shift_right_logical(flag, LOW) & 0xFF
         high = lax.shift_right_logical(flag, HIGH)
-        bounds = intervals()
 
         @pl.loop(low, high)
         def _(chunk):
             begin = pl.multiple_of(chunk * step.chunk, step.chunk)
-            attend(begin, step.chunk, functools.partial(_within, begin, *bounds))
+            attend(begin, step.chunk, mask(chunk))
 
 
-def _intervals(reads, query, key, query_axis):
-    """Begin and length of the intervals of a query tile, relative to a key tile.
+def _mask(item: Item, tokens, step: Step, query_axis: int, chunk):
+    """Whether queries read the keys of a chunk: [i, j], or [j, i] for query axis 1."""
+    shape = step.query_tile, step.chunk
+    if query_axis == 1:
+        shape = shape[::-1]
+    query = item.query * step.query_tile
+    query += lax.broadcasted_iota(jnp.int32, shape, query_axis)
+    key = item.key * step.key_tile + chunk * step.chunk
+    key += lax.broadcasted_iota(jnp.int32, shape, 1 - query_axis)
+    bounds = tokens[0]
 
-    Lengths are unsigned: `key - begin < length` then also rejects keys before begin.
-    """
-    start, end, own = (reads[0, pl.ds(i, 1)] for i in range(3))
-    index = query + lax.broadcasted_iota(jnp.int32, own.shape, 1)
-    length, span = (jnp.maximum(x, 0) for x in (end - start, index + 1 - own))
-    bounds = start - key, length, own - key, span
-    if query_axis == 0:
-        bounds = tuple(_column(x) for x in bounds)
-    return bounds
+    def along(x, axis):
+        """Widen numbers along an axis to the tile."""
+        if axis == 1:
+            return jnp.broadcast_to(x, shape)
+        return _lanes(_column(x), shape[1])
 
-
-def _within(begin, start, length, own, span, shape, key_axis):
-    key = begin + lax.broadcasted_iota(jnp.int32, shape, key_axis)
-    if key_axis == 1:
-        bounds = (_lanes(x, shape[1]) for x in (start, length, own, span))
-        start, length, own, span = bounds
-
-    def unsigned(x):
-        return lax.bitcast_convert_type(x, jnp.uint32)
-
-    return (unsigned(key - start) < unsigned(length)) | (
-        unsigned(key - own) < unsigned(span)
-    )
+    end = along(bounds[chunk, pl.ds(0, 1)], 1 - query_axis)
+    read = (key <= query) & (query < end)
+    if step.windowed:
+        limit = along(bounds[chunk, pl.ds(1, 1)], 1 - query_axis)
+        read &= along(tokens[1][0], query_axis) < limit
+    return read
 
 
 def _head(g: int, step: Step) -> slice:

@@ -1,79 +1,91 @@
-"""The keys each query reads, as two intervals, and the tiles in which any are read."""
+"""Who reads whom: token by token, and tile by tile."""
 
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from .layout import Layout
 
+Window = int | Int[Array | np.ndarray, ""] | None
+"""Tokens of its own sequence a token reads, itself included; None is all."""
 
-class Reads(NamedTuple):
-    """Query i reads keys start[i] <= j < end[i] and own[i] <= j <= i, and no others.
 
-    Padding and sliding windows are folded in, so nothing else decides what is read.
+def reads(
+    query: Int[Array, "*#N q"], key: Int[Array, "*#N k"], end: Int[Array, "*#N k"]
+) -> Bool[Array, "*N q k"]:
+    """Whether tokens `query` read tokens `key`, without a window."""
+    query, key, end = query[..., :, None], key[..., None, :], end[..., None, :]
+    return (key <= query) & (query < end)
+
+
+def recent(
+    query: Int[Array, "*#N q"],
+    key: Int[Array, "*#N k"],
+    window: int | Int[Array | np.ndarray, ""],
+) -> Bool[Array, "*N q k"]:
+    """Whether positions `key` lie in the window of positions `query` after them."""
+    return query[..., :, None] - key[..., None, :] < window
+
+
+def dense(layout: Layout, *, window: Window = None) -> Bool[Array, "N L L"]:
+    """Whether each token of a row reads each other, itself included.
+
+    Example:
+      >>> from .layout import from_lengths
+      >>> dense(from_lengths([[(1, [1, 1])]], length=4))[0].astype(int)
+      Array([[1, 0, 0, 0],
+             [1, 1, 0, 0],
+             [1, 0, 1, 0],
+             [0, 0, 0, 0]], dtype=int32)
     """
-
-    start: Int[Array, "N L"]
-    end: Int[Array, "N L"]
-    own: Int[Array, "N L"]
-
-    def padded(self, extra: int) -> "Reads":
-        """Append queries that read nothing."""
-        after = self.own.shape[1] + extra
-
-        def pad(x, value):
-            return jnp.pad(x, ((0, 0), (0, extra)), constant_values=value)
-
-        return Reads(pad(self.start, 0), pad(self.end, 0), pad(self.own, after))
+    index = jnp.arange(layout.end.shape[1], dtype=jnp.int32)[None]
+    read = reads(index, index, jnp.asarray(layout.end))
+    if window is not None:
+        position = jnp.asarray(layout.position)
+        read &= recent(position, position, window)
+    return read
 
 
 class Tiles(NamedTuple):
-    """The key tiles each query tile reads: the first `number` of `keys`, ascending."""
+    """Of each tile, whether any query reads any key, and whether all read all.
 
-    keys: Int[Array, "N nq nk"]
-    number: Int[Array, "N nq"]
-
-
-def reads(layout: Layout, *, window: int | Int[Array, ""] | None = None) -> Reads:
-    """Intervals read under a layout and a sliding window.
-
-    A window keeps the last `window` positions of the query's own sequence, itself
-    included. In a response, position n of the prefix lies `prefix_end - n` tokens
-    before the response's first token, so the window only moves the two lower bounds.
+    Without a window, and with padding at the end of rows, both are exact. A window may
+    leave a tile live in which every key that is still read lies outside of it.
     """
-    index = jnp.arange(layout.real.shape[1], dtype=jnp.int32)[None]
-    start, end = jnp.asarray(layout.prefix_start), jnp.asarray(layout.prefix_end)
-    own = jnp.asarray(layout.segment_start)
+
+    live: Bool[Array, "N nq nk"]
+    full: Bool[Array, "N nq nk"]
+
+
+def tiles(
+    layout: Layout, *, query_tile: int, key_tile: int, window: Window = None
+) -> Tiles:
+    """Decide by the extremes of each tile; tile sizes divide the length of rows.
+
+    Example:
+      >>> from .layout import from_lengths
+      >>> layout = from_lengths([[(4, [2, 2])]], length=8)
+      >>> tiles(layout, query_tile=4, key_tile=4).live[0].tolist()
+      [[True, False], [True, True]]
+      >>> tiles(layout, query_tile=4, key_tile=4).full[0].tolist()
+      [[False, False], [True, False]]
+    """
+
+    def of_tiles(x, size):
+        x = jnp.asarray(x).reshape(len(x), -1, size)
+        return x.min(-1), x.max(-1)
+
+    least, most = (x[:, None, :] for x in of_tiles(layout.end, key_tile))
+    length = layout.end.shape[1]
+    query = jnp.arange(0, length, query_tile, dtype=jnp.int32)[None, :, None]
+    key = jnp.arange(0, length, key_tile, dtype=jnp.int32)[None, None]
+    live = (key < query + query_tile) & (query < most)
+    full = (key + key_tile - 1 <= query) & (query + query_tile <= least)
     if window is not None:
-        oldest = index - jnp.asarray(window, jnp.int32) + 1
-        start = jnp.maximum(start, oldest - own + end)
-        own = jnp.maximum(own, oldest)
-    real = layout.real
-    start, end = jnp.where(real, start, 0), jnp.where(real, end, 0)
-    return Reads(start, end, jnp.where(real, own, index + 1))
-
-
-def allowed(
-    reads: Reads, query: Int[Array, "*#N q"], key: Int[Array, "*#N k"]
-) -> Bool[Array, "*N q k"]:
-    """Whether each query reads each key; `reads` holds the queries' intervals only."""
-    start, end, own = (x[..., :, None] for x in reads)
-    query, key = query[..., :, None], key[..., None, :]
-    return ((start <= key) & (key < end)) | ((own <= key) & (key <= query))
-
-
-def live_tiles(reads: Reads, *, query_tile: int, key_tile: int) -> Tiles:
-    """List the tiles in which at least one query reads at least one key."""
-    rows, length = reads.own.shape
-    stop = jnp.arange(1, length + 1, dtype=jnp.int32)[None]
-    low = jnp.arange(0, length, key_tile, dtype=jnp.int32)[None, None]
-    high = low + key_tile
-
-    def meets(begin, end):
-        return jnp.maximum(begin[..., None], low) < jnp.minimum(end[..., None], high)
-
-    live = meets(reads.start, reads.end) | meets(reads.own, stop)
-    live = live.reshape(rows, length // query_tile, query_tile, -1).any(2)
-    keys = jnp.argsort(~live, axis=-1, stable=True).astype(jnp.int32)
-    return Tiles(keys, live.sum(-1, dtype=jnp.int32))
+        oldest, newest = (x[:, None, :] for x in of_tiles(layout.position, key_tile))
+        first, last = (x[..., None] for x in of_tiles(layout.position, query_tile))
+        live &= first - newest < window
+        full &= last - oldest < window
+    return Tiles(live, full & live)

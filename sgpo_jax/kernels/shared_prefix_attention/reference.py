@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .reads import Reads, allowed
+from .layout import Layout
+from .reads import Window, dense
 from .scores import Scores
 
 
@@ -12,7 +13,8 @@ def attend(
     q: Float[Array, "N L H C"],
     k: Float[Array, "N L K C"],
     v: Float[Array, "N L K C"],
-    reads: Reads,
+    layout: Layout,
+    window: Window,
     scores: Scores,
 ) -> Float[Array, "N L H C"]:
     """Softmax over the keys each query reads; exactly 0 where a query reads none."""
@@ -21,8 +23,7 @@ def attend(
     query = query.reshape(rows, length, k.shape[2], -1, width)
     with jax.default_matmul_precision("highest"):
         logits = scores.cap(jnp.einsum("nqkgc,njkc->nkgqj", query, key) * scores.scale)
-        index = jnp.arange(length, dtype=jnp.int32)
-        read = allowed(reads, index[None], index[None])[:, None, None]
+        read = dense(layout, window=window)[:, None, None]
         # Subtracting a finite maximum keeps a query that reads nothing finite.
         top = jnp.max(logits, axis=-1, keepdims=True, where=read, initial=-1e30)
         weight = jnp.where(read, jnp.exp(jnp.where(read, logits - top, 0.0)), 0.0)

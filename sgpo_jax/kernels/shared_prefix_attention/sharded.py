@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import jax
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from .api import Implementation, shared_prefix_attention
 from .layout import Layout
+from .reads import Window
 
 
 def over_mesh(
@@ -41,7 +42,7 @@ def over_mesh(
         layout: Layout,
         *,
         scale: float | None = None,
-        window: int | Int[Array, ""] | None = None,
+        window: Window = None,
         soft_cap: float | None = None,
         implementation: Implementation | None = None,
     ) -> Float[Array, "N L H C"]:

@@ -5,7 +5,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from .reads import Reads
+from .layout import Layout
+from .reads import Window, tiles
+from .tiles import Plan
 
 FIRST, LAST = 1, 2  # of the items of one query tile
 ROW_FIRST, ROW_LAST = 4, 8  # of the items of one row
@@ -41,61 +43,30 @@ def listed(w, row, query, key, flags) -> Item:
     return Item(row[w], query[w], key[w], flags[w])
 
 
-class Coverage(NamedTuple):
-    """Of each tile, the keys that any query reads, and whether all read all."""
-
-    low: Int[Array, "N nq nk"]
-    high: Int[Array, "N nq nk"]
-    full: Int[Array, "N nq nk"]
-
-
-def coverage(reads: Reads, *, query_tile: int, key_tile: int) -> Coverage:
-    """Cut both intervals of every query by every key tile, and join over queries."""
-    rows, length = reads.own.shape
-    base = jnp.arange(0, length, key_tile, dtype=jnp.int32)[None, None]
-    stop = jnp.arange(1, length + 1, dtype=jnp.int32)[None]
-
-    def cut(bound):
-        return jnp.clip(bound[..., None] - base, 0, key_tile)
-
-    start, end, own, stop = (cut(x) for x in (reads.start, reads.end, reads.own, stop))
-    prefix, segment = start < end, own < stop
-    low = jnp.minimum(
-        jnp.where(prefix, start, key_tile), jnp.where(segment, own, key_tile)
-    )
-    high = jnp.maximum(jnp.where(prefix, end, 0), jnp.where(segment, stop, 0))
-    joined = (end - start == key_tile) | (stop - own == key_tile)
-    # A response that follows its prefix directly reads one interval.
-    joined |= prefix & segment & (end >= own) & (start == 0) & (stop == key_tile)
-
-    def tiles(x):
-        return x.reshape(rows, length // query_tile, query_tile, -1)
-
-    return Coverage(tiles(low).min(2), tiles(high).max(2), tiles(joined).all(2))
-
-
 def work_list(
-    reads: Reads, *, query_tile: int, key_tile: int, chunk: int, keys: slice
+    layout: Layout, plan: Plan, *, keys: slice, window: Window = None
 ) -> WorkList:
     """List the live tiles whose key tile lies in `keys`.
 
     Example:
       >>> from .layout import from_lengths
-      >>> from .reads import reads
-      >>> lengths = [[(4, [2, 2])]]
-      >>> work = work_list(reads(from_lengths(lengths, length=8)), query_tile=4,
-      ...                  key_tile=4, chunk=2, keys=slice(0, 2))
+      >>> work = work_list(from_lengths([[(4, [2, 2])]], length=8),
+      ...                  Plan(query=4, key=4, chunk=2), keys=slice(0, 2))
       >>> int(work.number[0]), work.query[:3].tolist(), work.key[:3].tolist()
       (3, [0, 1, 1], [0, 0, 1])
     """
-    low, high, full = coverage(reads, query_tile=query_tile, key_tile=key_tile)
-    _, queries, tiles = low.shape
-    index = jnp.arange(tiles, dtype=jnp.int32)[None, None]
-    live = (low < high) & (index >= keys.start) & (index < keys.stop)
+    live, full = tiles(layout, query_tile=plan.query, key_tile=plan.key, window=window)
+    rows, queries, count = live.shape
+    chunks = tiles(layout, query_tile=plan.query, key_tile=plan.chunk, window=window)
+    chunks = chunks.live.reshape(rows * queries * count, -1)
+    low = jnp.argmax(chunks, 1).astype(jnp.int32)
+    high = chunks.shape[1] - jnp.argmax(chunks[:, ::-1], 1).astype(jnp.int32)
+    index = jnp.arange(count, dtype=jnp.int32)[None, None]
+    live &= (index >= keys.start) & (index < keys.stop)
     number = live.sum(dtype=jnp.int32)
     (item,) = jnp.nonzero(live.ravel(), size=live.size, fill_value=0)
     item = item.astype(jnp.int32)
-    row, query, key = item // (queries * tiles), item // tiles, item % tiles
+    row, query, key = item // (queries * count), item // count, item % count
     query = query - row * queries
     live = jnp.arange(item.size, dtype=jnp.int32) < number
 
@@ -114,8 +85,8 @@ def work_list(
         + jnp.where(row_first, ROW_FIRST, 0)
         + jnp.where(row_last, ROW_LAST, 0)
         + jnp.where(full.ravel()[item], 0, MASKED)
-        + jnp.left_shift(low.ravel()[item] // chunk, LOW)
-        + jnp.left_shift(-(-high.ravel()[item] // chunk), HIGH)
+        + jnp.left_shift(low[item], LOW)
+        + jnp.left_shift(high[item], HIGH)
     )
     # One item that does nothing keeps the grid from being empty.
     flags = jnp.where(live, flags, MASKED)

@@ -8,12 +8,14 @@ layout. Rows are taken one after the other, so on several devices call this unde
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from .reads import Reads, allowed, live_tiles
+from .layout import Layout
+from .reads import Window, reads, recent, tiles
 from .scores import Scores
 
 LOWEST = -1e30  # finite, so that a query that reads nothing has no infinities
@@ -23,12 +25,15 @@ def attend(
     q: Float[Array, "N L H C"],
     k: Float[Array, "N L K C"],
     v: Float[Array, "N L K C"],
-    reads: Reads,
+    layout: Layout,
+    window: Window,
     scores: Scores,
     tile: int,
 ) -> Float[Array, "N L H C"]:
     """Attention over the keys each query reads; exactly 0 where a query reads none."""
-    return _attend(q, k, v, reads, scores, tile)
+    if window is not None:
+        window = jnp.asarray(window, jnp.int32)
+    return _attend(q, k, v, layout, window, scores, tile)
 
 
 def tile_for(length: int) -> int:
@@ -38,33 +43,34 @@ def tile_for(length: int) -> int:
     return min(length, 64) if length <= 1024 else 128
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _attend(q, k, v, reads, scores, tile):
-    return _forward(q, k, v, reads, scores, tile)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _attend(q, k, v, layout, window, scores, tile):
+    return _forward(q, k, v, layout, window, scores, tile)[0]
 
 
-def _forward(q, k, v, reads, scores, tile):
+def _forward(q, k, v, layout, window, scores, tile):
     length = q.shape[1]
     blocks = _split_heads(q, k.shape[2], tile), _split(k, tile), _split(v, tile)
-    reads = reads.padded(-length % tile)
-    out, lse = _tiled_forward(*blocks, reads, scores)
+    layout = _padded(layout, -length % tile)
+    out, lse = _tiled_forward(*blocks, layout, window, scores)
     out = _join_heads(out, length).astype(q.dtype)
-    return out, (q, k, v, out, lse, reads)
+    return out, (q, k, v, out, lse, layout, window)
 
 
 def _backward(scores, tile, residuals, dout):
-    q, k, v, out, lse, reads = residuals
+    q, k, v, out, lse, layout, window = residuals
     length = q.shape[1]
     heads = functools.partial(_split_heads, kv_heads=k.shape[2], tile=tile)
     delta = jnp.sum(
         heads(dout).astype(jnp.float32) * heads(out).astype(jnp.float32), axis=-1
     )
     blocks = heads(q), _split(k, tile), _split(v, tile), heads(dout), lse, delta
-    dq, dk, dv = _tiled_backward(*blocks, reads, scores)
+    dq, dk, dv = _tiled_backward(blocks, layout, window, scores)
     return (
         _join_heads(dq, length).astype(q.dtype),
         _join(dk, length).astype(k.dtype),
         _join(dv, length).astype(v.dtype),
+        None,
         None,
     )
 
@@ -104,9 +110,9 @@ def _grads(q, k, v, dout, lse, delta, mask, scores):
 # All tiles: for each row and query tile, a loop over the key tiles it reads.
 
 
-def _tiled_forward(q, k, v, reads, scores):
+def _tiled_forward(q, k, v, layout, window, scores):
     rows, count, kv_heads, group, tile, _ = q.shape
-    tiles = live_tiles(reads, query_tile=tile, key_tile=tile)
+    live = _live_tiles(layout, window, tile)
 
     def query_tile(step):
         row, i = step // count, step % count
@@ -114,8 +120,8 @@ def _tiled_forward(q, k, v, reads, scores):
 
         def key_tile(t, carry):
             top, total, out = carry
-            j = tiles.keys[row, i, t]
-            mask = _tile_mask(reads, row, i, j, tile)
+            j = live.keys[row, i, t]
+            mask = _tile_mask(layout, window, row, i, j, tile)
             logits = jnp.where(mask, _logits(query, k[row, j], scores), LOWEST)
             new_top = jnp.maximum(top, logits.max(-1, keepdims=True))
             p = jnp.where(mask, jnp.exp(logits - new_top), 0.0)
@@ -125,7 +131,7 @@ def _tiled_forward(q, k, v, reads, scores):
 
         zeros = jnp.zeros((kv_heads, group, tile, 1), jnp.float32)
         start = zeros + LOWEST, zeros, jnp.zeros(query.shape, jnp.float32)
-        top, total, out = jax.lax.fori_loop(0, tiles.number[row, i], key_tile, start)
+        top, total, out = jax.lax.fori_loop(0, live.number[row, i], key_tile, start)
         total = jnp.where(total > 0, total, 1.0)
         return out / total, (top + jnp.log(total))[..., 0]
 
@@ -133,9 +139,10 @@ def _tiled_forward(q, k, v, reads, scores):
     return out.reshape(q.shape), lse.reshape(q.shape[:-1])
 
 
-def _tiled_backward(q, k, v, dout, lse, delta, reads, scores):
+def _tiled_backward(blocks, layout, window, scores):
+    q, k, v, dout, lse, delta = blocks
     rows, count, *_, tile, _ = q.shape
-    tiles = live_tiles(reads, query_tile=tile, key_tile=tile)
+    live = _live_tiles(layout, window, tile)
 
     def query_tile(carry, step):
         row, i = step // count, step % count
@@ -143,15 +150,15 @@ def _tiled_backward(q, k, v, dout, lse, delta, reads, scores):
 
         def key_tile(t, carry):
             dq, dk, dv = carry
-            j = tiles.keys[row, i, t]
-            mask = _tile_mask(reads, row, i, j, tile)
+            j = live.keys[row, i, t]
+            mask = _tile_mask(layout, window, row, i, j, tile)
             dq_, dk_, dv_ = _grads(
                 q[row, i], k[row, j], v[row, j], *blocks, mask, scores
             )
             return dq + dq_, dk.at[row, j].add(dk_), dv.at[row, j].add(dv_)
 
         dq = jnp.zeros(q.shape[2:], jnp.float32)
-        dq, *carry = jax.lax.fori_loop(0, tiles.number[row, i], key_tile, (dq, *carry))
+        dq, *carry = jax.lax.fori_loop(0, live.number[row, i], key_tile, (dq, *carry))
         return tuple(carry), dq
 
     zeros = jnp.zeros(k.shape, jnp.float32)
@@ -160,10 +167,32 @@ def _tiled_backward(q, k, v, dout, lse, delta, reads, scores):
     return dq.reshape(q.shape), dk, dv
 
 
-def _tile_mask(reads: Reads, row, i, j, tile: int):
-    within = jnp.arange(tile, dtype=jnp.int32)
-    of_query = (jax.lax.dynamic_slice(x, (row, i * tile), (1, tile))[0] for x in reads)
-    return allowed(Reads(*of_query), i * tile + within, j * tile + within)
+class _LiveTiles(NamedTuple):
+    """The key tiles each query tile reads: the first `number` of `keys`, ascending."""
+
+    keys: Int[Array, "N nq nk"]
+    number: Int[Array, "N nq"]
+
+
+def _live_tiles(layout: Layout, window: Window, tile: int) -> _LiveTiles:
+    live = tiles(layout, query_tile=tile, key_tile=tile, window=window).live
+    keys = jnp.argsort(~live, axis=-1, stable=True).astype(jnp.int32)
+    return _LiveTiles(keys, live.sum(-1, dtype=jnp.int32))
+
+
+def _tile_mask(layout: Layout, window: Window, row, i, j, tile: int):
+    def of(x, at):
+        return jax.lax.dynamic_slice(x, (row, at * tile), (1, tile))[0]
+
+    index = jnp.arange(tile, dtype=jnp.int32)
+    mask = reads(i * tile + index, j * tile + index, of(layout.end, j))
+    if window is None:
+        return mask
+    return mask & recent(of(layout.position, i), of(layout.position, j), window)
+
+
+def _padded(layout: Layout, extra: int) -> Layout:
+    return Layout(*(jnp.pad(x, ((0, 0), (0, extra))) for x in layout))
 
 
 # Between [N L heads C] and tiles.
