@@ -18,7 +18,7 @@ class Layer(NamedTuple):
       soft_cap: bound c of the logits, c * tanh(logits / c), before the mask; or None.
     """
 
-    index: Int[Array, ""]
+    index: Int[Array, ""]  # pyright: ignore[reportIncompatibleMethodOverride] tuples have a method of that name
     window: Int[Array, ""] | None
     scale: float
     soft_cap: float | None

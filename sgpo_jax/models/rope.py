@@ -1,0 +1,91 @@
+"""Rotary positions, and how their frequencies are stretched for long contexts."""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LinearScaling:
+    """Divide every frequency by `factor` (position interpolation, arXiv:2306.15595).
+
+    >>> LinearScaling(factor=4.0)(np.array([1.0, 0.1]))
+    array([0.25 , 0.025])
+    """
+
+    factor: float
+
+    def __call__(self, frequency: Float[np.ndarray, " F"]) -> Float[np.ndarray, " F"]:
+        """Return the stretched frequencies."""
+        return frequency / self.factor
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Llama3Scaling:
+    r"""Divide low frequencies by `factor`, keep high ones, blend between (Llama 3.1).
+
+    With w = 2 pi / frequency the wavelength and o = original_context,
+
+    .. math:: f' = (1 - s) f / \mathrm{factor} + s f, \quad
+              s = \mathrm{clip}\Big(\frac{o / w - low}{high - low}, 0, 1\Big)
+
+    Attributes:
+      factor: by how much the context grew.
+      low: turns within the original context up to which a frequency is divided.
+      high: turns from which on it is kept.
+      original_context: context the model was trained with first.
+    """
+
+    factor: float
+    low: float = 1.0
+    high: float = 4.0
+    original_context: int = 8192
+
+    def __post_init__(self):
+        if not 0 < self.low < self.high:
+            raise ValueError(f"need 0 < low < high, got {self.low} and {self.high}")
+
+    def __call__(self, frequency: Float[np.ndarray, " F"]) -> Float[np.ndarray, " F"]:
+        """Return the stretched frequencies."""
+        turns = self.original_context * frequency / (2 * math.pi)
+        smooth = np.clip((turns - self.low) / (self.high - self.low), 0, 1)
+        return (1 - smooth) * frequency / self.factor + smooth * frequency
+
+
+RopeScaling = LinearScaling | Llama3Scaling
+
+
+def frequencies(
+    head_dim: int, base: float, scaling: RopeScaling | None
+) -> Float[np.ndarray, " F"]:
+    """Return the angle per position of each rotary pair, float32.
+
+    >>> frequencies(4, 100.0, None)
+    array([1. , 0.1], dtype=float32)
+    """
+    half = head_dim // 2
+    frequency = base ** (-np.arange(half, dtype=np.float64) / half)
+    if scaling is not None:
+        frequency = scaling(frequency)
+    return frequency.astype(np.float32)
+
+
+def rotate(
+    x: Float[Array, "N L H C"],
+    positions: Int[Array, "N L"],
+    frequency: Float[Array, " F"],
+) -> Float[Array, "N L H C"]:
+    """Apply rotary position embeddings (arXiv:2104.09864, eq. 34), half-split pairs.
+
+    Angles are float32: bfloat16 cannot tell position 256 from 257.
+    """
+    angle = (
+        positions[:, :, None, None].astype(jnp.float32) * frequency[None, None, None]
+    )
+    sin, cos = jnp.sin(angle), jnp.cos(angle)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    rotated = (first * cos - second * sin, second * cos + first * sin)
+    return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
