@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 a fault of the program, 2 a mistake in what was asked for.
 """
 
 import contextlib
+import importlib
 import io
 import os
 import pathlib
@@ -61,6 +62,8 @@ def run_command(argv: list[str]) -> int:
         print(HELP.format(presets=", ".join(PRESETS), sources=sources), end="")
         return 0
     name, rest = argv[0], argv[1:]
+    if name in MACHINE_COMMANDS:
+        return importlib.import_module(f"sgpo_jax.commands.{name}").main(rest)
     if name not in COMMANDS:
         return _refuse(f"unknown command {name!r}; see sgpo --help")
     try:
@@ -245,6 +248,8 @@ def _run(setup, folder, display) -> None:
     _eval(setup, folder, display)
     _report(setup, folder, display)
 
+
+MACHINE_COMMANDS = ("aot",)
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": _run,

@@ -9,6 +9,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "sgpo_jax"
 ORDER = [
     "types",
     "sharding",
+    "chips",
     "theory",
     "advantages",
     "losses",
@@ -27,6 +28,8 @@ ORDER = [
     "presets",
     "pipeline",
     "report",
+    "ahead_of_time",
+    "commands",
     "cli",
 ]
 PURE = {"theory", "advantages", "losses"}

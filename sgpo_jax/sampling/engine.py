@@ -138,10 +138,11 @@ class Engine:
         for index, longest in enumerate(self.rungs):
             members = np.flatnonzero(rung == index).tolist()
             if members:
-                call.sample(members, self._grid(longest))
+                call.sample(members, self.grid(longest))
         return call.rollouts(self.max_response)
 
-    def _grid(self, longest: int) -> Grid:
+    def grid(self, longest: int) -> Grid:
+        """Return the static shape of the programs of a prompt rung."""
         return Grid(
             lanes=self.lanes,
             slots=self.slots,

@@ -63,16 +63,21 @@ class Programs:
         """Names of the programs compiled so far."""
         return []
 
+    @functools.cached_property
+    def param_sharding(self) -> PyTree[NamedSharding] | None:
+        """Where the programs read parameters; None without a mesh."""
+        if self.mesh is None:
+            return None
+        rules = dataclasses.replace(self.rules, embed=None)
+        axes = models.logical_axes(self.config)
+        shapes = models.shapes(self.config)
+        return sharding.tree_shardings(axes, shapes, rules, self.mesh)
+
     def place(self, params: models.Params) -> models.Params:
         """Bring parameters to where the programs read them."""
         if self.mesh is None:
             return params
-        rules = dataclasses.replace(self.rules, embed=None)
-        axes = models.logical_axes(self.config)
-        shapes = models.shapes(self.config)
-        return jax.device_put(
-            params, sharding.tree_shardings(axes, shapes, rules, self.mesh)
-        )
+        return jax.device_put(params, self.param_sharding)
 
     def put(self, values: PyTree) -> PyTree[Array]:
         """Bring arrays whose first axis is `D` or lanes to their shards."""

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from sgpo_jax import losses, models, packing, sharding
 from sgpo_jax.kernels import over_mesh, shared_prefix_attention
+from sgpo_jax.kernels.shared_prefix_attention import Implementation
 from sgpo_jax.training.objective import Objective, Responses, old_log_prob
 from sgpo_jax.types import Weighted
 
@@ -84,11 +85,13 @@ def log_probs(
     temperature: float = 1.0,
     mesh: Mesh | None = None,
     rules: sharding.Rules = sharding.Rules(),
+    implementation: Implementation | None = None,
 ) -> losses.TokenLogProbs:
     """Score every response token of a packed micro-batch.
 
     The prompt of a group is encoded once; the result equals scoring each
-    prompt + response by itself (arXiv:2506.05433).
+    prompt + response by itself (arXiv:2506.05433). `implementation` is that of
+    `shared_prefix_attention`.
 
     Returns:
       Log-probability and entropy per response token, [R, T], 0 where there is none.
@@ -109,6 +112,7 @@ def log_probs(
             scale=layer.scale,
             window=layer.window,
             soft_cap=layer.soft_cap,
+            implementation=implementation,
         )
         return out, carry
 
@@ -122,6 +126,8 @@ def log_probs(
             mask=packed.aimed,
             temperature=temperature,
             soft_cap=config.final_soft_cap,
+            # Every device works on every chunk: its share is what bounds memory.
+            chunk_size=1024 * (sharding.rows_shards(mesh, rules) if mesh else 1),
         )
     return losses.TokenLogProbs(
         packing.unpack(out.log_prob, packed), packing.unpack(out.entropy, packed)
@@ -139,6 +145,7 @@ class Programs:
       temperature: of sampling; log-probabilities are taken at the same.
       mesh: devices to run on; None for one.
       rules: logical axes to mesh axes.
+      attention: implementation of attention; None for the platform's own.
     """
 
     config: models.DecoderConfig
@@ -147,6 +154,7 @@ class Programs:
     temperature: float = 1.0
     mesh: Mesh | None = None
     rules: sharding.Rules = sharding.Rules()
+    attention: Implementation | None = None
 
     @functools.cached_property
     def _devices(self) -> Mesh:
@@ -212,6 +220,31 @@ class Programs:
             batch,
         )
 
+    def abstract(self, batch: MicroBatch) -> tuple[TrainState, Accumulated, MicroBatch]:
+        """Return shapes and shardings of what the programs take; allocates nothing."""
+        params = models.shapes(self.config)
+        count = jax.ShapeDtypeStruct((), jnp.int32)
+        state = TrainState(
+            params=params,
+            opt_state=jax.eval_shape(self.optimizer.init, params),
+            step=count,
+            skipped=count,
+        )
+        rows = jax.tree.map(lambda x: self._rows if np.ndim(x) else self._whole, batch)
+
+        def placed(shapes: PyTree, shardings: PyTree) -> PyTree:
+            return jax.tree.map(
+                lambda x, s: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=s),
+                shapes,
+                shardings,
+            )
+
+        return (
+            placed(state, self._state_sharding),
+            placed(jax.eval_shape(self.zeros, params), self._accumulated_sharding),
+            placed(batch, rows),
+        )
+
     @functools.cached_property
     def zeros(self) -> Any:
         """Program: params -> empty accumulator, gradients split as the params."""
@@ -254,6 +287,7 @@ class Programs:
             temperature=self.temperature,
             mesh=self.mesh,
             rules=self.rules,
+            implementation=self.attention,
         )
         old = old_log_prob(scored.log_prob, batch.old_log_prob, batch.fresh)
         responses = Responses(

@@ -1,0 +1,1 @@
+"""Compile a run's programs for a TPU pod without having one."""

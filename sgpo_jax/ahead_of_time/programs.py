@@ -1,0 +1,194 @@
+"""Every program of a run, lowered for a mesh of devices that need not exist."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from sgpo_jax import models, packing, sampling, sharding, training
+from sgpo_jax.models import DecoderConfig
+from sgpo_jax.sampling import grid as grids
+from sgpo_jax.sampling.slots import Items
+from sgpo_jax.training.batch import micro_batch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """One program, not yet traced.
+
+    Attributes:
+      name: what it does and at which rung.
+      lower: traces it.
+      holds: bytes per device that stay alive while it runs but are not its arguments.
+    """
+
+    name: str
+    lower: Callable[[], jax.stages.Lowered]
+    holds: int = 0
+
+
+def device_bytes(tree: PyTree) -> int:
+    """Return the bytes one device holds of arrays or of their shapes and shardings."""
+
+    def one(leaf: Any) -> int:
+        shape = leaf.sharding.shard_shape(leaf.shape)
+        return int(np.prod(shape, dtype=np.int64)) * leaf.dtype.itemsize
+
+    return sum(one(leaf) for leaf in jax.tree.leaves(tree))
+
+
+@contextlib.contextmanager
+def compiling_for(mesh: Mesh) -> Iterator[None]:
+    """Let kernels find out which chip they are compiled for."""
+    with jax.set_mesh(mesh):
+        yield
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Workload:
+    """A run's programs on one mesh.
+
+    Attributes:
+      decoder: shape of the policy.
+      mesh: the devices.
+      ladder: shapes of the training step.
+      engine: the sampler.
+      optimizer: of training.
+      rules: logical axes to mesh axes.
+    """
+
+    decoder: DecoderConfig
+    mesh: Mesh
+    ladder: packing.Ladder
+    engine: sampling.Engine
+    optimizer: training.OptimizerConfig = training.OptimizerConfig()
+    rules: sharding.Rules = sharding.Rules()
+
+    @functools.cached_property
+    def step(self) -> training.Programs:
+        """The programs of the step, with the kernel for TPUs."""
+        return training.Programs(
+            config=self.decoder,
+            objective=training.ClippedSurrogate(),
+            optimizer=self.optimizer.make(),
+            mesh=self.mesh,
+            rules=self.rules,
+            attention="pallas",
+        )
+
+    def batch(self, shape: packing.Shape) -> training.MicroBatch:
+        """Return a micro-batch of a rung, of one short response."""
+        group = packing.Group(prompt=[0], responses=[[0]], ids=[0])
+        (packed,) = packing.pack([group], packing.Ladder((shape,)))
+        one = np.ones(1, np.float32)
+        return micro_batch(packed, advantage=one, weights=(one, one))
+
+    def state(self) -> training.TrainState:
+        """Return the training state's shapes and shardings."""
+        return self.step.abstract(self.batch(self.ladder.shapes[0]))[0]
+
+    def step_jobs(self) -> list[Job]:
+        """Return a program per rung, which adds up gradients, and the update."""
+        programs = self.step
+
+        def accumulate(shape: packing.Shape) -> jax.stages.Lowered:
+            state, total, batch = programs.abstract(self.batch(shape))
+            return programs.accumulate.lower(state.params, total, batch)
+
+        def update() -> jax.stages.Lowered:
+            state, total, _ = programs.abstract(self.batch(self.ladder.shapes[0]))
+            return programs.update.lower(state, total)
+
+        state = self.state()
+        beside = device_bytes(state) - device_bytes(state.params)
+        jobs = [
+            Job(
+                name=f"gradients {shape.rows} x {shape.row_length}",
+                lower=functools.partial(accumulate, shape),
+                holds=beside,
+            )
+            for shape in self.ladder.shapes
+        ]
+        return [*jobs, Job(name="update", lower=update)]
+
+    def sampler_jobs(self) -> list[Job]:
+        """Return prefill and decode of every prompt rung; training's state stays."""
+        engine, programs = self.engine, self.engine.programs
+        kept = device_bytes(self.state())
+        jobs = []
+        for rung in engine.rungs:
+            grid = engine.grid(rung)
+
+            def prefill(grid: grids.Grid = grid) -> jax.stages.Lowered:
+                _, table = self._empty(grid)
+                rows = engine.prefill_prompts * programs.shards
+                tokens = self._rows((rows, grid.prefix), jnp.int32)
+                first = jax.ShapeDtypeStruct((), jnp.int32)
+                return programs.prefill.lower(
+                    self.sampler_params(), table, tokens, first
+                )
+
+            def decode(grid: grids.Grid = grid) -> jax.stages.Lowered:
+                state, table = self._empty(grid)
+                word = jax.ShapeDtypeStruct((), jnp.uint32)
+                return programs.decode.lower(
+                    self.sampler_params(),
+                    state,
+                    self._queue(table),
+                    grids.Noise(word, word),
+                    grid=grid,
+                    method=sampling.Temperature(1.0),
+                )
+
+            jobs.append(Job(name=f"prefill {rung}", lower=prefill, holds=kept))
+            jobs.append(Job(name=f"decode {rung}", lower=decode, holds=kept))
+        return jobs
+
+    def sampler_params(self) -> PyTree:
+        """Return the parameters as the sampler reads them: shapes and shardings."""
+        placed = self.engine.programs.param_sharding
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            models.shapes(self.decoder),
+            placed,
+        )
+
+    def _rows(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        spread = sharding.named(self.mesh, self.rules.rows)
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=spread)
+
+    def caches(self) -> dict[str, PyTree]:
+        """Return the sampler's key-value caches at its longest prompt."""
+        state, table = self._empty(self.engine.grid(self.engine.rungs[-1]))
+        return {
+            "prefixes in lanes": state.prefixes,
+            "own tokens of slots": state.ring,
+            "prefixes encoded ahead": table,
+        }
+
+    def _empty(self, grid: grids.Grid) -> PyTree:
+        """Return shapes and shardings of the sampler's state and prefix table."""
+        start = self.engine.programs.start
+        shapes = jax.eval_shape(lambda: start(grid, self.engine.staged))
+        places = start.lower(grid, self.engine.staged).compile().output_shardings
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            shapes,
+            places,
+        )
+
+    def _queue(self, table: PyTree) -> grids.Queue:
+        shards = self.engine.programs.shards
+        items = self._rows((shards * self.engine.staged,), jnp.int32)
+        fields = dict.fromkeys(Items._fields, items)
+        fields["key"] = self._rows(items.shape, jnp.uint32)
+        each = self._rows((shards,), jnp.int32)
+        more = self._rows((shards,), jnp.bool)
+        return grids.Queue(Items(**fields), table, each, each, more)

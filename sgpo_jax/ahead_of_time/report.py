@@ -1,0 +1,141 @@
+"""The facts of a workload as Markdown, and what to change where it does not fit."""
+
+from collections.abc import Iterator, Sequence
+
+import jax
+
+from sgpo_jax.ahead_of_time.facts import Facts, copies, gib
+from sgpo_jax.ahead_of_time.programs import Workload, device_bytes
+from sgpo_jax.chips import GIB, Chip
+
+RESERVED = 0.06
+"""Share of a chip's memory that the runtime keeps, by libtpu's own messages."""
+
+
+def what_stays(workload: Workload) -> Iterator[tuple[str, int]]:
+    """Return what a device holds for the whole run, and its bytes."""
+    state = workload.state()
+    params = device_bytes(state.params)
+    yield "parameters, float32", params
+    yield "gradients while they add up", params
+    yield "optimizer", device_bytes(state) - params
+    yield (
+        "parameters as the sampler reads them",
+        device_bytes(workload.sampler_params()),
+    )
+    for name, tree in workload.caches().items():
+        yield f"key-value {name}", device_bytes(tree)
+
+
+def fits(facts: Facts, chip: Chip) -> bool:
+    """Return whether a program runs in a device's memory."""
+    return facts.compiled and facts.peak <= chip.hbm_gib * GIB * (1 - RESERVED)
+
+
+def advice(facts: Facts, chip: Chip, workload: Workload) -> str:
+    """Say what to change for a program that does not fit."""
+    if fits(facts, chip):
+        return ""
+    mesh = workload.mesh.shape
+    if facts.name.startswith(("prefill", "decode")):
+        return (
+            f"raise --mesh.tensor (now {mesh['tensor']}): the sampler splits parameters"
+            " over it alone; or lower --lanes, --slots or --response"
+        )
+    if facts.name == "update":
+        return f"raise --mesh.fsdp (now {mesh['fsdp']}) or take a larger slice"
+    return (
+        "lower --rows or --row-length (more micro-batches cost no memory), or raise"
+        f" --mesh.fsdp (now {mesh['fsdp']}) or --mesh.tensor (now {mesh['tensor']})"
+    )
+
+
+def write(
+    title: str, workload: Workload, chip: Chip, results: Sequence[Facts]
+) -> Iterator[str]:
+    """Yield the lines of the report."""
+    mesh = " x ".join(f"{axis} {size}" for axis, size in workload.mesh.shape.items())
+    yield f"# {title}"
+    yield ""
+    yield f"Mesh: {mesh}. {chip.name}: {chip.hbm_gib:g} GiB and"
+    yield f"{chip.peak_tflops:g} TFLOP/s (bfloat16) per device. Compiled with jax"
+    yield f"{jax.__version__}, no device; everything is per device."
+    yield ""
+    yield "| held | GiB |"
+    yield "|---|---:|"
+    for name, size in what_stays(workload):
+        yield f"| {name} | {gib(size)} |"
+    yield ""
+    yield from _memory(chip, results)
+    yield ""
+    yield from _work(results)
+    yield ""
+    yield from _collectives(results)
+    yield ""
+    yield from _splits(workload)
+    wrong = [one for one in results if not fits(one, chip)]
+    yield ""
+    yield "Everything fits." if not wrong else "Does not fit:"
+    for one in wrong:
+        why = one.problem or f"needs {gib(one.peak)} of {chip.hbm_gib:g} GiB"
+        yield f"* {one.name}: {why}; {advice(one, chip, workload)}"
+
+
+def _memory(chip: Chip, results: Sequence[Facts]) -> Iterator[str]:
+    yield (
+        "| program | arguments | activations, temporaries | new results | code"
+        " | held beside | sum, GiB | of HBM | compile, CPU s |"
+    )
+    yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
+    for one in results:
+        if not one.compiled:
+            yield f"| {one.name} | | {one.problem} | | | | | | {one.seconds:.0f} |"
+            continue
+        parts = (one.arguments, one.temporaries, one.outputs, one.code, one.holds)
+        cells = " | ".join(map(gib, (*parts, one.peak)))
+        share = one.peak / (chip.hbm_gib * GIB)
+        yield f"| {one.name} | {cells} | {share:.0%} | {one.seconds:.0f} |"
+
+
+def _work(results: Sequence[Facts]) -> Iterator[str]:
+    yield "| program | TFLOP in products | GB of HBM traffic | kernel calls |"
+    yield "|---|---:|---:|---|"
+    for one in results:
+        if one.counts is None:
+            yield f"| {one.name} | {one.problem} | | |"
+            continue
+        kernels = ", ".join(f"{n} x {k}" for k, n in one.counts.kernels.items())
+        flops, moved = one.counts.flops / 1e12, one.counts.bytes / 1e9
+        yield f"| {one.name} | {flops:.3f} | {moved:.2f} | {kernels} |"
+    yield ""
+    yield "Products include rematerialisation and leave out those inside the attention"
+    yield "kernel. Loops count as often as they run, the loop over decode steps once, so"
+    yield "that `decode` is one step. Traffic is the sum of operands and results of every"
+    yield "fusion outside VMEM, an upper estimate."
+
+
+def _collectives(results: Sequence[Facts]) -> Iterator[str]:
+    yield "| program | collective | devices together | times | MB of results | MB sent |"
+    yield "|---|---|---:|---:|---:|---:|"
+    for one in results:
+        for c in one.counts.collectives if one.counts else ():
+            yield (
+                f"| {one.name} | {c.kind} | {c.group} | {c.count} | {c.bytes / 1e6:.2f}"
+                f" | {c.wire_bytes / 1e6:.2f} |"
+            )
+
+
+def _splits(workload: Workload) -> Iterator[str]:
+    state = workload.state()
+    leaves = len(jax.tree.leaves((state.params, state.opt_state)))
+    found = copies(
+        {"params": state.params, "optimizer": state.opt_state}, workload.mesh
+    )
+    yield f"Of {leaves} arrays of parameters and optimizer, {leaves - len(found)} are"
+    yield "split over all of `fsdp` and `tensor`. The others, with the devices that hold"
+    yield "the same part:"
+    yield ""
+    yield "| array | copies | MiB per device |"
+    yield "|---|---:|---:|"
+    for one in found:
+        yield f"| `{one.path}` | {one.copies} | {one.mib:.3f} |"

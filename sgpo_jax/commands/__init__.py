@@ -1,0 +1,1 @@
+"""Commands that work on machines rather than on a run folder's stages."""
