@@ -20,7 +20,7 @@ class Chip:
       peak_tflops: dense bfloat16 products per second, in 10^12, of a device.
       per_chip: devices of a chip.
       cores: what slice names count per chip: TensorCores, or 1 where they count chips.
-      torus: axes of the interconnect, 2 or 3; 0 for GPUs.
+      torus: axes of the interconnect, 2 or 3; 0 where slices are not supported.
       gke: value of the node label `cloud.google.com/gke-tpu-accelerator`.
       machine: GKE machine type without its number of chips.
     """
@@ -36,6 +36,7 @@ class Chip:
     machine: str = ""
 
 
+# v4 is here for its peak only: libtpu's compiler sees its two cores as two devices.
 # Sources: Google Cloud's TPU system architecture pages and GKE's "Plan TPUs"; NVIDIA's
 # data sheets (dense, without sparsity).
 CHIPS = (
@@ -44,10 +45,6 @@ CHIPS = (
         kind="TPU v4",
         hbm_gib=32.0,
         peak_tflops=275.0,
-        cores=2,
-        torus=3,
-        gke="tpu-v4-podslice",
-        machine="ct4p-hightpu",
     ),
     Chip(
         name="v5e",
@@ -163,7 +160,7 @@ class Slice:
 
 
 def parse_slice(name: str) -> Slice:
-    """Return the slice of a name; v4, v5p and tpu7x count TensorCores, two per chip.
+    """Return the slice of a name; v5p and tpu7x count TensorCores, two per chip.
 
     Sizes are powers of two, laid out as Cloud TPU does by default.
 

@@ -3,17 +3,15 @@
 Exit codes: 0 done, 1 a fault of the program, 2 a mistake in what was asked for.
 """
 
-import contextlib
 import importlib
-import io
 import os
 import pathlib
-import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from sgpo_jax.commands import options
 from sgpo_jax.presets import PRESETS
 
 # Everything else is imported where it is used: help and typos are answered at once.
@@ -33,6 +31,10 @@ commands, in the order `run` does them; each works on the run folder --out:
   train     train each method from the same initial policy
   eval      held-out accuracy of the initial and the trained policies
   report    write report.md and its figures
+
+commands about machines:
+  doctor    devices, versions, flags, folders; what is wrong and what to do about it
+  aot       compile a run's programs for a TPU pod, without one: memory, collectives
 
 common options:
   --out FOLDER      the run folder (default runs/default); a stage that is there is
@@ -67,76 +69,11 @@ def run_command(argv: list[str]) -> int:
     if name not in COMMANDS:
         return _refuse(f"unknown command {name!r}; see sgpo --help")
     try:
-        preset = _take_option(rest, "--preset", "default")
-        if preset not in PRESETS:
-            raise ValueError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
-        dry_run = _take_flag(rest, "--dry-run")
-        config = parse(name, rest, PRESETS[preset]())
+        dry_run = options.take_flag(rest, "--dry-run")
+        config = options.experiment(name, rest)
     except ValueError as error:
         return _refuse(str(error))
     return _execute(name, config, dry_run)
-
-
-def parse(command: str, args: Sequence[str], default: "Experiment") -> "Experiment":
-    """Parse options over a default.
-
-    A run folder that exists gives its own settings as defaults, so that a later stage
-    need not repeat them.
-
-    Raises:
-      ValueError: one line that names the option and the value.
-      SystemExit: with code 0, for `--help`.
-    """
-    import tyro
-
-    from sgpo_jax.config import Experiment
-    from sgpo_jax.pipeline import folder
-
-    if any(arg in ("-h", "--help") for arg in args):
-        tyro.cli(Experiment, default=default, args=["--help"], prog=f"sgpo {command}")
-    first = _tyro(command, args, default)
-    saved = pathlib.Path(first.out).expanduser() / "config.json"
-    if not saved.exists():
-        return first
-    return _tyro(command, args, folder.unflatten(default, folder.read_json(saved)))
-
-
-def _tyro(command: str, args: Sequence[str], default: "Experiment") -> "Experiment":
-    import tyro
-
-    from sgpo_jax.config import Experiment
-
-    shown = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(shown), contextlib.redirect_stdout(shown):
-            return tyro.cli(
-                Experiment, default=default, args=args, prog=f"sgpo {command}"
-            )
-    except SystemExit:
-        # tyro draws a box; an error is one line here.
-        text = re.sub(r"[─│╭╮╰╯├┤]+", " ", shown.getvalue())
-        text = " ".join(text.split()).removeprefix("Parsing error ")
-        raise ValueError(f"{text} (see sgpo {command} --help)") from None
-
-
-def _take_option(args: list[str], name: str, default: str) -> str:
-    for i, arg in enumerate(args):
-        if arg.startswith(name + "="):
-            return args.pop(i).partition("=")[2]
-        if arg == name:
-            if i + 1 == len(args):
-                raise ValueError(f"{name} needs a value")
-            value = args[i + 1]
-            del args[i : i + 2]
-            return value
-    return default
-
-
-def _take_flag(args: list[str], name: str) -> bool:
-    found = name in args
-    while name in args:
-        args.remove(name)
-    return found
 
 
 def _execute(name: str, config: "Experiment", dry_run: bool) -> int:
@@ -249,7 +186,7 @@ def _run(setup, folder, display) -> None:
     _report(setup, folder, display)
 
 
-MACHINE_COMMANDS = ("aot",)
+MACHINE_COMMANDS = ("doctor", "aot")
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": _run,

@@ -69,9 +69,11 @@ def compile_job(job: Job, mesh: Mesh) -> Facts:
         )
     seconds = time.process_time() - start
     memory = compiled.memory_analysis()
+    if memory is None:
+        return Facts(name=job.name, holds=job.holds, problem="no memory analysis")
     counts, problem = None, ""
     try:
-        counts = Module(compiled.as_text()).counts()
+        counts = Module(compiled.as_text() or "").counts()
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         problem = f"no counts: the module has no text ({str(error).splitlines()[0]})"
     return Facts(
@@ -128,10 +130,10 @@ def copies(tree: PyTree, mesh: Mesh) -> list[Copies]:
     return found
 
 
-def gib(size: float) -> str:
+def gib(size: int) -> str:
     """Write bytes as GiB.
 
     >>> gib(3 * 2**29)
-    '1.50'
+    '1.500'
     """
-    return f"{size / GIB:.2f}"
+    return f"{size / GIB:.3f}"

@@ -336,8 +336,10 @@ def _result(one: Instruction) -> str:
 def _group(attributes: str) -> int:
     """Return the devices of a replica group.
 
-    >>> _group("replica_groups=[2,128]<=[256], x"), _group("replica_groups={{0,2},{1,3}}")
-    (128, 2)
+    >>> _group("replica_groups=[2,128]<=[256], x")
+    128
+    >>> _group("replica_groups={{0,2},{1,3}}")
+    2
     >>> _group("replica_groups=mesh['a'=2,'b'=1,'c'=4] {'b','c'}, use")
     4
     """

@@ -142,7 +142,7 @@ class Workload:
                     self.sampler_params(),
                     state,
                     self._queue(table),
-                    grids.Noise(word, word),
+                    grids.Noise._make((word, word)),
                     grid=grid,
                     method=sampling.Temperature(1.0),
                 )
@@ -191,4 +191,6 @@ class Workload:
         fields["key"] = self._rows(items.shape, jnp.uint32)
         each = self._rows((shards,), jnp.int32)
         more = self._rows((shards,), jnp.bool)
-        return grids.Queue(Items(**fields), table, each, each, more)
+        return grids.Queue._make(
+            (Items._make(fields.values()), table, each, each, more)
+        )

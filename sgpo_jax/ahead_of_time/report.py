@@ -108,14 +108,14 @@ def _work(results: Sequence[Facts]) -> Iterator[str]:
         flops, moved = one.counts.flops / 1e12, one.counts.bytes / 1e9
         yield f"| {one.name} | {flops:.3f} | {moved:.2f} | {kernels} |"
     yield ""
-    yield "Products include rematerialisation and leave out those inside the attention"
-    yield "kernel. Loops count as often as they run, the loop over decode steps once, so"
-    yield "that `decode` is one step. Traffic is the sum of operands and results of every"
-    yield "fusion outside VMEM, an upper estimate."
+    yield "Products include rematerialisation, not those inside the attention kernel."
+    yield "Loops count as often as they run, that over decode steps once: `decode`"
+    yield "is a step. Traffic is the sum of operands and results of every fusion"
+    yield "outside VMEM, an upper estimate."
 
 
 def _collectives(results: Sequence[Facts]) -> Iterator[str]:
-    yield "| program | collective | devices together | times | MB of results | MB sent |"
+    yield "| program | collective | devices together | times | MB results | MB sent |"
     yield "|---|---|---:|---:|---:|---:|"
     for one in results:
         for c in one.counts.collectives if one.counts else ():
@@ -132,8 +132,8 @@ def _splits(workload: Workload) -> Iterator[str]:
         {"params": state.params, "optimizer": state.opt_state}, workload.mesh
     )
     yield f"Of {leaves} arrays of parameters and optimizer, {leaves - len(found)} are"
-    yield "split over all of `fsdp` and `tensor`. The others, with the devices that hold"
-    yield "the same part:"
+    yield "split over all of `fsdp` and `tensor`. The others, with the number of"
+    yield "devices that hold the same part:"
     yield ""
     yield "| array | copies | MiB per device |"
     yield "|---|---:|---:|"

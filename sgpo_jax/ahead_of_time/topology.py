@@ -1,6 +1,7 @@
 """Devices of a TPU slice that need not exist, and meshes over them."""
 
 import os
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,7 +28,7 @@ def devices(piece: chips.Slice, *, num_slices: int = 1) -> list[jax.Device]:
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    options = {} if num_slices == 1 else {"num_slices": num_slices}
+    options: dict[str, Any] = {} if num_slices == 1 else {"num_slices": num_slices}
     if piece.chips == 1:
         options["chips_per_host_bounds"] = (1, 1, 1)
     try:

@@ -86,7 +86,7 @@ class Programs:
         return jax.device_put(values, sharding.named(self.mesh, self.rules.rows))
 
     @functools.cached_property
-    def start(self) -> Callable[..., tuple[State, cache.Cache]]:
+    def start(self) -> jax.stages.Wrapped:
         """`(grid, staged) -> (state, table)`, both empty; `staged` rows per shard."""
 
         def start(grid: Grid, staged: int) -> tuple[State, cache.Cache]:
@@ -102,7 +102,7 @@ class Programs:
         return jax.jit(start, static_argnums=(0, 1), out_shardings=out)
 
     @functools.cached_property
-    def prefill(self) -> Callable[..., cache.Cache]:
+    def prefill(self) -> jax.stages.Wrapped:
         """`(params, table, tokens, first_row) -> table`; see `cache.prefill`."""
 
         def prefill(
@@ -120,7 +120,7 @@ class Programs:
         return jax.jit(prefill, donate_argnums=1, out_shardings=out)
 
     @functools.cached_property
-    def decode(self) -> Callable[..., tuple[State, Tape]]:
+    def decode(self) -> jax.stages.Wrapped:
         """`(params, state, queue, noise, grid=, method=) -> (state, tape)`."""
 
         def run(

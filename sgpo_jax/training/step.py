@@ -230,19 +230,17 @@ class Programs:
             step=count,
             skipped=count,
         )
-        rows = jax.tree.map(lambda x: self._rows if np.ndim(x) else self._whole, batch)
 
-        def placed(shapes: PyTree, shardings: PyTree) -> PyTree:
-            return jax.tree.map(
-                lambda x, s: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=s),
-                shapes,
-                shardings,
-            )
+        def place(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=sharding)
 
+        total = jax.eval_shape(self.zeros, params)
         return (
-            placed(state, self._state_sharding),
-            placed(jax.eval_shape(self.zeros, params), self._accumulated_sharding),
-            placed(batch, rows),
+            jax.tree.map(place, state, self._state_sharding),
+            jax.tree.map(place, total, self._accumulated_sharding),
+            jax.tree.map(
+                lambda x: place(x, self._rows if np.ndim(x) else self._whole), batch
+            ),
         )
 
     @functools.cached_property

@@ -1,0 +1,91 @@
+"""From the command line's options to an experiment."""
+
+import contextlib
+import io
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sgpo_jax.presets import PRESETS
+
+# Everything else is imported where it is used: help and typos are answered at once.
+if TYPE_CHECKING:
+    from sgpo_jax.config import Experiment
+
+
+def experiment(command: str, args: list[str]) -> "Experiment":
+    """Parse a preset and options over it; `args` loses its preset.
+
+    Raises:
+      ValueError: one line that names the option and the value.
+      SystemExit: with code 0, for `--help`.
+    """
+    preset = take_option(args, "--preset", "default")
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
+    return parse(command, args, PRESETS[preset]())
+
+
+def parse(command: str, args: Sequence[str], default: "Experiment") -> "Experiment":
+    """Parse options over a default.
+
+    A run folder that exists gives its own settings as defaults, so that a later stage
+    need not repeat them.
+
+    Raises:
+      ValueError: one line that names the option and the value.
+      SystemExit: with code 0, for `--help`.
+    """
+    import tyro
+
+    from sgpo_jax.config import Experiment
+    from sgpo_jax.pipeline import folder
+
+    if any(arg in ("-h", "--help") for arg in args):
+        tyro.cli(Experiment, default=default, args=["--help"], prog=f"sgpo {command}")
+    first = _tyro(command, args, default)
+    saved = pathlib.Path(first.out).expanduser() / "config.json"
+    if not saved.exists():
+        return first
+    return _tyro(command, args, folder.unflatten(default, folder.read_json(saved)))
+
+
+def _tyro(command: str, args: Sequence[str], default: "Experiment") -> "Experiment":
+    import tyro
+
+    from sgpo_jax.config import Experiment
+
+    shown = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(shown), contextlib.redirect_stdout(shown):
+            return tyro.cli(
+                Experiment, default=default, args=args, prog=f"sgpo {command}"
+            )
+    except SystemExit:
+        # tyro draws a box; an error is one line here.
+        text = re.sub(r"[─│╭╮╰╯├┤]+", " ", shown.getvalue())
+        text = " ".join(text.split()).removeprefix("Parsing error ")
+        raise ValueError(f"{text} (see sgpo {command} --help)") from None
+
+
+def take_option(args: list[str], name: str, default: str) -> str:
+    """Remove `name VALUE` or `name=VALUE` from the arguments; return the value."""
+    for i, arg in enumerate(args):
+        if arg.startswith(name + "="):
+            return args.pop(i).partition("=")[2]
+        if arg == name:
+            if i + 1 == len(args):
+                raise ValueError(f"{name} needs a value")
+            value = args[i + 1]
+            del args[i : i + 2]
+            return value
+    return default
+
+
+def take_flag(args: list[str], name: str) -> bool:
+    """Remove a flag from the arguments; return whether it was there."""
+    found = name in args
+    while name in args:
+        args.remove(name)
+    return found

@@ -1,0 +1,86 @@
+"""Counts read from compiled modules, against what the programs are written to do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from sgpo_jax.ahead_of_time.hlo import Module
+
+LAYERS, M, K = 5, 64, 128
+
+
+def counts(function, *args):
+    return Module(jax.jit(function).lower(*args).compile().as_text()).counts()
+
+
+def layers(x, w):
+    return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)[0]
+
+
+def test_a_loop_counts_as_often_as_it_runs():
+    x, w = jnp.zeros((M, K)), jnp.zeros((LAYERS, K, K))
+    assert counts(layers, x, w).flops == 2 * M * K * K * LAYERS
+
+
+def test_a_loop_whose_length_is_data_counts_once():
+    def search(x, w):
+        return jax.lax.while_loop(lambda x: x[0, 0] < 1.0, lambda x: jnp.tanh(x @ w), x)
+
+    assert counts(search, jnp.zeros((M, K)), jnp.zeros((K, K))).flops == 2 * M * K * K
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes", "flops"),
+    [
+        ("mk,kn->mn", ((4, 8), (8, 16)), 2 * 4 * 8 * 16),
+        ("bmk,bkn->bmn", ((3, 4, 8), (3, 8, 16)), 2 * 3 * 4 * 8 * 16),
+        ("akjc,aksc->aksj", ((2, 3, 32, 8), (2, 3, 4, 8)), 2 * 6 * 4 * 8 * 32),
+    ],
+)
+def test_products(equation, shapes, flops):
+    x, y = (jnp.zeros(shape) for shape in shapes)
+    assert counts(lambda x, y: jnp.einsum(equation, x, y), x, y).flops == flops
+
+
+def test_collectives_of_scanned_layers():
+    mesh = Mesh(np.array(jax.devices()[:4]), "tensor")
+
+    def array(shape, *spec):
+        place = NamedSharding(mesh, PartitionSpec(*spec))
+        return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place)
+
+    found = counts(layers, array((M, K), None, "tensor"), array((LAYERS, K, K)))
+    assert found.flops <= 2 * M * K * K * LAYERS
+    (gathered,) = [c for c in found.collectives if c.kind == "all-gather"]
+    assert gathered.group == 4
+    # Each layer's input is split along K and its product wants all of it; how often the
+    # compiler gathers is its choice, but what it gathers is [M, K].
+    assert gathered.bytes == gathered.count * M * K * 4
+
+    summed = counts(
+        lambda x, w: jax.lax.fori_loop(
+            0,
+            LAYERS,
+            lambda _, x: jax.lax.with_sharding_constraint(
+                jnp.tanh(x @ w), NamedSharding(mesh, PartitionSpec(None, "tensor"))
+            ),
+            x,
+        ),
+        array((M, K), None, "tensor"),
+        array((K, K), "tensor", None),
+    )
+    moved = {c.kind: c for c in summed.collectives}
+    assert sum(c.count for c in moved.values()) >= LAYERS
+    assert all(c.count % LAYERS == 0 for c in moved.values())
+
+
+def test_bytes_of_a_copy():
+    # What is read and what is written, nothing else.
+    assert counts(lambda x: x + 1, jnp.zeros((M, K))).bytes == 2 * M * K * 4
+
+
+def test_text_of_something_else_is_refused():
+    with pytest.raises(ValueError, match="no ENTRY"):
+        Module("hello")

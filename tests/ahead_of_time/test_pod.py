@@ -1,0 +1,104 @@
+"""A small policy compiles for four chips that are not there, and nothing is wasted."""
+
+import jax
+import pytest
+
+from sgpo_jax import chips, ledger, sharding
+from sgpo_jax.ahead_of_time import facts, programs, topology
+from sgpo_jax.commands.aot import Aot
+
+pytest.importorskip("libtpu")
+
+OPTIONS = Aot(
+    topology="v5e-4",
+    model="tiny",
+    mesh=sharding.MeshShape(fsdp=2, tensor=2),
+    row_length=(512,),
+    prompt=(65,),
+    response=64,
+)
+
+
+@pytest.fixture(scope="module")
+def workload():
+    return OPTIONS.workload()
+
+
+def compiled(jobs, start, workload):
+    (job,) = [job for job in jobs if job.name.startswith(start)]
+    return facts.compile_job(job, workload.mesh)
+
+
+@pytest.mark.slow
+def test_the_step(workload):
+    found = compiled(workload.step_jobs(), "gradients", workload)
+    config = workload.decoder
+    assert found.compiled
+    assert found.counts is not None
+    layers = config.num_layers
+    # The kernel, not a substitute: forward, again for the backward pass, backward.
+    assert found.counts.kernels["shared_prefix_forward"] == 2 * layers
+    assert all(count % layers == 0 for count in found.counts.kernels.values())
+    assert len(found.counts.kernels) > 1
+    (shape,) = workload.ladder.shapes
+    tokens = shape.rows * shape.row_length
+    forward = ledger.forward_flops(config, tokens=tokens, pairs=0, logits=tokens)
+    # Backward is twice forward, and rematerialisation at most once more; if anything
+    # were computed twice, four devices would do more.
+    assert 3 <= found.counts.flops * workload.mesh.size / forward <= 4
+    state = workload.state()
+    assert found.arguments >= 2 * programs.device_bytes(state.params)
+    kinds = {c.kind for c in found.counts.collectives}
+    assert {"all-gather", "reduce-scatter"} <= kinds
+
+
+@pytest.mark.slow
+def test_a_decode_step_moves_activations_not_parameters(workload):
+    found = compiled(workload.sampler_jobs(), "decode", workload)
+    assert found.counts is not None
+    moved = sum(c.bytes for c in found.counts.collectives)
+    assert 0 < moved < programs.device_bytes(workload.sampler_params()) / 10
+
+
+def test_only_scales_and_counters_are_kept_whole(workload):
+    state = workload.state()
+    tree = {"params": state.params, "optimizer": state.opt_state}
+    whole = facts.copies(tree, workload.mesh)
+    assert {path.copies for path in whole} == {4}
+    assert all("norm" in one.path or "count" in one.path for one in whole)
+
+
+def test_an_array_that_is_kept_whole_is_found(workload):
+    halves = sharding.named(workload.mesh, "fsdp")
+    tree = {"w": jax.ShapeDtypeStruct((8, 8), "float32", sharding=halves)}
+    (found,) = facts.copies(tree, workload.mesh)
+    assert found.copies == 2
+
+
+def test_slices_cross_the_data_axis_only():
+    piece = chips.parse_slice("v5e-16")
+    found = topology.devices(piece, num_slices=2)
+    shape = sharding.MeshShape(data=2, fsdp=4, tensor=4)
+    mesh = topology.mesh(shape, found, num_slices=2)
+    for row, devices in enumerate(mesh.devices):
+        assert {device.slice_index for device in devices.flat} == {row}
+    with pytest.raises(ValueError, match="multiple of the 2 slices"):
+        topology.mesh(sharding.MeshShape(fsdp=32), found, num_slices=2)
+
+
+@pytest.mark.parametrize("name", ["v5e-3", "v9-8", "v5e", "v5p-2", "v5e-512", "v4-32"])
+def test_slices_that_do_not_exist(name):
+    with pytest.raises(ValueError, match="no TPU slice"):
+        chips.parse_slice(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["v5e-1", "v5e-8", "v5e-256", "v5p-128", "v6e-256", "tpu7x-128"]
+)
+def test_the_table_agrees_with_the_compiler(name):
+    piece = chips.parse_slice(name)
+    found = topology.devices(piece)
+    assert len(found) == piece.devices
+    assert chips.of_kind(found[0].device_kind) == piece.chip
+    if piece.chips > 8 or piece.chip.torus == 3:
+        assert len({device.process_index for device in found}) == piece.hosts
