@@ -232,9 +232,26 @@ class Module:
             not in ("parameter", "get-tuple-element", "constant", "fusion", "bitcast")
         ]
         limits = [int(i.literal) for i in inside if _is_number(i)]
-        if len(computed) == 1 and "direction=LT" in computed[0].attributes and limits:
-            return max(limits)
+        counts_up = [i for i in computed if "direction=LT" in i.attributes]
+        if counts_up and counts_up == computed and limits:
+            return -(-max(limits) // self._stride(loop, inside))
         return None
+
+    def _stride(self, loop: Instruction, condition: list[Instruction]) -> int:
+        """Return what a turn adds to the counter: 2 where turns are joined in pairs."""
+        found = re.search(r"body=%([\w.-]+)", loop.attributes)
+        body = {i.name: i for i in self.computations[found.group(1) if found else ""]}
+        (results,) = [i.operands for i in body.values() if i.root]
+        for one in condition:
+            place = re.search(r"index=(\d+)", one.attributes)
+            if one.op == "get-tuple-element" and place:
+                steps = [
+                    int(body[name].literal)
+                    for name in body[results[int(place.group(1))]].operands
+                    if name in body and _is_number(body[name])
+                ]
+                return max(steps, default=1)
+        return 1
 
     def _reached(self, name: str) -> list[str]:
         if name not in self.computations:

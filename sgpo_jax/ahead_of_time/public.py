@@ -43,6 +43,7 @@ def _qwen3(layers: int, width: int, mlp: int, heads: int, *, tied: bool):
         head_dim=128,
         rope_base=1e6,
         norm_eps=1e-6,
+        qk_norm=True,
         tie_embeddings=tied,
     )
 

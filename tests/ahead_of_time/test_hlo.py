@@ -31,6 +31,43 @@ def test_a_loop_whose_length_is_data_counts_once():
     assert counts(search, jnp.zeros((M, K)), jnp.zeros((K, K))).flops == 2 * M * K * K
 
 
+PAIRS = """HloModule pairs, num_partitions=4
+
+%body (p: (s32[], f32[8,8])) -> (s32[], f32[8,8]) {
+  %p = (s32[], f32[8,8]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  %x = f32[8,8]{1,0} get-tuple-element(%p), index=1
+  %two = s32[] constant(2)
+  %next = s32[] add(%i, %two)
+  %y = f32[8,8]{1,0} dot(%x, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  %z = f32[8,8]{1,0} dot(%y, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  %sum = f32[8,8]{1,0} all-reduce(%z), channel_id=1, replica_groups={}, to_apply=%add
+  ROOT %out = (s32[], f32[8,8]{1,0}) tuple(%next, %sum)
+}
+
+%condition (q: (s32[], f32[8,8])) -> pred[] {
+  %q = (s32[], f32[8,8]{1,0}) parameter(0)
+  %j = s32[] get-tuple-element(%q), index=0
+  %end = s32[] constant(16)
+  ROOT %less = pred[] compare(%j, %end), direction=LT
+}
+
+ENTRY %main (a: (s32[], f32[8,8])) -> (s32[], f32[8,8]) {
+  %a = (s32[], f32[8,8]{1,0}) parameter(0)
+  ROOT %loop = (s32[], f32[8,8]{1,0}) while(%a), condition=%condition, body=%body
+}
+"""
+
+
+def test_turns_joined_in_pairs_are_not_counted_twice():
+    found = Module(PAIRS).counts()
+    assert found.flops == 16 * 2 * 8**3
+    (summed,) = found.collectives
+    assert (summed.count, summed.group, summed.bytes) == (8, 4, 8 * 8 * 8 * 4)
+    # A ring passes all but one part, twice.
+    assert summed.wire_bytes == 2 * 3 / 4 * summed.bytes
+
+
 @pytest.mark.parametrize(
     ("equation", "shapes", "flops"),
     [
