@@ -273,6 +273,21 @@ class EvalConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """Where metrics go besides TensorBoard and `metrics.jsonl`.
+
+    Attributes:
+      trackers: also send them there; each must be installed.
+      project: groups runs in a tracker.
+      profile_steps: steps A:B whose trace is written to `methods/NAME/trace`.
+    """
+
+    trackers: tuple[Literal["wandb", "trackio"], ...] = ()
+    project: str = "sgpo_jax"
+    profile_steps: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
     """Everything a run depends on.
 
@@ -292,6 +307,7 @@ class Experiment:
       train: how long.
       eval: how accuracy is measured.
       mesh: devices along each axis of the mesh.
+      log: trackers and traces.
       cache: folder for initial policies and compiled programs; empty for none.
     """
 
@@ -310,4 +326,5 @@ class Experiment:
     train: TrainConfig = TrainConfig(steps=300, rollouts=128)
     eval: EvalConfig = EvalConfig()
     mesh: MeshShape = MeshShape()
+    log: LogConfig = LogConfig()
     cache: str = "~/.cache/sgpo_jax"

@@ -313,27 +313,43 @@ class Module:
         """Return bytes read and written in HBM; of what is sliced, only the slice."""
         shapes = self._shapes[home]
         called = re.search(r"calls=%([\w.-]+)", one.attributes)
-        inside = self.computations[called.group(1)] if called else []
+        fusion = called.group(1) if called else ""
+        if one.op == "dynamic-update-slice":
+            return 2.0 * sizes(shapes[one.operands[1]])
+        if one.op in ("dynamic-slice", "slice-start", "copy-start"):
+            made = [f"{kind}[{dims}]" for kind, dims, _ in _SHAPE.findall(one.shape)]
+            return 2.0 * min(sizes(shape) for shape in made if "[]" not in shape)
         total = float(sizes(one.shape, hbm_only=True))
-        updated = [i for i in inside if i.op == "dynamic-update-slice"]
-        if updated and inside:
-            shown = self._shapes[called.group(1)] if called else {}
-            whole = sum(sizes(i.shape, hbm_only=True) for i in updated)
-            parts = sum(sizes(shown[i.operands[1]]) for i in updated)
-            total = max(total - whole, 0) + parts
-        names = {int(i.literal): i.name for i in inside if i.op == "parameter"}
+        inside = self.computations[fusion] if fusion else []
+        for update in (i for i in inside if i.op == "dynamic-update-slice"):
+            total -= sizes(update.shape, hbm_only=True)
+            total += sizes(self._shapes[fusion][update.operands[1]])
+        total = max(total, 0.0)
         for place, name in enumerate(one.operands):
             size = sizes(shapes.get(name, ""), hbm_only=True)
-            if one.op == "dynamic-slice" and not place:
-                size = min(size, sizes(one.shape))
-            if size and place in names:
-                users = [i for i in inside if names[place] in i.operands]
-                if users and all(
-                    i.op in ("dynamic-slice", "dynamic-update-slice") for i in users
-                ):
-                    cut = [i for i in users if i.op == "dynamic-slice"]
-                    size = min(size, sum(sizes(i.shape) for i in cut))
-            total += size
+            total += min(size, self._read(fusion, place, size)) if fusion else size
+        return total
+
+    def _read(self, name: str, place: int, size: int) -> int:
+        """Return what a computation reads of its operand `place` of `size` bytes."""
+        inside = self.computations[name]
+        wanted = {
+            i.name for i in inside if i.op == "parameter" and i.literal == str(place)
+        }
+        total = 0
+        for one in inside:
+            touched = [k for k, operand in enumerate(one.operands) if operand in wanted]
+            called = re.search(r"calls=%([\w.-]+)", one.attributes)
+            if not touched:
+                continue
+            if one.op == "bitcast":
+                wanted.add(one.name)
+            elif one.op == "dynamic-slice":
+                total += sizes(one.shape)
+            elif one.op == "fusion" and called:
+                total += sum(self._read(called.group(1), k, size) for k in touched)
+            elif one.op != "dynamic-update-slice" or touched != [0]:
+                return size
         return total
 
 

@@ -29,8 +29,6 @@ EXTRAS = {
     "reasoning_gym": "reasoning-gym",
     "wandb": "wandb",
     "trackio": "trackio",
-    "xprof": "xprof",
-    "ml_goodput_measurement": "goodput",
 }
 HOSTS = (
     *("TPU_", "MEGASCALE_", "SLURM_JOB", "SLURM_PROCID", "SLURM_NTASKS", "OMPI_COMM"),

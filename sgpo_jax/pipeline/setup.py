@@ -151,6 +151,14 @@ class Setup:
     def check(self) -> None:
         """Build everything that can fail on bad settings, before any work is done."""
         _ = self.ladder, self.engine
+        training.trackers.check(self.config.log.trackers)
+        _ = self.traced_steps
+
+    @functools.cached_property
+    def traced_steps(self) -> range:
+        """Which steps of training are profiled."""
+        text = self.config.log.profile_steps
+        return training.parse_steps(text, most=self.config.train.steps)
 
     def encode_pairs(
         self, pairs: Sequence[tuple[str, str]]

@@ -232,6 +232,7 @@ def train(
         by=losses.PerToken(),
         config=config.train,
         seed=config.seed,
+        trace=training.Trace(folder.method(name) / "trace", setup.traced_steps),
     )
     beginning = learner.start(learner.programs.init(params))
     if name in ("sgpo", "tracked"):
@@ -248,15 +249,26 @@ def train(
             return progress
         # The line of step 0 is written again if the run was killed right after it.
         writer = training.MetricsWriter(path, step=start or -1)
+        trackers = training.Trackers(
+            config.log.trackers if jax.process_index() == 0 else (),
+            project=config.log.project,
+            run=f"{folder.path.name}-{name}",
+            folder=path,
+            config=flatten(config),
+        )
+        goodput = training.Goodput()
         with (
             contextlib.closing(writer),
+            contextlib.closing(trackers),
             display.progress(name, config.train.steps, start=start) as advance,
         ):
             if not start:
                 writer.write(0, held_out(setup, progress))
 
             def log(step: int, metrics: training.Metrics) -> None:
+                metrics["goodput"] = goodput.add(step, metrics["step_time_sec"])
                 writer.write(step, metrics)
+                trackers.write(step, metrics)
                 advance(step, _headline(metrics))
 
             return training.train(

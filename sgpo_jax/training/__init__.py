@@ -16,6 +16,9 @@ from sgpo_jax.training.objective import ClippedSurrogate as ClippedSurrogate
 from sgpo_jax.training.objective import Imitation as Imitation
 from sgpo_jax.training.objective import Objective as Objective
 from sgpo_jax.training.objective import Responses as Responses
+from sgpo_jax.training.operations import Goodput as Goodput
+from sgpo_jax.training.operations import Trace as Trace
+from sgpo_jax.training.operations import parse_steps as parse_steps
 from sgpo_jax.training.optimizer import OptimizerConfig as OptimizerConfig
 from sgpo_jax.training.selection import Everything as Everything
 from sgpo_jax.training.selection import NonZero as NonZero
@@ -26,3 +29,4 @@ from sgpo_jax.training.step import Programs as Programs
 from sgpo_jax.training.step import TrainState as TrainState
 from sgpo_jax.training.step import apply_batch as apply_batch
 from sgpo_jax.training.step import log_probs as log_probs
+from sgpo_jax.training.trackers import Trackers as Trackers

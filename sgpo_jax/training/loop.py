@@ -1,10 +1,12 @@
 """The loop of policy-gradient training: draw, sample, score, pack, update."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 import numpy as np
 
 from sgpo_jax import ledger, losses, packing
@@ -19,6 +21,7 @@ from sgpo_jax.training.batch import (
     response_weights,
     training_cost,
 )
+from sgpo_jax.training.operations import Trace, rates
 from sgpo_jax.training.selection import Selection
 from sgpo_jax.training.step import Programs, TrainState, apply_batch
 
@@ -86,6 +89,7 @@ class Learner:
       by: how much each token counts in the loss.
       config: length and sizes.
       seed: root of the schedule's draws.
+      trace: which steps are profiled; None for none.
     """
 
     programs: Programs
@@ -97,6 +101,7 @@ class Learner:
     by: losses.Aggregation
     config: TrainConfig
     seed: int
+    trace: Trace | None = None
 
     def start(self, train: TrainState) -> Progress:
         """Return the progress of a run that has not begun."""
@@ -106,6 +111,10 @@ class Learner:
 
     def step(self, progress: Progress, step: int) -> Metrics:
         """Do one step (counted from 1), changing `progress`, and return metrics."""
+        with self.trace.step(step) if self.trace else contextlib.nullcontext():
+            return self._step(progress, step)
+
+    def _step(self, progress: Progress, step: int) -> Metrics:
         started = time.perf_counter()
         # After going back, the same draws would only lead to the same place.
         noise = step + (progress.rollbacks << 24)
@@ -126,6 +135,10 @@ class Learner:
             schedule, draw, group=group, rewards=scored.rewards
         )
         metrics = rollout_metrics(draw, scored, advantage)
+        metrics |= {
+            "time/sample": scored.cost.seconds,
+            "time/score": scored.scoring_seconds,
+        }
         factor = self.select(advantage, seed=hash_seed(self.seed, noise, 1))
         # What could not be scored is neither right nor wrong.
         factor = np.where(np.isnan(scored.rewards), 0, factor)
@@ -158,7 +171,8 @@ class Learner:
         batches = [
             micro_batch(one, advantage=advantage, weights=weights) for one in packed
         ]
-        logged: Metrics = {}
+        packing_seconds = time.perf_counter() - started
+        logged: Metrics = {"time/pack": packing_seconds}
         for epoch in range(self.config.epochs):
             progress.train, device_metrics, scores = apply_batch(
                 self.programs, progress.train, batches
@@ -178,6 +192,21 @@ class Learner:
             progress.ledger.add("training", cost)
             progress.ledger.add(ledger.REPEATED, repeated)
             cost = dataclasses.replace(cost, seconds=0.0)
+        logged["time/train"] = seconds - packing_seconds
+        epochs = self.config.epochs
+        logged |= rates(
+            sampling=scored.cost,
+            training=dataclasses.replace(
+                cost,
+                flops=cost.flops * epochs,
+                tokens=cost.tokens * epochs,
+                seconds=seconds - packing_seconds,
+            ),
+            devices=jax.device_count()
+            if self.programs.mesh is None
+            else self.programs.mesh.size,
+            kind=jax.devices()[0].device_kind,
+        )
         waste = packing.waste(groups, packed)
         return logged | {
             "trained": int(keep.sum()),

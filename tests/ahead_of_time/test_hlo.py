@@ -118,6 +118,15 @@ def test_bytes_of_a_copy():
     assert counts(lambda x: x + 1, jnp.zeros((M, K))).bytes == 2 * M * K * 4
 
 
+def test_of_what_is_sliced_only_the_slice_is_moved():
+    def first(table, i):
+        return jax.lax.dynamic_index_in_dim(table, i, keepdims=False) * 2
+
+    rows = jnp.zeros((1000, 128))
+    found = counts(first, rows, jnp.zeros((), jnp.int32))
+    assert found.bytes <= 2 * 128 * 4 + 64
+
+
 def test_text_of_something_else_is_refused():
     with pytest.raises(ValueError, match="no ENTRY"):
         Module("hello")

@@ -55,8 +55,9 @@ def lines(out: pathlib.Path, method: str):
 
     found = read_metrics(out / "methods" / method / "metrics.jsonl")
     for line in found:
-        line.pop("step_time_sec", None)
-        line.pop("compiles", None)
+        clocks = ("step_time_sec", "compiles", "time/", "tokens_per_sec/", "goodput")
+        for name in [name for name in line if name.startswith(clocks)]:
+            line.pop(name)
         for entry in line.get("ledger", {}).values():
             entry.pop("seconds")
     return found
