@@ -151,7 +151,7 @@ class Setup:
     def check(self) -> None:
         """Build everything that can fail on bad settings, before any work is done."""
         _ = self.ladder, self.engine
-        training.trackers.check(self.config.log.trackers)
+        training.check_trackers(self.config.log.trackers)
         _ = self.traced_steps
 
     @functools.cached_property

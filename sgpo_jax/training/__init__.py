@@ -30,3 +30,4 @@ from sgpo_jax.training.step import TrainState as TrainState
 from sgpo_jax.training.step import apply_batch as apply_batch
 from sgpo_jax.training.step import log_probs as log_probs
 from sgpo_jax.training.trackers import Trackers as Trackers
+from sgpo_jax.training.trackers import check_trackers as check_trackers

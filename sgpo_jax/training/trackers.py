@@ -29,7 +29,7 @@ class Trackers:
         folder: pathlib.Path,
         config: Mapping[str, Any],
     ):
-        check(names)
+        check_trackers(names)
         self._runs = []
         for name in names:
             module = importlib.import_module(name)
@@ -50,7 +50,7 @@ class Trackers:
             run.finish()
 
 
-def check(names: Sequence[str]) -> None:
+def check_trackers(names: Sequence[str]) -> None:
     """Raise ValueError if a tracker is not installed."""
     for name in names:
         if importlib.util.find_spec(name) is None:
