@@ -124,15 +124,21 @@ class Workload:
         kept = device_bytes(self.state())
         jobs = []
         for rung in engine.rungs:
-            grid = engine.grid(rung)
+            grid = engine.grid(rung, engine.longest_response)
 
             def prefill(grid: grids.Grid = grid) -> jax.stages.Lowered:
                 _, table = self._empty(grid)
                 rows = engine.prefill_prompts * programs.shards
-                tokens = self._rows((rows, grid.prefix), jnp.int32)
-                first = jax.ShapeDtypeStruct((), jnp.int32)
+                width = engine.prefill_chunk or grid.prefix
+                tokens = self._rows((rows, width), jnp.int32)
+                number = jax.ShapeDtypeStruct((), jnp.int32)
                 return programs.prefill.lower(
-                    self.sampler_params(), table, tokens, first
+                    self.sampler_params(),
+                    table,
+                    tokens,
+                    number,
+                    number,
+                    chunked=engine.prefill_chunk is not None,
                 )
 
             def decode(grid: grids.Grid = grid) -> jax.stages.Lowered:
@@ -143,6 +149,7 @@ class Workload:
                     state,
                     self._queue(table),
                     grids.Noise._make((word, word)),
+                    jax.tree.map(self._whole, programs.ending),
                     grid=grid,
                     method=sampling.Temperature(1.0),
                 )
@@ -164,9 +171,16 @@ class Workload:
         spread = sharding.named(self.mesh, self.rules.rows)
         return jax.ShapeDtypeStruct(shape, dtype, sharding=spread)
 
+    def _whole(self, x: jax.Array) -> jax.ShapeDtypeStruct:
+        """Return the shape of an array that every device holds."""
+        whole = sharding.named(self.mesh)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole)
+
     def caches(self) -> dict[str, PyTree]:
         """Return the sampler's key-value caches at its longest prompt."""
-        state, table = self._empty(self.engine.grid(self.engine.rungs[-1]))
+        engine = self.engine
+        grid = engine.grid(engine.rungs[-1], engine.longest_response)
+        state, table = self._empty(grid)
         return {
             "prefixes in lanes": state.prefixes,
             "own tokens of slots": state.ring,

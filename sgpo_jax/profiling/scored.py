@@ -110,12 +110,15 @@ class RolloutSource:
             method=method or Temperature(self.temperature),
         )
         sampled = time.perf_counter()
+        stop = self.engine.stop_strings
         texts = [
             self.tokenizer.decode(row[:length])
             for row, length in zip(
                 rollouts.tokens.tolist(), rollouts.length.tolist(), strict=True
             )
         ]
+        if stop is not None:
+            texts = [stop.cut(text) for text in texts]
         rewards = self.worker.score(texts, [queries[i] for i in rollouts.request])
         return Scored(
             rollouts=rollouts,

@@ -1,5 +1,7 @@
 """Samples of prompts: one prefill per prompt, slots that never idle."""
 
+from sgpo_jax.sampling.ending import Finish as Finish
+from sgpo_jax.sampling.ending import StopStrings as StopStrings
 from sgpo_jax.sampling.engine import Engine as Engine
 from sgpo_jax.sampling.methods import Greedy as Greedy
 from sgpo_jax.sampling.methods import Method as Method

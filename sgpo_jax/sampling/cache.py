@@ -97,34 +97,6 @@ def copy_prefix(
     return write(lanes, prefix, (0, lane, 0, bank * length))
 
 
-def prefill(
-    params: models.Params,
-    table: Cache,
-    tokens: Int[Array, "M J"],
-    first_row: Int[Array, ""],
-    *,
-    config: DecoderConfig,
-) -> Cache:
-    """Encode prompts, right-padded, into rows of the table, from `first_row` on.
-
-    Only keys and values are kept: the last prompt token is every sample's first input,
-    so no logits are needed here.
-    """
-
-    def attend(layer: models.Layer, q: Array, k: Array, v: Array, carry: Cache):
-        block = Cache(
-            *(
-                encode(jnp.swapaxes(x, 1, 2)[None], like)
-                for x, like in ((k, carry.key), (v, carry.value))
-            )
-        )
-        out, _ = models.causal(layer, q, k, v, None)
-        return out, write(carry, block, (layer.index, first_row, 0, 0))
-
-    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    return models.apply(params, config, tokens, positions, attend, table)[1]
-
-
 FAR = 2**30
 """A distance that no window reaches."""
 

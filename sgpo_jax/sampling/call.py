@@ -39,13 +39,13 @@ class Call:
         noise: tuple[int, int],
         method: Method,
         staged: int,
-        prefill_prompts: int,
+        prefill_shape: tuple[int, int | None],
         on_progress: Callable[[Progress], None] | None,
     ):
         self.programs, self.params, self.requests = programs, params, requests
         self.noise = Noise(*jax.device_put([np.uint32(number) for number in noise]))
         self.method, self.on_progress = method, on_progress
-        self.staged, self.prefill_prompts = staged, prefill_prompts
+        self.staged, self.prefill_shape = staged, prefill_shape
         samples = [r.samples for r in requests]
         self.first_id = np.cumsum([0, *samples]).astype(np.int32)
         self.seen = np.zeros(self.first_id[-1], bool)
@@ -102,7 +102,13 @@ class Call:
         """Run until every shard is done or needs its next stage."""
         while True:
             state, tape = self.programs.decode(
-                self.params, state, queue, self.noise, grid=grid, method=self.method
+                self.params,
+                state,
+                queue,
+                self.noise,
+                self.programs.placed_ending,
+                grid=grid,
+                method=self.method,
             )
             if self._read(tape, state.slots.id) < grid.steps:
                 return state
@@ -114,29 +120,35 @@ class Call:
         """Encode the prompts of each shard's stage into its rows of the table."""
         shards, staged = len(stage), self.staged
         tokens = np.zeros((shards, staged, table.key.values.shape[3]), np.int32)
-        rows = 0
+        rows, longest_in = 0, [0] * staged
         for shard, share in enumerate(stage):
             members = list(dict.fromkeys(portion.request for portion in share))
             rows = max(rows, len(members))
             for row, member in enumerate(members):
                 prefix = self.requests[member].prompt[:-1]
                 tokens[shard, row, : len(prefix)] = prefix
+                longest_in[row] = max(longest_in[row], len(prefix))
                 self.work["prefill_tokens"] += len(prefix)
-        block = self.prefill_prompts
-        for row in range(0, rows, block):
-            now = tokens[:, row : row + block].reshape(shards * block, -1)
-            table = self.programs.prefill(
-                self.params,
-                table,
-                self.programs.put(now),
-                jax.device_put(np.int32(row)),
-            )
-            self.work["prefill_padded"] += now.size
+        prompts, chunk = self.prefill_shape
+        width = chunk or tokens.shape[2]
+        for row in range(0, rows, prompts):
+            block = tokens[:, row : row + prompts].reshape(shards * prompts, -1)
+            longest = max(longest_in[row : row + prompts])
+            for start in range(0, max(longest, 1) if chunk else width, width):
+                now = block[:, start : start + width]
+                table = self.programs.prefill(
+                    self.params,
+                    table,
+                    self.programs.put(now),
+                    *jax.device_put((np.int32(row), np.int32(start))),
+                    chunked=chunk is not None,
+                )
+                self.work["prefill_padded"] += now.size
         return table
 
     def _items(self, stage: Sequence[Sequence[Portion]], response: int) -> Items:
         """Return each shard's portions, in arrays of static length."""
-        fields = np.zeros((len(stage), self.staged, 8), np.int64)
+        fields = np.zeros((len(stage), self.staged, len(Items._fields)), np.int64)
         for shard, share in enumerate(stage):
             rows: dict[int, int] = {}
             for place, portion in enumerate(share):
@@ -151,10 +163,12 @@ class Call:
                     first + portion.first + portion.count,
                     request.first_sample - first,
                     request.budget or response,
+                    response if request.thinking is None else request.thinking,
                 )
-        columns: list[np.ndarray] = list(fields.reshape(-1, 8).T.astype(np.int32))
-        columns[3] = columns[3].view(np.uint32)
-        return Items(*self.programs.put(columns))
+        rows = fields.reshape(-1, len(Items._fields)).astype(np.int32)
+        columns = dict(zip(Items._fields, rows.T, strict=True))
+        columns["key"] = columns["key"].view(np.uint32)
+        return Items(**self.programs.put(columns))
 
     def _read(self, tape: Tape, running: Array) -> int:
         """Keep what was written to the tape; return the steps of the busiest shard."""
@@ -198,7 +212,6 @@ class Call:
         length, (tokens, scores) = collect(ids, (token, score), total, width)
         request = np.repeat(np.arange(len(samples), dtype=np.int32), samples)
         shift = np.array([r.first_sample for r in self.requests]) - self.first_id[:-1]
-        last = tokens[np.arange(total), length - 1]
         return Rollouts(
             request=request,
             sample=(np.arange(total) + shift[request]).astype(np.int32),
@@ -207,6 +220,6 @@ class Call:
             log_prob=scores[:, :, 0],
             log_prob_at_one=scores[:, :, 1],
             kept=scores[:, :, 2],
-            finished=np.isin(last, self.programs.stop_tokens),
+            finish=self.programs.ending.finish(tokens, length),
             stats=Stats(**self.work, seconds=time.perf_counter() - self.started),
         )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sgpo_jax.models import Tokenizer
+from sgpo_jax.sampling.ending import Finish
 from sgpo_jax.sampling.methods import Greedy, Method, MinP, TopK, TopP
 
 
@@ -17,13 +18,15 @@ class Completion:
     Attributes:
       tokens: response tokens, EOS included if it was reached.
       log_prob: log-probability of each token at temperature 1; NaN where unknown.
-      finished: whether the response ended by itself.
+      finish: why the response ended.
+      text: the response as the server spells it, EOS and stop string left out.
       prompt_tokens: what the server counted; 0 if it did not say.
     """
 
     tokens: Sequence[int]
     log_prob: Sequence[float]
-    finished: bool
+    finish: Finish
+    text: str
     prompt_tokens: int
 
 
@@ -93,10 +96,12 @@ def parse(answer: Mapping[str, Any], tokenizer: Tokenizer) -> Completion:
     log_prob = [math.nan] * len(tokens)
     if len(known) == len(tokens):
         log_prob = [math.nan if value is None else float(value) for value in known]
-    finished = reason == "stop"
-    # `content` lists the EOS token; `stop_reason` is vLLM's name of the stop string.
-    dropped = not content and not isinstance(choice.get("stop_reason"), str)
-    if finished and dropped and tokens[-1:] != [tokenizer.eos_id]:
-        tokens, log_prob = [*tokens, tokenizer.eos_id], [*log_prob, math.nan]
+    finish = Finish.TOKEN if reason == "stop" else Finish.LENGTH
+    if finish and tokens[-1:] != [tokenizer.eos_id]:
+        # `content` lists the EOS token; `stop_reason` is vLLM's name of the string.
+        if content or isinstance(choice.get("stop_reason"), str):
+            finish = Finish.STRING
+        else:
+            tokens, log_prob = [*tokens, tokenizer.eos_id], [*log_prob, math.nan]
     prompt_tokens = int((answer.get("usage") or {}).get("prompt_tokens") or 0)
-    return Completion(tokens, log_prob, finished, prompt_tokens)
+    return Completion(tokens, log_prob, finish, text, prompt_tokens)

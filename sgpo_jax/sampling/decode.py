@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from sgpo_jax import models
 from sgpo_jax.models import DecoderConfig
 from sgpo_jax.sampling import cache
+from sgpo_jax.sampling.ending import Ending, is_one_of
 from sgpo_jax.sampling.grid import Grid, Noise, Queue, State, Tape, empty_tape
 from sgpo_jax.sampling.methods import Method, choose
 from sgpo_jax.sampling.slots import FREE, idle_banks, start_samples
@@ -81,10 +82,10 @@ def _load_items(
 def step(
     params: models.Params,
     state: State,
+    ending: Ending,
     *,
     config: DecoderConfig,
     grid: Grid,
-    stop_tokens: tuple[int, ...],
     method: Method,
 ) -> tuple[State, Int[Array, "A S"], Float[Array, "3 A S"]]:
     """Feed every slot its next token; free the slots whose sample ended.
@@ -108,14 +109,23 @@ def step(
         state.ring,
     )
     logits = models.logits(params, config, hidden[:, 0])
+    forced = ending.force(slots.thought, slots.age, slots.thinking)
     token, score = choose(
-        logits, slots.key.reshape(-1, 2), slots.age.reshape(-1), method
+        logits,
+        slots.key.reshape(-1, 2),
+        slots.age.reshape(-1),
+        method,
+        None if forced is None else forced.reshape(-1),
     )
     token, score = token.reshape(slots.age.shape), score.reshape(3, *slots.age.shape)
 
-    ended = slots.age + 1 >= slots.budget
-    for stop in stop_tokens:
-        ended |= token == stop
+    ended = (slots.age + 1 >= slots.budget) | is_one_of(token, ending.tokens)
+    if ending.thought is not None:
+        slots = slots._replace(thought=ending.thought.after(slots.thought, token))
+    if ending.strings is not None:
+        stopping = ending.strings.after(slots.stopping, token)
+        slots = slots._replace(stopping=stopping)
+        ended |= stopping == ending.strings.found
     left = jnp.where(ended, FREE, slots.id)
     slots = slots._replace(id=left, token=token, age=slots.age + 1)
     column = (state.column + 1) % grid.response
@@ -127,10 +137,10 @@ def decode(
     state: State,
     queue: Queue,
     noise: Noise,
+    ending: Ending,
     *,
     config: DecoderConfig,
     grid: Grid,
-    stop_tokens: tuple[int, ...],
     method: Method,
 ) -> tuple[State, Tape]:
     """Decode until the work is done, the tape is full, or more items are needed.
@@ -140,9 +150,9 @@ def decode(
       state: the grid.
       queue: the work.
       noise: what decides the noise.
+      ending: what ends a sample.
       config: shape of the decoder.
       grid: shape of the grid.
-      stop_tokens: tokens that end a sample.
       method: how tokens are chosen.
 
     Returns:
@@ -160,12 +170,7 @@ def decode(
         state, tape = carry
         ids = state.slots.id
         state, token, score = step(
-            params,
-            state,
-            config=config,
-            grid=grid,
-            stop_tokens=stop_tokens,
-            method=method,
+            params, state, ending, config=config, grid=grid, method=method
         )
 
         def append(into: Array, row: Array) -> Array:

@@ -4,11 +4,13 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from sgpo_jax import models, sharding
 from sgpo_jax.sampling.call import Call
+from sgpo_jax.sampling.ending import Ending, StopStrings
 from sgpo_jax.sampling.grid import Grid
 from sgpo_jax.sampling.methods import Method, Temperature
 from sgpo_jax.sampling.programs import Programs
@@ -29,14 +31,19 @@ class Engine:
       slots: samples decoded at once in a lane; memory grows with lanes x slots, not
         with the number of samples of a prompt.
       max_prompt: most prompt tokens, or a ladder of such rungs.
-      max_response: most response tokens, the stop token included.
+      max_response: most response tokens, the stop token included; or a ladder of such
+        rungs, of which a call takes the shortest that holds all its budgets.
       stop_tokens: tokens that end a response; they are kept in it.
+      stop_strings: strings that end a response; None for none.
+      end_of_thinking: tokens that end thinking, for requests that limit it.
       banks: prompts a lane can hold at once; None for as many as slots, at most 4.
         Attention over prompts costs `banks` times more; with fewer banks than slots,
         slots idle where prompts have few samples. For long prompts with many samples
         each, 2 are enough.
       staged: prompts encoded ahead of the decode loop, per shard.
       prefill_prompts: prompts encoded by one run of the prefill program, per shard.
+      prefill_chunk: prompt tokens encoded at once; None for the whole prompt. Long
+        prompts need less memory in chunks, and no time for padding beyond the longest.
       steps: most decode steps between two returns to the host.
       cache_dtype: how keys and values are stored: "float32", "bfloat16" or "int8";
         None for the decoder's own dtype.
@@ -49,18 +56,21 @@ class Engine:
     lanes: int
     slots: int
     max_prompt: int | tuple[int, ...]
-    max_response: int
+    max_response: int | tuple[int, ...]
     stop_tokens: tuple[int, ...]
+    stop_strings: StopStrings | None = None
+    end_of_thinking: tuple[int, ...] = ()
     banks: int | None = None
     staged: int = 256
     prefill_prompts: int = 32
+    prefill_chunk: int | None = None
     steps: int = 256
     cache_dtype: str | None = None
     mesh: Mesh | None = None
     rules: sharding.Rules = sharding.Rules()
 
     def __post_init__(self):
-        for name in ("lanes", "slots", "max_response", "banks", "staged", "steps"):
+        for name in ("lanes", "slots", "banks", "staged", "steps", "prefill_chunk"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be positive, got {value}")
@@ -69,8 +79,10 @@ class Engine:
                 f"staged={self.staged} must be a multiple of"
                 f" prefill_prompts={self.prefill_prompts}"
             )
-        if list(self.rungs) != sorted(set(self.rungs)) or self.rungs[0] < 1:
-            raise ValueError(f"max_prompt must be positive and rise, got {self.rungs}")
+        for name in ("max_prompt", "max_response"):
+            rungs = _rungs(getattr(self, name))
+            if list(rungs) != sorted(set(rungs)) or rungs[0] < 1:
+                raise ValueError(f"{name} must be positive and rise, got {rungs}")
         if self.cache_dtype not in (None, "float32", "bfloat16", "int8"):
             raise ValueError(f"no cache_dtype {self.cache_dtype!r}")
         if self.lanes % self.programs.shards:
@@ -81,15 +93,24 @@ class Engine:
     @property
     def rungs(self) -> tuple[int, ...]:
         """The prompt lengths programs are compiled for."""
-        if isinstance(self.max_prompt, int):
-            return (self.max_prompt,)
-        return self.max_prompt
+        return _rungs(self.max_prompt)
+
+    @property
+    def longest_response(self) -> int:
+        """Most response tokens."""
+        return _rungs(self.max_response)[-1]
 
     @functools.cached_property
     def programs(self) -> Programs:
         """The compiled programs."""
         dtype = self.cache_dtype or self.config.dtype
-        return Programs(self.config, self.stop_tokens, dtype, self.mesh, self.rules)
+        ending = Ending.make(
+            self.stop_tokens,
+            self.stop_strings,
+            self.end_of_thinking,
+            self.config.vocab_size,
+        )
+        return Programs(self.config, ending, dtype, self.mesh, self.rules)
 
     def compiles(self) -> int:
         """Return how many prefill and decode programs were compiled so far."""
@@ -131,24 +152,27 @@ class Engine:
             noise=(seed, step),
             method=method,
             staged=self.staged,
-            prefill_prompts=self.prefill_prompts,
+            prefill_shape=(self.prefill_prompts, self.prefill_chunk),
             on_progress=on_progress,
         )
         rung = np.searchsorted(self.rungs, [len(r.prompt) for r in requests])
         for index, longest in enumerate(self.rungs):
             members = np.flatnonzero(rung == index).tolist()
             if members:
-                call.sample(members, self.grid(longest))
-        return call.rollouts(self.max_response)
+                budgets = [requests[i].budget for i in members]
+                budget = max(b or self.longest_response for b in budgets)
+                call.sample(members, self.grid(longest, budget))
+        return call.rollouts(self.longest_response)
 
-    def grid(self, longest: int) -> Grid:
-        """Return the static shape of the programs of a prompt rung."""
+    def grid(self, longest: int, budget: int) -> Grid:
+        """Return the static shape of the programs of a prompt rung and a budget."""
+        chunk = self.prefill_chunk or 1
         return Grid(
             lanes=self.lanes,
             slots=self.slots,
             banks=min(self.slots, 4) if self.banks is None else self.banks,
-            prefix=max(longest - 1, 1),
-            response=self.max_response,
+            prefix=-(-max(longest - 1, 1) // chunk) * chunk,
+            response=next(n for n in _rungs(self.max_response) if n >= budget),
             steps=self.steps,
         )
 
@@ -162,8 +186,23 @@ class Engine:
             raise ValueError(f"query {request.key}: the key must be a uint32")
         if request.samples < 0 or request.first_sample < 0:
             raise ValueError(f"query {request.key}: negative number of samples")
-        if request.budget is not None and not 1 <= request.budget <= self.max_response:
+        if request.thinking is not None:
+            if request.thinking < 0:
+                raise ValueError(f"query {request.key}: negative thinking budget")
+            if not self.end_of_thinking:
+                raise ValueError(
+                    f"query {request.key} limits thinking: give the engine the tokens"
+                    " that end it (end_of_thinking)"
+                )
+        if (
+            request.budget is not None
+            and not 1 <= request.budget <= self.longest_response
+        ):
             raise ValueError(
                 f"query {request.key}: budget={request.budget} must lie in"
-                f" 1..{self.max_response}"
+                f" 1..{self.longest_response}"
             )
+
+
+def _rungs(lengths: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (lengths,) if isinstance(lengths, int) else lengths

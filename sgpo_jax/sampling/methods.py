@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
+from sgpo_jax.sampling.noise import first_largest, gumbel
+
 
 @runtime_checkable
 class Method(Protocol):
@@ -156,8 +158,12 @@ def choose(
     key: UInt32[Array, "N 2"],
     age: Int[Array, " N"],
     method: Method,
+    forced: Int[Array, " N"] | None = None,
 ) -> tuple[Int[Array, " N"], Float[Array, "3 N"]]:
     """Choose a token per row; its noise depends on (key, age) only.
+
+    Where `forced` is a token and not -1, that token is taken; the probability mass it
+    was drawn from is then 0, for it was not drawn.
 
     Returns:
       Tokens; and for each: its log-probability at the method's temperature, at
@@ -167,11 +173,10 @@ def choose(
     log_prob = jax.nn.log_softmax(logits / method.temperature)
     kept = method.keep(log_prob)
 
-    def gumbel(key: Array, age: Array) -> Array:
-        key = jax.random.fold_in(jax.random.wrap_key_data(key), age)
-        return jax.random.gumbel(key, logits.shape[1:])
-
-    token = jnp.argmax(kept + jax.vmap(gumbel)(key, age), axis=-1, keepdims=True)
+    noisy = kept + gumbel(key, age, logits.shape[1])
+    token = first_largest(noisy)[:, None]
+    if forced is not None:
+        token = jnp.where(forced >= 0, forced, token[:, 0])[:, None]
 
     def chosen(values: Array) -> Array:
         return jnp.take_along_axis(values, token, axis=-1)[:, 0]
@@ -182,4 +187,6 @@ def choose(
     mass = jnp.ones_like(at_one)
     if method.truncates:
         mass = jnp.sum(jnp.exp(kept), axis=-1)
+    if forced is not None:
+        mass = jnp.where(forced >= 0, 0, mass)
     return token[:, 0].astype(jnp.int32), jnp.stack([at_temperature, at_one, mass])

@@ -18,8 +18,10 @@ from sgpo_jax import models, sharding
 from sgpo_jax.models import DecoderConfig
 from sgpo_jax.sampling import cache
 from sgpo_jax.sampling.decode import decode
+from sgpo_jax.sampling.ending import Ending
 from sgpo_jax.sampling.grid import Grid, Noise, Queue, State, Tape, empty_state
 from sgpo_jax.sampling.methods import Method
+from sgpo_jax.sampling.prefill import prefill
 
 # Logical axes of the programs' arrays; one tuple may stand for a whole subtree.
 _ROWS = ("rows",)
@@ -40,7 +42,7 @@ class Programs:
 
     Attributes:
       config: shape of the decoder.
-      stop_tokens: tokens that end a response.
+      ending: what ends a response.
       cache_dtype: how keys and values are stored.
       mesh: devices; None for the default one.
       rules: how logical axes map to the mesh. Parameters are kept whole over the axis
@@ -48,7 +50,7 @@ class Programs:
     """
 
     config: DecoderConfig
-    stop_tokens: tuple[int, ...]
+    ending: Ending
     cache_dtype: str
     mesh: Mesh | None
     rules: sharding.Rules
@@ -79,6 +81,13 @@ class Programs:
             return params
         return jax.device_put(params, self.param_sharding)
 
+    @functools.cached_property
+    def placed_ending(self) -> Ending:
+        """`ending`, where the decode program reads it."""
+        if self.mesh is None:
+            return self.ending
+        return jax.device_put(self.ending, sharding.named(self.mesh))
+
     def put(self, values: PyTree) -> PyTree[Array]:
         """Bring arrays whose first axis is `D` or lanes to their shards."""
         if self.mesh is None:
@@ -103,31 +112,38 @@ class Programs:
 
     @functools.cached_property
     def prefill(self) -> jax.stages.Wrapped:
-        """`(params, table, tokens, first_row) -> table`; see `cache.prefill`."""
+        """`(params, table, tokens, first_row, start, chunked=) -> table`."""
 
-        def prefill(
+        def run(
             params: models.Params,
             table: cache.Cache,
             tokens: Int[Array, "M J"],
             first_row: Int[Array, ""],
+            start: Int[Array, ""],
+            chunked: bool,
         ) -> cache.Cache:
             self.traced.append("prefill")
-            run = functools.partial(cache.prefill, config=self.config)
-            run = self._per_shard(run, ((), _CACHE, _ROWS, ()), _CACHE)
-            return run(params, table, tokens, first_row)
+            inner = functools.partial(prefill, config=self.config, chunked=chunked)
+            inner = self._per_shard(inner, ((), _CACHE, _ROWS, (), ()), _CACHE)
+            return inner(params, table, tokens, first_row, start)
 
-        out = self._shardings(_CACHE)
-        return jax.jit(prefill, donate_argnums=1, out_shardings=out)
+        return jax.jit(
+            run,
+            static_argnames="chunked",
+            donate_argnums=1,
+            out_shardings=self._shardings(_CACHE),
+        )
 
     @functools.cached_property
     def decode(self) -> jax.stages.Wrapped:
-        """`(params, state, queue, noise, grid=, method=) -> (state, tape)`."""
+        """`(params, state, queue, noise, ending, grid=, method=) -> (state, tape)`."""
 
         def run(
             params: models.Params,
             state: State,
             queue: Queue,
             noise: Noise,
+            ending: Ending,
             grid: Grid,
             method: Method,
         ) -> tuple[State, Tape]:
@@ -136,11 +152,11 @@ class Programs:
                 decode,
                 config=self.config,
                 grid=grid,
-                stop_tokens=self.stop_tokens,
                 method=method,
             )
-            inner = self._per_shard(inner, ((), _STATE, _QUEUE, ()), (_STATE, _TAPE))
-            return inner(params, state, queue, noise)
+            axes = ((), _STATE, _QUEUE, (), ())
+            inner = self._per_shard(inner, axes, (_STATE, _TAPE))
+            return inner(params, state, queue, noise, ending)
 
         out = self._shardings((_STATE, _TAPE))
         return jax.jit(

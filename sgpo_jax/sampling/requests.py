@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from sgpo_jax.sampling.ending import Finish
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
@@ -19,6 +21,7 @@ class Request:
       first_sample: index of the first one; asking for samples 0..3 and then 4..7 gives
         the same eight as asking once.
       budget: most response tokens; None for the sampler's own limit.
+      thinking: most tokens before thinking is ended by force; None for no limit.
       expected_length: response tokens to expect, for example from a profile; the
         longest are started first (Graham 1969), so that few slots idle at the end.
     """
@@ -28,6 +31,7 @@ class Request:
     samples: int
     first_sample: int = 0
     budget: int | None = None
+    thinking: int | None = None
     expected_length: float | None = None
 
 
@@ -101,9 +105,10 @@ class Rollouts:
         0 beyond `length`.
       log_prob_at_one: the same at temperature 1.
       kept: probability mass, at the sampling temperature, of the tokens the method
-        could have drawn: 1 unless it truncates, 0 beyond `length`. The token was drawn
-        with log-probability `log_prob - log(kept)`.
-      finished: whether the response ended with a stop token; False: cut by the budget.
+        could have drawn: 1 unless it truncates, 0 beyond `length` and where the token
+        was forced, not drawn. A token was drawn with log-probability
+        `log_prob - log(kept)`.
+      finish: why the response ended, as `Finish`.
       stats: what the call cost.
     """
 
@@ -114,8 +119,19 @@ class Rollouts:
     log_prob: Float[np.ndarray, "R T"]
     log_prob_at_one: Float[np.ndarray, "R T"]
     kept: Float[np.ndarray, "R T"]
-    finished: Bool[np.ndarray, " R"]
+    finish: Int[np.ndarray, " R"]
     stats: Stats
+
+    @property
+    def finished(self) -> Bool[np.ndarray, " R"]:
+        """Whether each response ended by itself, and not by its budget."""
+        return self.finish != Finish.LENGTH
+
+    @property
+    def sampled(self) -> Bool[np.ndarray, "R T"]:
+        """The response tokens that were drawn, not forced: those a loss may count."""
+        inside = np.arange(self.tokens.shape[1]) < self.length[:, None]
+        return inside & (self.kept != 0)
 
     def __len__(self) -> int:
         return len(self.request)

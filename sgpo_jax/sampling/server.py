@@ -130,6 +130,28 @@ class Server:
           IncompleteError: if a sample failed for good; it holds all the others.
         """
         started = time.perf_counter()
+        done, failures = self.complete(
+            requests, seed=seed, step=step, method=method, on_progress=on_progress
+        )
+        rollouts = self._rollouts(done, method, time.perf_counter() - started)
+        if failures:
+            raise IncompleteError(rollouts, dict(sorted(failures.items())))
+        return rollouts
+
+    def complete(
+        self,
+        requests: Sequence[Request],
+        *,
+        seed: int,
+        step: int,
+        method: Method = Temperature(1.0),
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> tuple[dict[Place, Completion], dict[Place, str]]:
+        """Return each sample as the server gave it, and what failed for good.
+
+        Both are keyed by (request index, sample index); `sample` gives arrays.
+        """
+        started = time.perf_counter()
         done: dict[Place, Completion] = {}
         failures: dict[Place, str] = {}
         pool = futures.ThreadPoolExecutor(self.concurrency)
@@ -156,10 +178,7 @@ class Server:
         finally:
             # An interrupt must not wait for requests that have not been sent.
             pool.shutdown(wait=False, cancel_futures=True)
-        rollouts = self._rollouts(done, method, time.perf_counter() - started)
-        if failures:
-            raise IncompleteError(rollouts, dict(sorted(failures.items())))
-        return rollouts
+        return done, failures
 
     def _one(
         self, request: Request, sample: int, clock: tuple[int, int], method: Method
@@ -233,6 +252,6 @@ class Server:
             log_prob=at_one if method.temperature == 1 else unknown,
             log_prob_at_one=at_one,
             kept=unknown if method.truncates else inside.astype(np.float32),
-            finished=np.array([r.finished for r in results], bool),
+            finish=np.array([r.finish for r in results], np.int64),
             stats=Stats(prefill, prefill, decoded, decoded, 0, seconds),
         )

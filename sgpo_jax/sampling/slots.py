@@ -31,6 +31,7 @@ class Items(NamedTuple):
       end: rollout id after the last sample.
       offset: sample index minus rollout id.
       budget: most response tokens.
+      thinking: tokens after which thinking is ended by force.
     """
 
     row: Int[Array, "*n"]
@@ -41,6 +42,7 @@ class Items(NamedTuple):
     end: Int[Array, "*n"]
     offset: Int[Array, "*n"]
     budget: Int[Array, "*n"]
+    thinking: Int[Array, "*n"]
 
 
 class Slots(NamedTuple):
@@ -53,6 +55,9 @@ class Slots(NamedTuple):
       token: next input token.
       age: response tokens sampled so far.
       budget: most response tokens.
+      thinking: tokens after which thinking is ended by force.
+      thought: state of the automaton that finds the end of thinking.
+      stopping: state of the automaton that finds stop strings.
       key: the sample's key data.
     """
 
@@ -62,6 +67,9 @@ class Slots(NamedTuple):
     token: Int[Array, "A S"]
     age: Int[Array, "A S"]
     budget: Int[Array, "A S"]
+    thinking: Int[Array, "A S"]
+    thought: Int[Array, "A S"]
+    stopping: Int[Array, "A S"]
     key: UInt32[Array, "A S 2"]
 
 
@@ -116,6 +124,9 @@ def start_samples(slots: Slots, banks: Items, base: Array) -> tuple[Slots, Items
         token=of_bank(banks.token),
         age=jnp.zeros_like(ids),
         budget=of_bank(banks.budget),
+        thinking=of_bank(banks.thinking),
+        thought=jnp.zeros_like(ids),
+        stopping=jnp.zeros_like(ids),
         key=sample_key(base, of_bank(banks.key), ids + of_bank(banks.offset)),
     )
     started = jnp.sum(free, axis=1, keepdims=True)

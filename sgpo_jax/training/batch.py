@@ -1,5 +1,6 @@
 """From scored rollouts to the micro-batches of a step."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -58,6 +59,15 @@ def response_weights(
     weights = by.weights(length, losses.Groups(ids, count + room))
     token, response = (np.asarray(x)[:count] for x in weights)
     return token, response
+
+
+def only_sampled(packed: packing.Packed, rollouts: Rollouts) -> packing.Packed:
+    """Mask the tokens that were forced on a response: context, but no choices of it."""
+    sampled = rollouts.sampled[packed.response]
+    width = min(packed.mask.shape[1], sampled.shape[1])
+    mask = packed.mask.copy()
+    mask[:, :width] &= sampled[:, :width]
+    return dataclasses.replace(packed, mask=mask)
 
 
 def micro_batch(

@@ -17,6 +17,7 @@ from sgpo_jax.profiling import SUCCESS, SampleAndScore, Scored
 from sgpo_jax.training.batch import (
     make_groups,
     micro_batch,
+    only_sampled,
     repeated_cost,
     response_weights,
     training_cost,
@@ -163,13 +164,19 @@ class Learner:
         if not packed:
             return {"trained": 0, "padding": 0.0}
         token, response = response_weights(
-            rollouts.length, rollouts.request, ~np.isnan(scored.rewards), by=self.by
+            rollouts.sampled.sum(axis=1),
+            rollouts.request,
+            ~np.isnan(scored.rewards),
+            by=self.by,
         )
         # Those left out stay in the denominator: the expected step is the same.
         response = response * (response.sum() / response[keep].sum())
         weights = (token * factor, response)
         batches = [
-            micro_batch(one, advantage=advantage, weights=weights) for one in packed
+            micro_batch(
+                only_sampled(one, rollouts), advantage=advantage, weights=weights
+            )
+            for one in packed
         ]
         packing_seconds = time.perf_counter() - started
         logged: Metrics = {"time/pack": packing_seconds}

@@ -6,6 +6,7 @@ import scipy.stats
 
 from sgpo_jax import sampling
 from sgpo_jax.sampling.methods import choose
+from sgpo_jax.sampling.noise import first_largest, gumbel
 
 LOGITS = np.log(np.array([0.4, 0.02, 0.25, 0.05, 0.15, 0.13], np.float32))
 METHODS = {
@@ -55,6 +56,19 @@ def test_temperature_comes_before_truncation(kind):
     kept = np.isfinite(method.keep(hot[None])[0])
     assert set(token) == set(np.flatnonzero(kept))
     np.testing.assert_allclose(mass, np.exp(hot)[kept].sum(), rtol=1e-5)
+
+
+def test_noise_is_that_of_jax_bit_for_bit():
+    keys = jax.random.split(jax.random.key(7), 50)
+    ages = jnp.arange(50, dtype=jnp.int32)
+
+    def definition(key, age):
+        return jax.random.gumbel(jax.random.fold_in(key, age), (997,))
+
+    expected = jax.vmap(definition)(keys, ages)
+    found = gumbel(jax.random.key_data(keys), ages, 997)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(first_largest(found), np.argmax(expected, axis=1))
 
 
 def test_impossible_methods_are_refused():

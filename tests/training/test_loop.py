@@ -9,7 +9,7 @@ import pytest
 from sgpo_jax import data, losses, models, packing, planning, training
 from sgpo_jax.ledger import Entry
 from sgpo_jax.profiling import Scored
-from sgpo_jax.sampling import Rollouts, Stats
+from sgpo_jax.sampling import Finish, Rollouts, Stats
 from sgpo_jax.training.batch import make_groups, micro_batch, response_weights
 
 TOKENIZER = models.CharTokenizer("0123456789+=")
@@ -58,8 +58,8 @@ class Scripted:
             length=length,
             log_prob=zeros,
             log_prob_at_one=zeros,
-            kept=zeros,
-            finished=np.ones(count, bool),
+            kept=(np.arange(4) < length[:, None]).astype(np.float32),
+            finish=np.full(count, Finish.TOKEN),
             stats=Stats(0, 0, 0, 0, 0, 0.0),
         )
         return Scored(
