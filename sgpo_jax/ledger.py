@@ -5,8 +5,12 @@ processed; what padding added is listed apart. A multiply-add counts as two.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 
+import jax
+
+from sgpo_jax import models
 from sgpo_jax.models import DecoderConfig
 
 PHASES = ("profiling", "generation", "scoring", "training")
@@ -18,7 +22,16 @@ def matmul_parameters(config: DecoderConfig) -> int:
     """Return the parameters of one layer stack that every token is multiplied with."""
     d = config.embed_dim
     attention = d * config.head_dim * 2 * (config.num_heads + config.num_kv_heads)
-    return config.num_layers * (attention + 3 * d * config.mlp_dim)
+    matrices = config.num_layers * (attention + 3 * d * config.mlp_dim)
+    return matrices + adapter_parameters(config)
+
+
+def adapter_parameters(config: DecoderConfig) -> int:
+    """Return the parameters of low-rank adapters, 0 without."""
+    if config.lora is None:
+        return 0
+    shapes = jax.tree.leaves(models.shapes(config)["adapters"])
+    return sum(math.prod(shape.shape) for shape in shapes)
 
 
 def forward_flops(
@@ -34,8 +47,7 @@ def forward_flops(
       pairs: (query, key) pairs attended, per layer and head.
       logits: positions whose logits are computed.
 
-    A backward pass costs twice as much; rematerialization is not counted, because it
-    buys memory, not progress.
+    Rematerialization is not counted, because it buys memory, not progress.
 
     >>> config = DecoderConfig(vocab_size=10, num_layers=1, embed_dim=4, num_heads=1,
     ...                        num_kv_heads=1, head_dim=4, mlp_dim=8)
@@ -46,6 +58,23 @@ def forward_flops(
         2 * matmul_parameters(config) * tokens
         + 4 * config.num_layers * config.num_heads * config.head_dim * pairs
         + 2 * config.embed_dim * config.vocab_size * logits
+    )
+
+
+def training_flops(
+    config: DecoderConfig, *, tokens: int, pairs: int, logits: int
+) -> float:
+    """Return the operations of a forward and a backward pass.
+
+    Three times those of a forward pass; with adapters, matrices that stay as they are
+    need no gradient of their own, which is a third of their share.
+    """
+    whole = 3 * forward_flops(config, tokens=tokens, pairs=pairs, logits=logits)
+    if config.lora is None:
+        return whole
+    frozen = matmul_parameters(config) - adapter_parameters(config)
+    return whole - 2.0 * (
+        frozen * tokens + config.embed_dim * config.vocab_size * logits
     )
 
 

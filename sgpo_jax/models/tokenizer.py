@@ -22,8 +22,17 @@ class Tokenizer(Protocol):
         """Id of the end-of-sequence token."""
         ...
 
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids that end a response, `eos_id` first; most have no other."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text`, without any special token."""
+        ...
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the ids of a question, in the chat template if there is one."""
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -58,6 +67,15 @@ class CharTokenizer:
         """Id of the end-of-sequence token."""
         return 0
 
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The end-of-sequence token only."""
+        return (self.eos_id,)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the ids of `text`: there is no template."""
+        return self.encode(text)
+
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text`; raises ValueError on an unknown character."""
         ids = [self.alphabet.find(character) + 1 for character in text]
@@ -91,6 +109,15 @@ class ByteTokenizer:
     def eos_id(self) -> int:
         """Id of the end-of-sequence token."""
         return 256
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The end-of-sequence token only."""
+        return (self.eos_id,)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the ids of `text`: there is no template."""
+        return self.encode(text)
 
     def encode(self, text: str) -> list[int]:
         """Return the UTF-8 bytes; a lone surrogate becomes a question mark."""

@@ -27,7 +27,7 @@ def predict(setup: Setup) -> list[Predicted]:
     taken to be dead, so training costs at most about what is said here.
     """
     c = setup.config
-    encode = setup.tokenizer.encode
+    encode = setup.tokenizer.encode_prompt
     prompt = int(np.mean([len(encode(query.prompt)) for query in setup.train]))
     response = max(1, c.sampler.max_response // 2)
 
@@ -39,7 +39,7 @@ def predict(setup: Setup) -> list[Predicted]:
             pairs=ledger.sample_pairs(prompt, lengths),
             logits=sum(lengths),
         )
-        backward = 3 * ledger.forward_flops(
+        backward = ledger.training_flops(
             setup.decoder,
             tokens=prompt + sum(lengths),
             pairs=ledger.packed_pairs(prompt, lengths),

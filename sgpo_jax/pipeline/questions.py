@@ -70,7 +70,9 @@ def _short(
     if not split.max_prompt:
         return queries
     kept = tuple(
-        q for q in queries if len(tokenizer.encode(q.prompt)) <= split.max_prompt
+        query
+        for query in queries
+        if len(tokenizer.encode_prompt(query.prompt)) <= split.max_prompt
     )
     if len(kept) < len(queries):
         problems.append(

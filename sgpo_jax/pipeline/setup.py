@@ -9,6 +9,7 @@ import jax
 
 from sgpo_jax import data, models, packing, rewards, sampling, sharding, training
 from sgpo_jax.config import Experiment, MethodName
+from sgpo_jax.models import pretrained
 from sgpo_jax.pipeline.folder import UserError
 from sgpo_jax.pipeline.questions import Questions, load
 from sgpo_jax.profiling import RolloutSource
@@ -32,8 +33,17 @@ class Setup:
         return data.parse_source(self.config.data)
 
     @functools.cached_property
+    def pretrained(self) -> pretrained.Pretrained | None:
+        """The published policy, weights unread; None for one from nothing."""
+        if not self.config.model.source:
+            return None
+        return pretrained.open_source(self.config.model.source)
+
+    @functools.cached_property
     def tokenizer(self) -> models.Tokenizer:
-        """Characters of the embedded mixture, or bytes."""
+        """The published policy's; else characters of the mixture, or bytes."""
+        if self.pretrained is not None:
+            return self.pretrained.tokenizer()
         if isinstance(self.source, data.Procedural):
             return models.CharTokenizer(data.CHARACTERS)
         return models.ByteTokenizer()
@@ -56,13 +66,30 @@ class Setup:
     @functools.cached_property
     def decoder(self) -> models.DecoderConfig:
         """Shape of the policy."""
+        if self.pretrained is not None:
+            return self.config.model.trained_as(self.pretrained.config)
         return self.config.model.decoder(vocab_size=self.tokenizer.vocab_size)
+
+    def initial_params(self) -> models.Params:
+        """Read the published policy, or draw one; the same every time."""
+        key = jax.random.key(self.config.seed)
+        if self.pretrained is None:
+            return models.init(self.decoder, key=key)
+        axes, shapes = models.logical_axes(self.decoder), models.shapes(self.decoder)
+        return pretrained.load_params(
+            self.pretrained.tensors,
+            self.decoder,
+            shardings=sharding.tree_shardings(
+                axes, shapes, sharding.Rules(), self.mesh
+            ),
+            lora_key=key,
+        )
 
     @functools.cached_property
     def longest_prompt(self) -> int:
         """Longest prompt in tokens."""
         queries = (*self.train, *self.held_out)
-        return max(len(self.tokenizer.encode(query.prompt)) for query in queries)
+        return max(len(self.tokenizer.encode_prompt(query.prompt)) for query in queries)
 
     @functools.cached_property
     def mesh(self) -> jax.sharding.Mesh:
@@ -87,7 +114,7 @@ class Setup:
             slots=c.slots,
             max_prompt=prompt_rungs(self.longest_prompt),
             max_response=c.max_response,
-            stop_tokens=(self.tokenizer.eos_id,),
+            stop_tokens=self.tokenizer.stop_ids,
             mesh=self.mesh if self.mesh.size > 1 else None,
         )
 
@@ -150,6 +177,7 @@ class Setup:
 
     def check(self) -> None:
         """Build everything that can fail on bad settings, before any work is done."""
+        models.check_offload(self.config.model.remat, self.mesh.devices.flat)
         _ = self.ladder, self.engine
         training.check_trackers(self.config.log.trackers)
         _ = self.traced_steps
@@ -164,10 +192,13 @@ class Setup:
         self, pairs: Sequence[tuple[str, str]]
     ) -> list[tuple[list[int], list[int]]]:
         """Encode demonstrations; responses end in EOS and fit the longest allowed."""
-        encode, eos = self.tokenizer.encode, self.tokenizer.eos_id
+        tokenizer, eos = self.tokenizer, self.tokenizer.eos_id
         longest = self.config.sampler.max_response
         return [
-            (encode(prompt), [*encode(answer), eos][:longest])
+            (
+                tokenizer.encode_prompt(prompt),
+                [*tokenizer.encode(answer), eos][:longest],
+            )
             for prompt, answer in pairs
         ]
 

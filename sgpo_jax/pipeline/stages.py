@@ -45,7 +45,7 @@ def fingerprint(params: models.Params) -> str:
 
 def warmup(setup: Setup, folder: RunFolder, display: Display) -> models.Params:
     """Return the initial policy: from the run, from the cache, or freshly made."""
-    like = models.init(setup.decoder, key=jax.random.key(setup.config.seed))
+    like = setup.initial_params()
     with contextlib.closing(training.Checkpoints(folder.policy, keep=1)) as run:
         if run.latest() is None:
             params, note = _cached_policy(setup, like, display)
@@ -64,6 +64,8 @@ def _cached_policy(
         return _make_policy(setup, like, display)
     flat = flatten(setup.config)
     key = {k: v for k, v in flat.items() if k.startswith(_POLICY_FIELDS)}
+    if setup.pretrained is not None:
+        key["weights"] = setup.pretrained.identity
     key |= {"jax": jax.__version__, "devices": jax.device_count()}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = pathlib.Path(setup.config.cache).expanduser() / "policies" / name

@@ -96,7 +96,7 @@ class RolloutSource:
         The noise depends on (seed, step, query id, sample index) and on nothing else.
         The method is sampling at the source's temperature unless given.
         """
-        prompts = [self.tokenizer.encode(query.prompt) for query in queries]
+        prompts = [self.tokenizer.encode_prompt(query.prompt) for query in queries]
         requests = [
             Request(key=query_key(query), prompt=prompt, samples=int(count))
             for query, prompt, count in zip(queries, prompts, samples, strict=True)

@@ -102,8 +102,7 @@ def repeated_cost(
     """
     lengths = [(len(g.prompt), len(r)) for g in groups for r in g.responses]
     return ledger.Entry(
-        flops=3
-        * ledger.forward_flops(
+        flops=ledger.training_flops(
             config,
             tokens=sum(p + k for p, k in lengths),
             pairs=sum(ledger.packed_pairs(p, [k]) for p, k in lengths),
@@ -120,22 +119,22 @@ def training_cost(
     batches: Sequence[packing.Packed],
     seconds: float,
 ) -> ledger.Entry:
-    """Count a step's forward and backward passes: three times a forward pass."""
+    """Count a step's forward and backward passes; see `ledger.training_flops`."""
     waste = packing.waste(groups, batches)
     lengths = [(len(g.prompt), [len(r) for r in g.responses]) for g in groups]
     targets = sum(sum(k) for _, k in lengths)
     padding = waste.padded - waste.tokens
     aimed = sum(batch.target.size for batch in batches)
     return ledger.Entry(
-        flops=3
-        * ledger.forward_flops(
+        flops=ledger.training_flops(
             config,
             tokens=waste.tokens,
             pairs=sum(ledger.packed_pairs(p, k) for p, k in lengths),
             logits=targets,
         ),
-        padded_flops=3
-        * ledger.forward_flops(config, tokens=padding, pairs=0, logits=aimed - targets),
+        padded_flops=ledger.training_flops(
+            config, tokens=padding, pairs=0, logits=aimed - targets
+        ),
         rollouts=sum(len(k) for _, k in lengths),
         tokens=waste.tokens,
         padded_tokens=padding,

@@ -158,7 +158,7 @@ class Learner:
         started = time.perf_counter()
         rollouts = scored.rollouts
         keep = factor != 0
-        encode = self.rollouts.tokenizer.encode
+        encode = self.rollouts.tokenizer.encode_prompt
         groups = make_groups([encode(q.prompt) for q in queries], rollouts, keep)
         packed = packing.pack(groups, self.ladder)
         if not packed:

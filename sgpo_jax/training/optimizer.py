@@ -1,8 +1,12 @@
 """The optimizer of policy-gradient and supervised training."""
 
 import dataclasses
+from typing import Literal
 
+import jax
+import jax.numpy as jnp
 import optax
+from jaxtyping import PyTree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,6 +22,7 @@ class OptimizerConfig:
       weight_decay: decoupled decay per unit of step size.
       b1: decay of the first moment.
       b2: decay of the second moment.
+      state_dtype: dtype the moments are kept in; updates are computed in float32.
     """
 
     learning_rate: float = 5e-4
@@ -27,6 +32,7 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     b1: float = 0.9
     b2: float = 0.95
+    state_dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self):
         if self.learning_rate <= 0 or self.clip_norm <= 0:
@@ -38,6 +44,11 @@ class OptimizerConfig:
             raise ValueError(
                 "warmup_steps, decay_steps and weight_decay must not be negative"
             )
+        if self.state_dtype == "bfloat16" and max(self.b1, self.b2) > 0.99:
+            raise ValueError(
+                f"moments that decay by b1={self.b1}, b2={self.b2} stand still in"
+                " bfloat16, whose steps are 0.4 %: use at most 0.99, or float32"
+            )
         if 0 < self.decay_steps <= self.warmup_steps:
             raise ValueError(
                 f"decay_steps={self.decay_steps} must exceed"
@@ -46,11 +57,12 @@ class OptimizerConfig:
 
     def make(self) -> optax.GradientTransformation:
         """Build the optax transformation."""
+        adamw = optax.adamw(
+            self._rate(), b1=self.b1, b2=self.b2, weight_decay=self.weight_decay
+        )
         return optax.chain(
             optax.clip_by_global_norm(self.clip_norm),
-            optax.adamw(
-                self._rate(), b1=self.b1, b2=self.b2, weight_decay=self.weight_decay
-            ),
+            _stored_in(jnp.dtype(self.state_dtype), adamw),
         )
 
     def _rate(self) -> optax.ScalarOrSchedule:
@@ -62,3 +74,26 @@ class OptimizerConfig:
             return rise
         fall = optax.cosine_decay_schedule(peak, self.decay_steps - warmup, alpha=0.05)
         return optax.join_schedules([rise, fall], [warmup])
+
+
+def _stored_in(
+    dtype: jnp.dtype, inner: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """Keep the state of `inner` in `dtype`; compute in float32 whatever comes in."""
+
+    def cast(tree: PyTree, to: jnp.dtype) -> PyTree:
+        return jax.tree.map(
+            lambda x: x.astype(to) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+        )
+
+    wide = jnp.dtype(jnp.float32)
+
+    def init(params: PyTree) -> PyTree:
+        return cast(inner.init(cast(params, wide)), dtype)
+
+    def update(updates: PyTree, state: PyTree, params: PyTree | None = None):
+        updates, state, params = (cast(x, wide) for x in (updates, state, params))
+        updates, state = inner.update(updates, state, params)
+        return updates, cast(state, dtype)
+
+    return optax.GradientTransformation(init, update)

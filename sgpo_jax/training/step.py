@@ -27,7 +27,7 @@ class TrainState:
     Also the shape of a tree of shardings, hence the wide types.
 
     Attributes:
-      params: parameters, float32.
+      params: parameters; only `models.trainable(params)` of them ever change.
       opt_state: state of the optimizer.
       step: updates done, skipped ones included.
       skipped: updates skipped in a row because something was not finite.
@@ -67,7 +67,7 @@ class Accumulated:
     """Sums over micro-batches; dividing by the weight gives the whole batch's mean.
 
     Attributes:
-      grads: gradients of the total loss, as the parameters.
+      grads: gradients of the total loss, as the trained parameters, in float32.
       loss: a `Weighted`.
       metrics: a `Weighted` by name.
     """
@@ -173,13 +173,18 @@ class Programs:
         return sharding.tree_shardings(axes, shapes, self.rules, self._devices)
 
     @functools.cached_property
+    def _trained_sharding(self) -> PyTree:
+        return models.trainable(self._param_sharding)[0]
+
+    @functools.cached_property
     def _state_sharding(self) -> TrainState:
         """Optimizer moments are split as their parameters."""
+        trained, _ = models.trainable(models.shapes(self.config))
         opt_state = optax.tree.map_params(
             self.optimizer,
             lambda _, s: s,
-            jax.eval_shape(self.optimizer.init, models.shapes(self.config)),
-            self._param_sharding,
+            jax.eval_shape(self.optimizer.init, trained),
+            self._trained_sharding,
             transform_non_params=lambda _: self._whole,
         )
         return TrainState(
@@ -193,7 +198,7 @@ class Programs:
     def _accumulated_sharding(self) -> Accumulated:
         none = Weighted(self._whole, self._whole)
         return Accumulated(
-            grads=self._param_sharding,
+            grads=self._trained_sharding,
             loss=none,
             metrics=dict.fromkeys(self._metric_names(), none),
         )
@@ -207,7 +212,7 @@ class Programs:
         params = jax.tree.map(jnp.array, params)  # a copy: updates donate it
         state = TrainState(
             params=params,
-            opt_state=self.optimizer.init(params),
+            opt_state=self.optimizer.init(models.trainable(params)[0]),
             step=jnp.zeros((), jnp.int32),
             skipped=jnp.zeros((), jnp.int32),
         )
@@ -249,8 +254,10 @@ class Programs:
 
         def zeros(params: models.Params) -> Accumulated:
             none = Weighted(jnp.zeros(()), jnp.zeros(()))
+            trained, _ = models.trainable(params)
             return Accumulated(
-                grads=jax.tree.map(jnp.zeros_like, params),
+                # Sums over micro-batches would lose what is below a bfloat16's steps.
+                grads=jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), trained),
                 loss=none,
                 metrics={name: none for name in self._metric_names()},
             )
@@ -305,9 +312,10 @@ class Programs:
         self, params: models.Params, total: Accumulated, batch: MicroBatch
     ) -> tuple[Accumulated, Float[Array, "R T"]]:
         mask = jnp.asarray(batch.packed.mask)
+        trained, frozen = models.trainable(params)
 
-        def loss(params: models.Params):
-            responses, entropy = self._responses(params, batch)
+        def loss(trained: models.Params):
+            responses, entropy = self._responses({**trained, **frozen}, batch)
             weights = losses.ResponseWeights(
                 jnp.asarray(batch.token_weight), jnp.asarray(batch.response_weight)
             )
@@ -316,7 +324,8 @@ class Programs:
             metrics = {name: losses.aggregate(x, mask) for name, x in logged.items()}
             return value.total, (value, metrics, responses.log_prob)
 
-        grads, (value, metrics, log_prob) = jax.grad(loss, has_aux=True)(params)
+        grads, (value, metrics, log_prob) = jax.grad(loss, has_aux=True)(trained)
+        grads = jax.tree.map(lambda g: g.astype(jnp.float32), grads)
         total = Accumulated(
             grads=jax.tree.map(jnp.add, total.grads, grads),
             loss=total.loss + value,
@@ -333,18 +342,17 @@ class Programs:
         finite = jnp.isfinite(norm) & jnp.isfinite(total.loss.total)
         # Nothing counted, nothing learned: moments must not decay on empty batches.
         apply = finite & (total.loss.weight > 0)
+        trained, frozen = models.trainable(state.params)
         # optax mixes Python, integer and float scalars.
         with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = self.optimizer.update(
-                grads, state.opt_state, state.params
-            )
-            params = optax.apply_updates(state.params, updates)
+            updates, opt_state = self.optimizer.update(grads, state.opt_state, trained)
+            params = optax.apply_updates(trained, updates)
 
         def keep(new: PyTree, old: PyTree) -> PyTree:
             return jax.tree.map(lambda n, o: jnp.where(apply, n, o), new, old)
 
         state = TrainState(
-            params=keep(params, state.params),
+            params={**keep(params, trained), **frozen},
             opt_state=keep(opt_state, state.opt_state),
             step=state.step + 1,
             skipped=jnp.where(finite, 0, state.skipped + 1),

@@ -62,13 +62,15 @@ def ask(address, path, **body):
 class ServersTokenizer:
     """The vocabulary as the server knows it."""
 
-    vocab_size, eos_id = 49152, END
+    vocab_size, eos_id, stop_ids = 49152, END, (END,)
 
     def __init__(self, address):
         self.address = address
 
     def encode(self, text):
         return ask(self.address, "tokenize", content=text)["tokens"]
+
+    encode_prompt = encode
 
     def decode(self, ids):
         tokens = [int(i) for i in ids if i != END]

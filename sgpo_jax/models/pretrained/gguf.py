@@ -209,3 +209,16 @@ def _open(path: pathlib.Path) -> Any:
 
 def _unreadable(path: pathlib.Path, error: Exception) -> ValueError:
     return ValueError(f"{path} is no readable GGUF: {type(error).__name__}: {error}")
+
+
+def tokenizer_fields(path: pathlib.Path) -> dict[str, Any]:
+    """Return the metadata under "tokenizer.", without that prefix."""
+    reader = _open(path)
+    try:
+        return {
+            name.removeprefix("tokenizer."): field.contents()
+            for name, field in reader.fields.items()
+            if name.startswith("tokenizer.")
+        }
+    except Exception as error:
+        raise _unreadable(path, error) from error

