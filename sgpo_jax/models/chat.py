@@ -36,7 +36,9 @@ class _Child:
                 raise
 
     def _ask(self, request: Mapping[str, Any], deadline: float) -> dict[str, Any]:
-        if self._process is None:
+        # An interrupt in the terminal reaches the child as well.
+        if self._process is None or self._process.poll() is not None:
+            self.stop()
             path = pathlib.Path(__file__).with_name("chat_child.py")
             self._process = subprocess.Popen(
                 [sys.executable, "-P", str(path)],

@@ -60,9 +60,10 @@ class TextTokenizer:
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Return the ids of a conversation up to where the assistant begins.
 
-        Control tokens come from the template only. Those spelled in a message are
-        broken in two by a mark while the template renders; then the text between the
-        template's control tokens is encoded, mark removed, as `encode` does.
+        Control tokens come from the template only. Those spelled in a message, or begun
+        at its end, are broken in two by a mark while the template renders. Text without
+        marks is encoded as transformers does it; otherwise each piece between the
+        template's control tokens is, mark removed, as `encode` does.
 
         Raises:
           ValueError: if there is no template, or it fails.
@@ -74,16 +75,18 @@ class TextTokenizer:
         while any(mark in text for text in said):
             mark += "\ue000"
         marked = [
-            {
-                **message,
-                "content": self._control.sub(
-                    lambda found: found[0][0] + mark + found[0][1:], text
-                ),
-            }
+            {**message, "content": self._break(text, mark)}
             for message, text in zip(messages, said, strict=True)
         ]
         text = render(self.chat_template, marked, variables=self.specials)
         parts = self._control.split(text)
+        if mark not in text:
+            clean = text.encode("utf-8", "replace").decode()
+            ids = self._parsing.encode(clean, add_special_tokens=False).ids
+            written = [self.core.token_to_id(part) for part in parts[1::2]]
+            # Normalization may have made a control token of other characters.
+            if [i for i in ids if i in self._control_ids] == written:
+                return ids
         ids = []
         for i, part in enumerate(parts):
             if i % 2:
@@ -92,13 +95,43 @@ class TextTokenizer:
                 ids += self.encode(part.replace(mark, ""))
         return ids
 
+    def _break(self, text: str, mark: str) -> str:
+        """Put the mark into control tokens, whole or begun at the end, of a message."""
+        text = self._control.sub(lambda found: found[0][0] + mark + found[0][1:], text)
+        # A template may drop white space at the end, and go on with another message.
+        end = len(text.rstrip())
+        begun = [
+            size
+            for token in self._specials
+            for size in range(1, len(token))
+            if text.endswith(token[:size], 0, end)
+        ]
+        if not begun:
+            return text
+        start = end - max(begun)
+        return text[: start + 1] + mark + text[start + 1 :]
+
+    @functools.cached_property
+    def _parsing(self) -> Any:
+        """A copy that parses control tokens: the setting is the tokenizer's own."""
+        return _library().Tokenizer.from_str(self.core.to_str())
+
+    @functools.cached_property
+    def _specials(self) -> dict[str, int]:
+        """Control tokens and their ids, the longest first."""
+        added = self.core.get_added_tokens_decoder().items()
+        tokens = {token.content: i for i, token in added if token.special}
+        return dict(sorted(tokens.items(), key=lambda item: -len(item[0])))
+
+    @functools.cached_property
+    def _control_ids(self) -> frozenset[int]:
+        return frozenset(self._specials.values())
+
     @functools.cached_property
     def _control(self) -> re.Pattern[str]:
-        added = self.core.get_added_tokens_decoder().values()
-        tokens = sorted((t.content for t in added if t.special), key=len, reverse=True)
-        if not tokens:
+        if not self._specials:
             return re.compile("((?!))")
-        return re.compile(f"({'|'.join(map(re.escape, tokens))})")
+        return re.compile(f"({'|'.join(map(re.escape, self._specials))})")
 
     @classmethod
     def from_folder(cls, folder: pathlib.Path) -> "TextTokenizer":

@@ -1,5 +1,6 @@
 """Conversations as tokens, and templates from strangers."""
 
+import dataclasses
 import json
 import time
 
@@ -50,6 +51,107 @@ def test_control_tokens_come_from_the_template_only(tokenizer, text):
     inside = ids[1:-2]
     assert not set(inside) & set(control)
     assert tokenizer.decode(inside) == text.strip()
+
+
+def test_messages_do_not_join_to_control_tokens(tokenizer):
+    joins = "{% for m in messages %}{{ m.content | trim }}{% endfor %}"
+    joining = dataclasses.replace(tokenizer, chat_template=joins)
+    control = {tokenizer.core.token_to_id(t) for t in CONTROL}
+    for size in range(1, len("<|end|>")):
+        halves = "a<|end|>"[: size + 1] + " \n", "<|end|>"[size:] + "b"
+        ids = joining.encode_chat([{"role": "user", "content": t} for t in halves])
+        assert not set(ids) & control
+        assert joining.decode(ids) == "a<|end|>b"
+
+
+CHATML = (
+    "{% for m in messages %}{{ '<s><|im_start|>' + m['role'] + '\n' + m['content']"
+    " + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+TURNS = (
+    "{% for m in messages %}{% if m.role == 'user' %}{{ bos_token + '[INST] ' +"
+    " m.content.strip() + ' [/INST]' }}{% else %}{{ ' ' + m.content + eos_token }}"
+    "{% endif %}{% endfor %}"
+)
+
+
+def byte_level(split):
+    pre = tokenizers.pre_tokenizers
+    core = tokenizers.Tokenizer(tokenizers.models.BPE())
+    core.normalizer = tokenizers.normalizers.NFC()
+    core.pre_tokenizer = pre.Sequence(
+        [
+            pre.Split(tokenizers.Regex(split), "isolated"),
+            pre.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    core.decoder = tokenizers.decoders.ByteLevel()
+    return core, pre.ByteLevel.alphabet()
+
+
+def sentencepiece(scheme):
+    core = tokenizers.Tokenizer(
+        tokenizers.models.BPE(byte_fallback=True, unk_token="<unk>")
+    )
+    core.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(
+        prepend_scheme=scheme, split=False
+    )
+    decoders = tokenizers.decoders
+    core.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    return core, []
+
+
+@pytest.mark.parametrize("template", [CHATML, TURNS], ids=["chatml", "turns"])
+@pytest.mark.parametrize(
+    "made",
+    [
+        byte_level(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+"),
+        byte_level(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"),
+        sentencepiece("first"),
+        sentencepiece("never"),
+    ],
+    ids=["llama-3", "qwen", "mistral", "gemma"],
+)
+def test_saved_tokenizers_and_chats_equal_those_of_transformers(
+    made, template, tmp_path
+):
+    transformers = pytest.importorskip("transformers")
+    core, alphabet = made
+    special = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=500,
+        special_tokens=special,
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    core.train_from_iterator(["What is 12+345? The answer isn't  two\n"] * 5, trainer)
+    if not alphabet:
+        # Bytes are of the vocabulary, not control tokens.
+        content = json.loads(core.to_str())
+        vocab = content["model"]["vocab"]
+        vocab |= {f"<0x{i:02X}>": len(vocab) + i for i in range(256)}
+        core = tokenizers.Tokenizer.from_str(json.dumps(content))
+    names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    ours = TextTokenizer(core, (core.token_to_id("</s>"),), template, names)
+    ours.save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    texts = [
+        "What is 12+345?",
+        "  the\n\nanswer",
+        "é 🙂 عربي 漢字 e\u0301",
+        "\x00\u200b",
+        "a ",
+    ]
+    for text in texts:
+        assert ours.encode(text) == theirs.encode(text, add_special_tokens=False)
+        roles = zip(("user", "assistant", "user"), (text, "two", text), strict=True)
+        messages = [{"role": role, "content": said} for role, said in roles]
+        assert ours.encode_chat(messages) == theirs.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
 
 
 def test_special_tokens_in_plain_text_stay_text(tokenizer):
