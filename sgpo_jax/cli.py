@@ -32,7 +32,8 @@ commands, in the order `run` does them; each works on the run folder --out:
   eval      held-out accuracy of the initial and the trained policies
   report    write report.md and its figures
 
-commands about machines:
+commands beside a run:
+  sample    print completions of a prompt, with the log-probability of every token
   doctor    devices, versions, flags, folders; what is wrong and what to do about it
   aot       compile a run's programs for a TPU pod, without one: memory, collectives
 
@@ -186,7 +187,7 @@ def _run(setup, folder, display) -> None:
     _report(setup, folder, display)
 
 
-MACHINE_COMMANDS = ("doctor", "aot")
+MACHINE_COMMANDS = ("doctor", "aot", "sample")
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": _run,

@@ -165,8 +165,8 @@ class Call:
                     request.budget or response,
                     response if request.thinking is None else request.thinking,
                 )
-        rows = fields.reshape(-1, len(Items._fields)).astype(np.int32)
-        columns = dict(zip(Items._fields, rows.T, strict=True))
+        table = fields.reshape(-1, len(Items._fields)).astype(np.int32)
+        columns: dict[str, np.ndarray] = dict(zip(Items._fields, table.T, strict=True))
         columns["key"] = columns["key"].view(np.uint32)
         return Items(**self.programs.put(columns))
 

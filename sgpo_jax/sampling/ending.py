@@ -22,6 +22,11 @@ class Finish(enum.IntEnum):
     STRING = 2
     """Its text came to contain a stop string."""
 
+    @property
+    def words(self) -> str:
+        """What to tell a person."""
+        return ("its budget", "a stop token", "a stop string")[self]
+
 
 @dataclasses.dataclass(frozen=True)
 class StopStrings:

@@ -79,6 +79,12 @@ class Progress:
     occupancy: float
     seconds: float
 
+    def __str__(self) -> str:
+        return (
+            f"{self.tokens_per_second:,.0f} tokens/s, {self.occupancy:.0%} of slots"
+            f" busy, {self.seconds_left:.0f} s left"
+        )
+
     @property
     def tokens_per_second(self) -> float:
         """Response tokens per second so far."""
