@@ -42,10 +42,9 @@ class TextTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text`; control tokens spelled in it are plain text."""
-        self.core.encode_special_tokens = True
         # Lone surrogates are no text; the library refuses them less politely.
         clean = text.encode("utf-8", "replace").decode()
-        return self.core.encode(clean, add_special_tokens=False).ids
+        return self._plain.encode(clean, add_special_tokens=False).ids
 
     def encode_prompt(self, text: str) -> list[int]:
         """Return the ids of a question: a turn of the user, if there is a template."""
@@ -117,10 +116,29 @@ class TextTokenizer:
         return _library().Tokenizer.from_str(self.core.to_str())
 
     @functools.cached_property
+    def _plain(self) -> Any:
+        """A copy to which control tokens are text."""
+        content = json.loads(self.core.to_str())
+        for token in content["added_tokens"]:
+            token["special"] = token["content"] in self._specials
+        core = _library().Tokenizer.from_str(json.dumps(content))
+        core.encode_special_tokens = True
+        return core
+
+    @functools.cached_property
     def _specials(self) -> dict[str, int]:
-        """Control tokens and their ids, the longest first."""
-        added = self.core.get_added_tokens_decoder().items()
-        tokens = {token.content: i for i, token in added if token.special}
+        """Control tokens and their ids, the longest first.
+
+        Those marked as special, and what the template writes without such a mark, as
+        Qwen3's does with tags of thoughts and tools. Other added tokens only write
+        text: runs of white space, tags of HTML.
+        """
+        template = self.chat_template or ""
+        tokens = {
+            token.content: i
+            for i, token in self.core.get_added_tokens_decoder().items()
+            if token.special or (token.content.strip() and token.content in template)
+        }
         return dict(sorted(tokens.items(), key=lambda item: -len(item[0])))
 
     @functools.cached_property
@@ -177,11 +195,12 @@ class TextTokenizer:
         from sgpo_jax.models.pretrained.gguf import tokenizer_fields
 
         fields = tokenizer_fields(path)
-        kind = fields.get("ggml.model"), fields.get("ggml.pre")
-        if kind != ("gpt2", "smollm"):
+        kind, cuts = fields.get("ggml.model"), fields.get("ggml.pre")
+        if kind != "gpt2" or cuts not in _CUTS:
             raise ValueError(
-                f"{path}: tokenizer {kind} cannot be rebuilt; load the model from a"
-                " folder with tokenizer.json instead"
+                f"{path}: tokenizer {kind!r} with cuts {cuts!r} cannot be rebuilt, only"
+                f" 'gpt2' with {', '.join(_CUTS)}; load the model from a folder with"
+                " tokenizer.json instead"
             )
         library = _library()
         tokens, types = fields["ggml.tokens"], fields["ggml.token_type"]
@@ -189,18 +208,19 @@ class TextTokenizer:
         vocab = {token: i for i, token in enumerate(tokens)}
         if len(vocab) != len(tokens) or any(len(merge) != 2 for merge in merges):
             raise ValueError(f"{path}: tokens repeat, or a merge has not two parts")
-        pre, decoders = library.pre_tokenizers, library.decoders
-        core = library.Tokenizer(library.models.BPE(vocab=vocab, merges=merges))
-        byte_level = pre.ByteLevel(add_prefix_space=False)
-        core.pre_tokenizer = pre.Sequence(
-            [pre.Digits(individual_digits=True), byte_level]
+        whole = cuts == "llama-bpe"
+        core = library.Tokenizer(
+            library.models.BPE(vocab=vocab, merges=merges, ignore_merges=whole)
         )
-        core.decoder = decoders.ByteLevel()
-        control = [
-            token for token, kind in zip(tokens, types, strict=True) if kind == 3
-        ]
-        core.add_special_tokens(
-            [library.AddedToken(t, special=True, normalized=False) for t in control]
+        core.normalizer = library.normalizers.NFC() if cuts == "qwen2" else None
+        core.pre_tokenizer = _CUTS[cuts](library)
+        core.decoder = library.decoders.ByteLevel()
+        core.add_tokens(
+            [
+                library.AddedToken(token, special=kind == _CONTROL, normalized=False)
+                for token, kind in zip(tokens, types, strict=True)
+                if kind in (_CONTROL, _USER_DEFINED)
+            ]
         )
         ids = {
             "bos_token": fields.get("ggml.bos_token_id"),
@@ -225,6 +245,36 @@ class TextTokenizer:
             config["chat_template"] = self.chat_template
             (folder / "chat_template.jinja").write_text(self.chat_template)
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2))
+
+
+_CONTROL, _USER_DEFINED = 3, 4  # types of tokens in GGUF files
+
+
+def _cut_digits(library: Any) -> Any:
+    pre = library.pre_tokenizers
+    digits = pre.Digits(individual_digits=True)
+    return pre.Sequence([digits, pre.ByteLevel(add_prefix_space=False)])
+
+
+def _cut_words(library: Any, *, digits: int) -> Any:
+    """Cut at words, and at numbers of at most so many digits."""
+    pre = library.pre_tokenizers
+    pattern = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+        rf"|\p{{N}}{{1,{digits}}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    words = pre.Split(library.Regex(pattern), behavior="isolated")
+    byte_level = pre.ByteLevel(add_prefix_space=False, use_regex=False)
+    return pre.Sequence([words, byte_level])
+
+
+# How text is cut before merges, by the name in a GGUF file.
+_CUTS = {
+    "smollm": _cut_digits,
+    "llama-bpe": functools.partial(_cut_words, digits=3),
+    "qwen2": functools.partial(_cut_words, digits=1),
+}
 
 
 def _library() -> Any:
