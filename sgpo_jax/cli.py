@@ -1,6 +1,6 @@
 """The command line: `sgpo run`, and each of its stages by itself.
 
-Exit codes: 0 done, 1 a fault of the program, 2 a mistake in what was asked for.
+Exit codes are a contract with launchers, spelled out in `HELP`.
 """
 
 import importlib
@@ -8,6 +8,7 @@ import os
 import pathlib
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from sgpo_jax.presets import PRESETS
 # Everything else is imported where it is used: help and typos are answered at once.
 if TYPE_CHECKING:
     from sgpo_jax.config import Experiment
+    from sgpo_jax.hosts import Hosts
 
 HELP = """\
 usage: sgpo COMMAND [--preset NAME] [--OPTION VALUE ...]
@@ -45,6 +47,20 @@ common options:
   --preset NAME     a complete experiment to start from: {presets}
   --dry-run         print the resolved experiment and its predicted cost; do nothing
   --help            after a command: every option with its default
+
+exit codes, for launchers (what to run again is the same command):
+  0         done
+  1         a fault of the program, a run that diverged, a disk that is full: look at it
+  2         a mistake in what was asked for: running it again does not help
+  42        run it again: SIGTERM arrived and the work so far is saved, or another
+            process of the run was lost
+  130       Ctrl-C; the work so far is saved (a second Ctrl-C does not wait for that)
+  134, 137  killed by jax, because a process was lost or never came, or from outside:
+            run it again
+
+many processes (one per host of a TPU slice, all with the same folder --out):
+  --distributed.coordinator auto                      as GKE, TPU VM or Slurm say
+  --distributed.coordinator HOST:PORT --distributed.processes N --distributed.process I
 
 sources:
 {sources}
@@ -78,20 +94,43 @@ def run_command(argv: list[str]) -> int:
 
 
 def _execute(name: str, config: "Experiment", dry_run: bool) -> int:
+    from sgpo_jax import hosts as processes
+
+    with processes.Signals() as signals:
+        _cache_programs(config)
+        hosts = processes.connect(config.distributed, signals)
+        if hosts.count == 1:
+            return _work(name, config, hosts, dry_run)
+        try:
+            code = _work(name, config, hosts, dry_run)
+        except Exception as error:
+            traceback.print_exc()
+            code = processes.RESTART if processes.is_lost_peer(error) else 1
+        if code:
+            # jax would wait at exit for processes that may be gone.
+            sys.stderr.flush()
+            os._exit(code)
+        return code
+
+
+def _work(name: str, config: "Experiment", hosts: "Hosts", dry_run: bool) -> int:
     import jax
 
     from sgpo_jax import rewards
+    from sgpo_jax.hosts import RESTART, LostPeer, Stopped
     from sgpo_jax.pipeline import Display, Setup, UserError, open_folder
     from sgpo_jax.pipeline.predict import print_prediction
+    from sgpo_jax.training import CheckpointError
 
-    _cache_programs(config)
-    display = Display()
+    display = Display(quiet=hosts.index > 0)
     try:
         # What can fail on bad settings comes first; later errors are faults.
         worker = rewards.Worker(
-            deadline=config.reward.deadline, memory_gib=config.reward.memory_gib
+            deadline=config.reward.deadline,
+            memory_gib=config.reward.memory_gib,
+            poll=hosts.poll,
         )
-        setup = Setup(config=config, worker=worker)
+        setup = Setup(config=config, worker=worker, hosts=hosts)
         setup.check()
     except (UserError, ValueError) as error:
         return _refuse(str(error))
@@ -102,7 +141,7 @@ def _execute(name: str, config: "Experiment", dry_run: bool) -> int:
         return 0
     try:
         with worker:
-            folder = open_folder(config)
+            folder = open_folder(config, write=hosts.index == 0)
             display.say(
                 f"sgpo {name}: {folder.path}, {len(setup.train)} training and"
                 f" {len(setup.held_out)} held-out questions, {jax.device_count()}"
@@ -112,9 +151,15 @@ def _execute(name: str, config: "Experiment", dry_run: bool) -> int:
             display.problems(worker.problems)
     except UserError as error:
         return _refuse(str(error))
-    except FloatingPointError as error:
+    except (FloatingPointError, CheckpointError) as error:
         print(f"sgpo: {error}", file=sys.stderr)
         return 1
+    except LostPeer as error:
+        print(f"sgpo: {error}; the same command goes on from here", file=sys.stderr)
+        return RESTART
+    except Stopped as stopped:
+        display.say(f"stopped by {stopped}; the same command goes on from here")
+        return 130 if str(stopped) == "SIGINT" else RESTART
     except KeyboardInterrupt:
         display.say("interrupted; the same command goes on from here")
         return 130
@@ -175,7 +220,7 @@ def _eval(setup, folder, display) -> None:
 def _report(setup, folder, display) -> None:
     from sgpo_jax import report
 
-    report.write(setup, folder, display)
+    setup.hosts.lead(lambda: report.write(setup, folder, display))
 
 
 def _run(setup, folder, display) -> None:

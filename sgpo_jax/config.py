@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal
 
+from sgpo_jax.hosts import DistributedConfig
 from sgpo_jax.models import DecoderConfig, Lora
 from sgpo_jax.sharding import MeshShape
 from sgpo_jax.training import ClippedSurrogate, OptimizerConfig, TrainConfig
@@ -339,6 +340,7 @@ class Experiment:
       eval: how accuracy is measured.
       mesh: devices along each axis of the mesh.
       log: trackers and traces.
+      distributed: how the processes of a run find each other.
       cache: folder for initial policies and compiled programs; empty for none.
     """
 
@@ -358,4 +360,5 @@ class Experiment:
     eval: EvalConfig = EvalConfig()
     mesh: MeshShape = MeshShape()
     log: LogConfig = LogConfig()
+    distributed: DistributedConfig = DistributedConfig()
     cache: str = "~/.cache/sgpo_jax"

@@ -110,6 +110,30 @@ def named(mesh: Mesh, *spec: Any) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*spec))
 
 
+def put(x: Any, to: NamedSharding) -> Array:
+    """Bring an array to devices, of which other processes may hold a part.
+
+    Every process gives the same array; each sends its own devices' shards.
+    """
+    if to.is_fully_addressable or (
+        isinstance(x, jax.Array) and not x.is_fully_addressable
+    ):
+        return jax.device_put(x, to)
+    whole = np.asarray(x)
+    return jax.make_array_from_callback(
+        whole.shape, to, lambda index: np.asarray(whole[index])
+    )
+
+
+def fetch(x: Array) -> np.ndarray:
+    """Bring an array to the host, whole; every process calls it at the same time."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+
+
 def tree_shardings(
     axes: PyTree, shapes: PyTree, rules: Rules, mesh: Mesh
 ) -> PyTree[NamedSharding]:

@@ -10,6 +10,7 @@ ORDER = [
     "types",
     "sharding",
     "chips",
+    "hosts",
     "theory",
     "advantages",
     "losses",

@@ -22,13 +22,24 @@ Advance = Callable[[int, str], None]
 class Display:
     """Progress bars on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, console: Console | None = None, *, every: float = 10.0):
-        self.console = console or Console(stderr=True)
+    def __init__(
+        self,
+        console: Console | None = None,
+        *,
+        every: float = 10.0,
+        quiet: bool = False,
+    ):
+        self.console = console or Console(stderr=True, quiet=quiet)
         self._every = every
 
     def say(self, text: str) -> None:
         """Print a line."""
         self.console.print(text, highlight=False)
+
+    def lines(self, texts: list[str]) -> None:
+        """Print lines once: they are taken out of the list."""
+        while texts:
+            self.say(texts.pop(0))
 
     def problems(self, problems: Problems) -> None:
         """Print what could not be scored, if anything."""

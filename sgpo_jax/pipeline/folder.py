@@ -11,7 +11,8 @@ from sgpo_jax.config import Experiment
 STAGES = ("warmup", "profile", "plan", "train", "eval")
 
 # The first stage each part of the experiment has a say in. What is not listed
-# (the mesh, the cache, the folder itself) may change at any time.
+# (the mesh, the cache, the folder itself) may change at any time; how processes find
+# each other is not even remembered.
 _FIRST_STAGE = {
     "seed": "warmup",
     "data": "warmup",
@@ -136,14 +137,19 @@ def unflatten(default: Any, flat: dict[str, Any], prefix: str = "") -> Any:
     return dataclasses.replace(default, **changes)
 
 
-def open_folder(config: Experiment) -> RunFolder:
+def open_folder(config: Experiment, *, write: bool = True) -> RunFolder:
     """Create the run folder, or check that its results fit the settings.
+
+    Args:
+      config: the experiment.
+      write: whether to write; one process of many does.
 
     Raises:
       UserError: if it cannot be written, or holds results of other settings.
     """
     folder = RunFolder(pathlib.Path(config.out).expanduser())
     flat = flatten(config)
+    flat = {k: v for k, v in flat.items() if not k.startswith("distributed.")}
     if folder.config.exists():
         saved = read_json(folder.config)
         changed = {k for k in flat if k in saved and saved[k] != flat[k]}
@@ -157,6 +163,8 @@ def open_folder(config: Experiment) -> RunFolder:
                     f"{folder.path} holds results with {name}={saved[name]}, not"
                     f" {flat[name]}; use another --out, or delete the folder"
                 )
+    if not write:
+        return folder
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         write_json(folder.config, flat)

@@ -6,13 +6,15 @@ import math
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 
 from sgpo_jax import data, models, packing, rewards, sampling, sharding, training
 from sgpo_jax.config import Experiment, MethodName
+from sgpo_jax.hosts import Alone, Hosts
 from sgpo_jax.models import pretrained
 from sgpo_jax.pipeline.folder import UserError
 from sgpo_jax.pipeline.questions import Questions, load
-from sgpo_jax.profiling import RolloutSource
+from sgpo_jax.profiling import RolloutSource, SharedRollouts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,10 +24,12 @@ class Setup:
     Attributes:
       config: the experiment.
       worker: scores completions.
+      hosts: the processes of the run.
     """
 
     config: Experiment
     worker: rewards.Worker
+    hosts: Hosts = Alone()
 
     @functools.cached_property
     def source(self) -> data.Source:
@@ -105,30 +109,67 @@ class Setup:
         return -(-count // shards) * shards
 
     @functools.cached_property
+    def sampling_mesh(self) -> jax.sharding.Mesh:
+        """The mesh that sampling runs on: all devices, or this process's own of many.
+
+        Of a process's devices, as many hold a split copy of the policy as `tensor` and
+        their number allow; sampling needs no other process.
+        """
+        if self.hosts.count == 1:
+            return self.mesh
+        devices = jax.local_devices()
+        tensor = math.gcd(self.config.mesh.tensor, len(devices))
+        return sharding.make_mesh(sharding.MeshShape(tensor=tensor), devices)
+
+    def here(self, params: models.Params) -> models.Params:
+        """Bring parameters of the global mesh to `sampling_mesh`; a meeting."""
+        devices = np.array(jax.devices()).reshape(
+            self.hosts.count, *self.sampling_mesh.devices.shape
+        )
+        everywhere = jax.sharding.Mesh(devices, ("host", *sharding.MESH_AXES))
+        rules = dataclasses.replace(sharding.Rules(), embed=None)
+        axes, shapes = models.logical_axes(self.decoder), models.shapes(self.decoder)
+        far = sharding.tree_shardings(axes, shapes, rules, everywhere)
+        near = sharding.tree_shardings(axes, shapes, rules, self.sampling_mesh)
+
+        def mine(x: jax.Array, near: jax.sharding.NamedSharding) -> jax.Array:
+            shards = [shard.data for shard in x.addressable_shards]
+            return jax.make_array_from_single_device_arrays(x.shape, near, shards)
+
+        return jax.tree.map(mine, jax.tree.map(sharding.put, params, far), near)
+
+    @functools.cached_property
     def engine(self) -> sampling.Engine:
         """The sampler."""
         c = self.config.sampler
+        mesh = self.sampling_mesh
+        shards = sharding.rows_shards(mesh, sharding.Rules())
+        lanes = -(-c.lanes // (self.hosts.count * shards)) * shards
         return sampling.Engine(
             self.decoder,
-            lanes=self._spread(c.lanes),
+            lanes=lanes,
             slots=c.slots,
             max_prompt=prompt_rungs(self.longest_prompt),
             max_response=c.max_response,
             stop_tokens=self.tokenizer.stop_ids,
-            mesh=self.mesh if self.mesh.size > 1 else None,
+            mesh=mesh if mesh.size > 1 else None,
         )
 
     @functools.cached_property
-    def rollouts(self) -> RolloutSource:
+    def rollouts(self) -> RolloutSource | SharedRollouts:
         """Sampler, tokenizer and verifiers in one."""
-        return RolloutSource(
+        local = RolloutSource(
             engine=self.engine,
             config=self.decoder,
             tokenizer=self.tokenizer,
             worker=self.worker,
             seed=self.config.seed,
             temperature=self.config.sampler.temperature,
+            poll=self.hosts.poll,
         )
+        if self.hosts.count == 1:
+            return local
+        return SharedRollouts(local=local, hosts=self.hosts, place=self.here)
 
     @functools.cached_property
     def ladder(self) -> packing.Ladder:

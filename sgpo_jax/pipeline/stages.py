@@ -4,18 +4,22 @@ Every stage returns at once if its result is there, and goes on where it was kil
 """
 
 import contextlib
+import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from sgpo_jax import advantages, data, losses, models, planning, training
+from sgpo_jax import advantages, data, losses, models, planning, sharding, training
 from sgpo_jax.config import MethodConfig, MethodName
 from sgpo_jax.ledger import Entry, Ledger
-from sgpo_jax.pipeline.display import Display
+from sgpo_jax.pipeline.display import Advance, Display
 from sgpo_jax.pipeline.folder import (
     RunFolder,
     UserError,
@@ -24,7 +28,10 @@ from sgpo_jax.pipeline.folder import (
     write_json,
 )
 from sgpo_jax.pipeline.setup import Setup
-from sgpo_jax.profiling import Profile, measure
+from sgpo_jax.profiling import Chunks, Profile, measure
+
+MEET_EVERY = 10
+"""Warm-up steps between two looks whether to stop: all processes meet for one."""
 
 # Fields of the experiment that decide the initial policy; the shapes of packed rows
 # do so by the order of sums.
@@ -46,21 +53,31 @@ def fingerprint(params: models.Params) -> str:
 def warmup(setup: Setup, folder: RunFolder, display: Display) -> models.Params:
     """Return the initial policy: from the run, from the cache, or freshly made."""
     like = setup.initial_params()
-    with contextlib.closing(training.Checkpoints(folder.policy, keep=1)) as run:
+    with contextlib.closing(
+        training.Checkpoints(folder.policy, keep=1, hosts=setup.hosts)
+    ) as run:
+        display.lines(run.problems)
         if run.latest() is None:
             params, note = _cached_policy(setup, like, display)
-            run.save(0, params, note)
+            run.save(0, _portable(params, setup), note)
         else:
-            params, note = run.restore(0, like)
+            params, note = run.restore(0, _portable(like, setup))
+    params = jax.tree.map(jnp.asarray, params)
     if fingerprint(params) != note["fingerprint"]:
         raise UserError(f"the initial policy in {folder.policy} is damaged; delete it")
     return params
 
 
+def _portable(params: models.Params, setup: Setup) -> models.Params:
+    """Bring to the host what many processes save: each has it on its own devices."""
+    return params if setup.hosts.count == 1 else jax.tree.map(np.asarray, params)
+
+
 def _cached_policy(
     setup: Setup, like: models.Params, display: Display
 ) -> tuple[models.Params, dict]:
-    if not setup.config.cache:
+    # The cache is each machine's own, so processes could disagree on what is in it.
+    if not setup.config.cache or setup.hosts.count > 1:
         return _make_policy(setup, like, display)
     flat = flatten(setup.config)
     key = {k: v for k, v in flat.items() if k.startswith(_POLICY_FIELDS)}
@@ -70,6 +87,7 @@ def _cached_policy(
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = pathlib.Path(setup.config.cache).expanduser() / "policies" / name
     with contextlib.closing(training.Checkpoints(path, keep=1)) as cache:
+        display.lines(cache.problems)
         if cache.latest() is None:
             params, note = _make_policy(setup, like, display)
             cache.save(0, params, note)
@@ -102,6 +120,8 @@ def _make_policy(
             losses_seen.append(loss)
             text = f"loss {float(losses_seen[-2]):.3f}" if step % 10 == 0 else ""
             advance(step, text)
+            if step % MEET_EVERY == 0:
+                setup.hosts.gather(bytes)
 
         state, cost = training.imitate(
             programs,
@@ -114,7 +134,7 @@ def _make_policy(
             on_step=on_step,
         )
     # One device holds it: each method places its own copy.
-    params = jax.tree.map(lambda x: jax.numpy.asarray(np.asarray(x)), state.params)
+    params = jax.tree.map(lambda x: jnp.asarray(sharding.fetch(x)), state.params)
     note = {
         "fingerprint": fingerprint(params),
         "cost": cost.__dict__,
@@ -125,7 +145,7 @@ def _make_policy(
 
 def profile(setup: Setup, folder: RunFolder, display: Display) -> Profile:
     """Return the profile of the training queries under the initial policy."""
-    if folder.profile.exists():
+    if setup.hosts.tell(folder.profile.exists()):
         return Profile.load(folder.profile)
     params = warmup(setup, folder, display)
     config = setup.config
@@ -146,19 +166,24 @@ def profile(setup: Setup, folder: RunFolder, display: Display) -> Profile:
             params,
             setup.train,
             samples=config.profile.samples,
-            folder=folder.chunks,
+            chunks=Chunks(
+                folder=folder.chunks, size=config.profile.chunk, hosts=setup.hosts
+            ),
             source=source,
-            chunk=config.profile.chunk,
             on_chunk=on_chunk,
         )
-    write_json(folder.profile_cost, costs.to_json())
-    result.save(folder.profile)
+
+    def save() -> None:
+        write_json(folder.profile_cost, costs.to_json())
+        result.save(folder.profile)
+
+    setup.hosts.lead(save)
     return result
 
 
 def plan(setup: Setup, folder: RunFolder, display: Display) -> planning.Plan:
     """Return the plan made from the profile."""
-    if folder.plan.exists():
+    if setup.hosts.tell(folder.plan.exists()):
         return planning.Plan.load(folder.plan)
     config = setup.config.plan
     curriculum = planning.EasyToHard() if config.order == "easy-to-hard" else None
@@ -176,7 +201,7 @@ def plan(setup: Setup, folder: RunFolder, display: Display) -> planning.Plan:
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-    result.save(folder.plan)
+    setup.hosts.lead(lambda: result.save(folder.plan))
     return result
 
 
@@ -239,48 +264,117 @@ def train(
     beginning = learner.start(learner.programs.init(params))
     if name in ("sgpo", "tracked"):
         beginning.ledger.update(Ledger(read_json(folder.profile_cost)))
-    identity = {"method": name, "policy": fingerprint(params)}
-    path = folder.method(name)
-    with contextlib.closing(training.Checkpoints(path / "checkpoints")) as checkpoints:
+    checkpoints = training.Checkpoints(
+        folder.method(name) / "checkpoints", hosts=setup.hosts
+    )
+    with contextlib.closing(checkpoints), _log(name, setup, folder) as log:
         try:
-            store = training.ProgressStore(checkpoints, beginning, identity)
+            store = training.ProgressStore(
+                checkpoints,
+                beginning,
+                _identity(name, params, setup, folder),
+                _topology(setup),
+            )
             start, progress = store.restore()
+            if setup.hosts.tell(_finished(folder.method(name), config.train.steps)):
+                return progress
+            log.rewind(progress.logged)
         except ValueError as error:
             raise UserError(str(error)) from error
-        if start == config.train.steps:
-            return progress
-        # The line of step 0 is written again if the run was killed right after it.
-        writer = training.MetricsWriter(path, step=start or -1)
-        trackers = training.Trackers(
-            config.log.trackers if jax.process_index() == 0 else (),
-            project=config.log.project,
-            run=f"{folder.path.name}-{name}",
-            folder=path,
-            config=flatten(config),
-        )
-        goodput = training.Goodput()
-        with (
-            contextlib.closing(writer),
-            contextlib.closing(trackers),
-            display.progress(name, config.train.steps, start=start) as advance,
-        ):
-            if not start:
-                writer.write(0, held_out(setup, progress))
-
-            def log(step: int, metrics: training.Metrics) -> None:
-                metrics["goodput"] = goodput.add(step, metrics["step_time_sec"])
-                writer.write(step, metrics)
-                trackers.write(step, metrics)
-                advance(step, _headline(metrics))
-
+        finally:
+            display.lines(checkpoints.problems)
+        with display.progress(name, config.train.steps, start=start) as advance:
             return training.train(
                 learner,
                 progress,
                 start=start,
                 store=store,
-                log=log,
+                log=_Shown(log, advance),
                 evaluate=lambda progress: held_out(setup, progress),
             )
+
+
+@contextlib.contextmanager
+def _log(name: str, setup: Setup, folder: RunFolder) -> Iterator[training.Log]:
+    """Open the metrics of a method; process 0 writes them."""
+    if setup.hosts.index:
+        yield training.Discard()
+        return
+    path, config = folder.method(name), setup.config
+    trackers = training.Trackers(
+        config.log.trackers,
+        project=config.log.project,
+        run=f"{folder.path.name}-{name}",
+        folder=path,
+        config=flatten(config),
+    )
+    with (
+        contextlib.closing(training.MetricsWriter(path)) as writer,
+        contextlib.closing(trackers),
+    ):
+        yield _Tracked(writer, trackers, training.Goodput())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tracked:
+    """Metrics to files and to trackers, with the share of time that was useful."""
+
+    writer: training.MetricsWriter
+    trackers: training.Trackers
+    goodput: training.Goodput
+
+    def write(self, step: int, metrics: training.Metrics) -> None:
+        if "step_time_sec" in metrics:
+            metrics["goodput"] = self.goodput.add(step, metrics["step_time_sec"])
+        self.writer.write(step, metrics)
+        self.trackers.write(step, metrics)
+
+    def rewind(self, lines: int) -> None:
+        self.writer.rewind(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shown:
+    """A log whose lines also move the progress bar."""
+
+    log: training.Log
+    advance: Advance
+
+    def write(self, step: int, metrics: training.Metrics) -> None:
+        self.log.write(step, metrics)
+        self.advance(step, _headline(metrics))
+
+    def rewind(self, lines: int) -> None:
+        self.log.rewind(lines)
+
+
+def _finished(path: pathlib.Path, steps: int) -> bool:
+    """Return whether the line of the last step, evaluation included, is there."""
+    lines = training.read_metrics(path / "metrics.jsonl")
+    return bool(lines) and lines[-1]["step"] == steps
+
+
+def _identity(
+    name: str, params: models.Params, setup: Setup, folder: RunFolder
+) -> dict[str, str]:
+    """Return what a method's checkpoints depend on, besides the run's settings."""
+    identity = {"method": name, "policy": fingerprint(params)}
+    identity["seed"] = str(setup.config.seed)
+    if name in ("sgpo", "tracked"):
+        identity["profile"] = Profile.load(folder.profile).fingerprint()
+    if name == "sgpo":
+        identity["plan"] = planning.Plan.load(folder.plan).hash
+    return identity
+
+
+def _topology(setup: Setup) -> dict[str, Any]:
+    """Return what a run's sums are ordered by."""
+    mesh = setup.mesh
+    return {
+        "processes": setup.hosts.count,
+        "platform": mesh.devices.flat[0].platform,
+        **{axis: int(size) for axis, size in mesh.shape.items()},
+    }
 
 
 def held_out(setup: Setup, progress: training.Progress) -> training.Metrics:
@@ -311,7 +405,7 @@ def evaluate(
     with display.progress("evaluate", len(wanted)) as advance:
         for done, name in enumerate(wanted, start=1):
             path = folder.evaluation(name)
-            if path.exists():
+            if setup.hosts.tell(path.exists()):
                 saved = read_json(path)
                 cost = Entry(**saved.pop("cost"))
                 results[name] = training.Evaluation(cost=cost, **saved)
@@ -324,7 +418,8 @@ def evaluate(
                     greedy=True,
                 )
                 content = dict(results[name].__dict__)
-                write_json(path, content | {"cost": results[name].cost.__dict__})
+                content |= {"cost": results[name].cost.__dict__}
+                setup.hosts.lead(functools.partial(write_json, path, content))
             advance(done, f"{name} {results[name].mean:.3f}")
     return results
 
@@ -338,6 +433,8 @@ def _trained_params(
 
 
 def _headline(metrics: training.Metrics) -> str:
+    if "reward" not in metrics:
+        return f"held-out {metrics['eval/success']:.3f}"
     text = f"reward {metrics['reward']:.3f} dead {metrics['frac_reward_zero_std']:.2f}"
     if "eval/success" in metrics:
         text += f" held-out {metrics['eval/success']:.3f}"

@@ -1,5 +1,7 @@
 """Profile a set of queries, in chunks that survive a kill."""
 
+import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -8,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from sgpo_jax.data import Query
+from sgpo_jax.hosts import Alone, Hosts
 from sgpo_jax.ledger import Entry, Ledger
 from sgpo_jax.models import Params
 from sgpo_jax.profiling.profile import Profile
@@ -40,20 +43,34 @@ def summarize(
     )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chunks:
+    """Where finished parts of a profile are kept.
+
+    Attributes:
+      folder: one file per chunk.
+      size: queries per chunk.
+      hosts: the processes of the run; process 0 writes.
+    """
+
+    folder: pathlib.Path
+    size: int = 128
+    hosts: Hosts = Alone()
+
+
 def measure(
     rollouts: SampleAndScore,
     params: Params,
     queries: Sequence[Query],
     *,
     samples: int,
-    folder: pathlib.Path,
+    chunks: Chunks,
     source: dict[str, object],
-    chunk: int = 128,
     on_chunk: Callable[[int, int, Profile], None] | None = None,
 ) -> tuple[Profile, Ledger]:
     """Sample every query and count its successes.
 
-    Each chunk of queries is written to `folder` before the next begins; calling again
+    Each chunk of queries is written to its folder before the next begins; calling again
     with the same arguments takes finished chunks from there, so that a killed run goes
     on where it was and ends with the same bits. Chunks of another `source` or of other
     queries are not reused.
@@ -63,9 +80,8 @@ def measure(
       params: the policy to profile.
       queries: what to profile; ids must be distinct.
       samples: samples per query, N.
-      folder: where chunks are kept.
+      chunks: where chunks are kept.
       source: identifies the policy and settings; stored with the profile.
-      chunk: queries per chunk.
       on_chunk: called with queries done, queries in all, and the chunk's profile.
 
     Returns:
@@ -73,23 +89,22 @@ def measure(
     """
     if samples < 1:
         raise ValueError(f"samples per query must be at least 1, got {samples}")
-    folder.mkdir(parents=True, exist_ok=True)
+    hosts, chunk = chunks.hosts, chunks.size
+    chunks.folder.mkdir(parents=True, exist_ok=True)
     total: Profile | None = None
     costs = Ledger()
     for start in range(0, len(queries), chunk):
         part = queries[start : start + chunk]
-        path = folder / f"{_chunk_name(part, samples, source)}.parquet"
+        path = chunks.folder / f"{_chunk_name(part, samples, source)}.parquet"
         note = path.with_suffix(".json")
-        if path.exists() and note.exists():
+        if hosts.tell(path.exists() and note.exists()):
             profile, spent = Profile.load(path), Ledger(json.loads(note.read_text()))
         else:
             scored = rollouts(params, part, [samples] * len(part), step=0)
             profile, spent = summarize(part, scored, source), Ledger()
             spent.add("profiling", scored.cost)
             spent.add("scoring", Entry(seconds=scored.scoring_seconds))
-            # The note comes first: a chunk counts only when its profile is there.
-            note.write_text(json.dumps(spent.to_json()))
-            profile.save(path)
+            hosts.lead(functools.partial(_keep, profile, spent, path, note))
         total = profile if total is None else total.merge(profile)
         costs.update(spent)
         if on_chunk:
@@ -97,6 +112,14 @@ def measure(
     if total is None:
         raise ValueError("there is no query to profile")
     return total, costs
+
+
+def _keep(
+    profile: Profile, spent: Ledger, path: pathlib.Path, note: pathlib.Path
+) -> None:
+    # The note comes first: a chunk counts only when its profile is there.
+    note.write_text(json.dumps(spent.to_json()))
+    profile.save(path)
 
 
 def _chunk_name(part: Sequence[Query], samples: int, source: dict[str, object]) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -73,6 +73,8 @@ class RolloutSource:
       worker: scores completions in a process that can be killed.
       seed: root of all sampling noise.
       temperature: of sampling.
+      poll: called between runs of the sampler's program and after scoring; what it
+        raises ends the call.
     """
 
     engine: Engine
@@ -81,6 +83,7 @@ class RolloutSource:
     worker: Worker
     seed: int
     temperature: float = 1.0
+    poll: Callable[[], None] = lambda: None
 
     def __call__(
         self,
@@ -101,6 +104,7 @@ class RolloutSource:
             Request(key=query_key(query), prompt=prompt, samples=int(count))
             for query, prompt, count in zip(queries, prompts, samples, strict=True)
         ]
+        self.poll()
         start = time.perf_counter()
         rollouts = self.engine.sample(
             params,
@@ -108,6 +112,7 @@ class RolloutSource:
             seed=self.seed,
             step=step,
             method=method or Temperature(self.temperature),
+            on_progress=lambda _: self.poll(),
         )
         sampled = time.perf_counter()
         stop = self.engine.stop_strings
@@ -120,6 +125,7 @@ class RolloutSource:
         if stop is not None:
             texts = [stop.cut(text) for text in texts]
         rewards = self.worker.score(texts, [queries[i] for i in rollouts.request])
+        self.poll()
         return Scored(
             rollouts=rollouts,
             rewards=rewards,

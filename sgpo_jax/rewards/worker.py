@@ -5,7 +5,7 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -89,6 +89,7 @@ class Worker:
       deadline: seconds a single completion may take.
       memory_gib: address space of a scorer.
       startup: seconds that importing the verifiers may take.
+      poll: called while a batch is scored; what it raises ends the batch.
 
     Attributes:
       problems: a `Problems`, collected over the life of the worker.
@@ -101,7 +102,12 @@ class Worker:
     """
 
     def __init__(
-        self, *, deadline: float = 5.0, memory_gib: float = 2.0, startup: float = 120.0
+        self,
+        *,
+        deadline: float = 5.0,
+        memory_gib: float = 2.0,
+        startup: float = 120.0,
+        poll: Callable[[], None] = lambda: None,
     ):
         if min(deadline, memory_gib, startup) <= 0:
             raise ValueError(
@@ -109,6 +115,7 @@ class Worker:
                 f"got {deadline}, {memory_gib} and {startup}"
             )
         self._limits = (float(deadline), float(startup), int(memory_gib * 2**30))
+        self._poll = poll
         self._supervisor: _Supervisor | None = None
         self.problems = Problems()
 
@@ -174,6 +181,7 @@ class Worker:
         self._supervisor.send({"limits": self._limits, "items": items})
         outcomes = []
         while len(outcomes) < len(items):
+            self._poll()
             reply = self._supervisor.receive()
             if "error" in reply:
                 raise ValueError(reply["error"])

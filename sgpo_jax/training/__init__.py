@@ -1,15 +1,18 @@
 """Training: one jitted program per shape, and the loops around it."""
 
+from sgpo_jax.training.checkpoint import CheckpointError as CheckpointError
 from sgpo_jax.training.checkpoint import Checkpoints as Checkpoints
 from sgpo_jax.training.checkpoint import ProgressStore as ProgressStore
 from sgpo_jax.training.evaluation import Evaluation as Evaluation
 from sgpo_jax.training.evaluation import evaluate as evaluate
 from sgpo_jax.training.imitation import imitate as imitate
 from sgpo_jax.training.loop import Learner as Learner
+from sgpo_jax.training.loop import Log as Log
 from sgpo_jax.training.loop import Metrics as Metrics
 from sgpo_jax.training.loop import Progress as Progress
 from sgpo_jax.training.loop import TrainConfig as TrainConfig
 from sgpo_jax.training.loop import train as train
+from sgpo_jax.training.metrics import Discard as Discard
 from sgpo_jax.training.metrics import MetricsWriter as MetricsWriter
 from sgpo_jax.training.metrics import read_metrics as read_metrics
 from sgpo_jax.training.objective import ClippedSurrogate as ClippedSurrogate

@@ -9,8 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
-from sgpo_jax import ledger, losses, packing
+from sgpo_jax import ledger, losses, packing, sharding
 from sgpo_jax.data import Query
+from sgpo_jax.hosts import Stopped
 from sgpo_jax.planning import Schedule
 from sgpo_jax.planning.schedules import Draw, State
 from sgpo_jax.profiling import SUCCESS, SampleAndScore, Scored
@@ -68,12 +69,24 @@ class Progress:
       schedule: cursors or beliefs of the schedule.
       ledger: compute spent so far.
       rollbacks: times the run went back; changes the noise that follows.
+      logged: lines of metrics written so far.
+      pending: metrics of the last step, if it is yet to be evaluated and logged; so a
+        checkpoint is written before the evaluation, which may be cut short.
+      best: step and held-out success of the best evaluation so far.
     """
 
     train: TrainState
     schedule: State
     ledger: ledger.Ledger
     rollbacks: int = 0
+    logged: int = 0
+    pending: Metrics | None = None
+    best: list[float] | None = None
+
+    def copy(self) -> "Progress":
+        """Return what stays as it is while a step changes the original."""
+        spent = ledger.Ledger(self.ledger.to_json())
+        return dataclasses.replace(self, ledger=spent)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,7 +120,10 @@ class Learner:
     def start(self, train: TrainState) -> Progress:
         """Return the progress of a run that has not begun."""
         return Progress(
-            train=train, schedule=self.schedule.init(), ledger=ledger.Ledger()
+            train=train,
+            schedule=self.schedule.init(),
+            ledger=ledger.Ledger(),
+            pending={},  # the initial policy is evaluated too
         )
 
     def step(self, progress: Progress, step: int) -> Metrics:
@@ -185,7 +201,9 @@ class Learner:
                 self.programs, progress.train, batches
             )
             if epoch == 0:
-                gap = sampler_gap(batches, [np.asarray(s) for s in scores], rollouts)
+                gap = sampler_gap(
+                    batches, [sharding.fetch(s) for s in scores], rollouts
+                )
                 batches = [
                     dataclasses.replace(b, old_log_prob=s, fresh=np.asarray(False))
                     for b, s in zip(batches, scores, strict=True)
@@ -269,8 +287,25 @@ class Store(Protocol):
         """Write a checkpoint of a step."""
         ...
 
+    def check(self) -> None:
+        """Raise if a checkpoint could not be written."""
+        ...
+
     def restore(self) -> tuple[int, Progress]:
         """Return the newest checkpoint."""
+        ...
+
+
+@runtime_checkable
+class Log(Protocol):
+    """Takes the metrics of steps; see `MetricsWriter`."""
+
+    def write(self, step: int, metrics: Metrics) -> None:
+        """Append a line."""
+        ...
+
+    def rewind(self, lines: int) -> None:
+        """Drop all but the first lines: their steps will be done again."""
         ...
 
 
@@ -280,10 +315,10 @@ def train(
     *,
     start: int,
     store: Store,
-    log: Callable[[int, Metrics], None],
+    log: Log,
     evaluate: Callable[[Progress], Metrics],
 ) -> Progress:
-    """Run the steps after `start`, evaluating and saving every so often.
+    """Run the steps after `start`, saving and evaluating every so often.
 
     Args:
       learner: what to do.
@@ -296,27 +331,62 @@ def train(
     Raises:
       FloatingPointError: if updates stay non-finite after going back
         `max_rollbacks` times.
+      Stopped: if the run was asked to stop; the last whole step is being saved then.
     """
     config = learner.config
     step = start
-    while step < config.steps:
+    while True:
+        if progress.pending is not None:
+            _evaluate(progress, step, evaluate, log)
+        if step == config.steps:
+            return progress
+        store.check()
+        before = progress.copy()
+        try:
+            metrics = learner.step(progress, step + 1)
+        except Stopped:
+            # Only sampling and scoring stop, before the update donates its input.
+            store.save(step, before)
+            raise
         step += 1
-        metrics = learner.step(progress, step)
         if metrics.get("skipped", 0) >= config.max_skipped:
-            if progress.rollbacks >= config.max_rollbacks:
-                raise FloatingPointError(
-                    f"step {step}: {config.max_skipped} updates in a row were not"
-                    f" finite, after going back {progress.rollbacks} times; lower the"
-                    " learning rate or look at the last checkpoint"
-                )
-            rollbacks = progress.rollbacks + 1
-            step, progress = store.restore()
-            progress.rollbacks = rollbacks
-            continue
-        if step % config.eval_every == 0 or step == config.steps:
-            metrics |= evaluate(progress)
-            log(step, metrics)
+            step, progress = _go_back(learner, step, progress, store)
+            log.rewind(progress.logged)
+        elif step % config.eval_every == 0 or step == config.steps:
+            progress.pending = metrics
             store.save(step, progress)
         else:
-            log(step, metrics)
-    return progress
+            log.write(step, metrics)
+            progress.logged += 1
+
+
+def _evaluate(
+    progress: Progress,
+    step: int,
+    evaluate: Callable[[Progress], Metrics],
+    log: Log,
+) -> None:
+    assert progress.pending is not None
+    found = evaluate(progress)
+    log.write(step, progress.pending | found)
+    progress.logged += 1
+    progress.pending = None
+    success = found.get("eval/success")
+    if success is not None and (progress.best is None or success > progress.best[1]):
+        progress.best = [float(step), float(success)]
+
+
+def _go_back(
+    learner: Learner, step: int, progress: Progress, store: Store
+) -> tuple[int, Progress]:
+    config = learner.config
+    if progress.rollbacks >= config.max_rollbacks:
+        raise FloatingPointError(
+            f"step {step}: {config.max_skipped} updates in a row were not"
+            f" finite, after going back {progress.rollbacks} times; lower the"
+            " learning rate or look at the last checkpoint"
+        )
+    rollbacks = progress.rollbacks + 1
+    step, progress = store.restore()
+    progress.rollbacks = rollbacks
+    return step, progress

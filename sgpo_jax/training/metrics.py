@@ -11,18 +11,37 @@ import tensorboardX
 class MetricsWriter:
     """Writes each step's metrics to `metrics.jsonl` and to event files.
 
-    Opening at `step` drops later lines: they belong to work that was lost when a run
-    was killed, and will be written again.
+    The lines on disk may be ahead of the checkpoint a run goes on from: `rewind` drops
+    what belongs to lost or abandoned steps before they are written again.
     """
 
-    def __init__(self, folder: pathlib.Path, *, step: int):
+    def __init__(self, folder: pathlib.Path):
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / "metrics.jsonl"
-        kept = [line for line in read_metrics(self._path) if line["step"] <= step]
-        self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._folder, self._path = folder, folder / "metrics.jsonl"
+        self._lines = self._path.open("a")
+        self._events: tensorboardX.SummaryWriter | None = None
+
+    def rewind(self, lines: int) -> None:
+        """Keep the first `lines` lines, and begin the event file anew after them.
+
+        Raises:
+          ValueError: if there are fewer.
+        """
+        kept = read_metrics(self._path)
+        if len(kept) < lines:
+            raise ValueError(
+                f"{self._path} holds {len(kept)} sound lines, the checkpoint counts"
+                f" {lines}; put the file back, or start over in another folder"
+            )
+        self.close()
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(x) + "\n" for x in kept[:lines]))
+        temporary.replace(self._path)
         self._lines = self._path.open("a")
         self._events = tensorboardX.SummaryWriter(
-            str(folder / "tensorboard"), purge_step=step + 1, write_to_disk=True
+            str(self._folder / "tensorboard"),
+            purge_step=kept[lines - 1]["step"] + 1 if lines else 0,
+            write_to_disk=True,
         )
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
@@ -30,13 +49,27 @@ class MetricsWriter:
         self._lines.write(json.dumps({"step": step, **metrics}) + "\n")
         self._lines.flush()
         for name, value in metrics.items():
-            if isinstance(value, int | float):
+            if self._events is not None and isinstance(value, int | float):
                 self._events.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flush and close both files."""
         self._lines.close()
-        self._events.close()
+        if self._events is not None:
+            self._events.close()
+
+
+class Discard:
+    """Writes nothing: the log of every process but the first."""
+
+    def rewind(self, lines: int) -> None:
+        """Do nothing."""
+
+    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:

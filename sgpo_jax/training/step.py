@@ -209,19 +209,21 @@ class Programs:
 
     def init(self, params: models.Params) -> TrainState:
         """Return the state before the first update."""
+        target = self._state_sharding
         params = jax.tree.map(jnp.array, params)  # a copy: updates donate it
-        state = TrainState(
+        params = jax.tree.map(sharding.put, params, target.params)
+        init = jax.jit(self.optimizer.init, out_shardings=target.opt_state)
+        return TrainState(
             params=params,
-            opt_state=self.optimizer.init(models.trainable(params)[0]),
-            step=jnp.zeros((), jnp.int32),
-            skipped=jnp.zeros((), jnp.int32),
+            opt_state=init(models.trainable(params)[0]),
+            step=sharding.put(np.zeros((), np.int32), self._whole),
+            skipped=sharding.put(np.zeros((), np.int32), self._whole),
         )
-        return jax.device_put(state, self._state_sharding)
 
     def put(self, batch: MicroBatch) -> MicroBatch:
         """Send a micro-batch to the devices, rows split by the rules."""
         return jax.tree.map(
-            lambda x: jax.device_put(x, self._rows if np.ndim(x) else self._whole),
+            lambda x: sharding.put(x, self._rows if np.ndim(x) else self._whole),
             batch,
         )
 
