@@ -230,6 +230,17 @@ def test_finite_differences():
     check_grads(attention, (q, k, v), order=1, modes=["rev"], rtol=2e-2, atol=2e-2)
 
 
+def test_forward_and_backward_lower_for_gpu():
+    layout = ragged(300)
+    low = [x.astype(jnp.bfloat16) for x in inputs(layout)]
+    lowered = (
+        public(implementation="xla")
+        .trace(*low, layout)
+        .lower(lowering_platforms=("cuda",))
+    )
+    assert "stablehlo.custom_call" not in lowered.as_text()
+
+
 def test_one_program_serves_every_layout():
     generator = np.random.default_rng(0)
     lengths = 40, 150

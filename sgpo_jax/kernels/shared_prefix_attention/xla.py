@@ -80,31 +80,25 @@ _attend.defvjp(_forward, _backward)
 
 # One tile. q, dout: [K G i C]; k, v: [K j C]; lse, delta: [K G i]; mask: [i j].
 
-
-def _logits(q, k, scores):
-    products = jnp.einsum("kgic,kjc->kgij", q, k, preferred_element_type=jnp.float32)
-    return scores.cap(products * scores.scale)
-
-
-def _weighted_values(p, v):
-    return jnp.einsum(
-        "kgij,kjc->kgic",
-        p.astype(v.dtype),
-        v,
-        preferred_element_type=jnp.float32,
-    )
+_einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 def _grads(q, k, v, dout, lse, delta, mask, scores):
-    """Gradients that one tile contributes to its queries, keys and values."""
-    logits = _logits(q, k, scores)
-    p = jnp.where(mask, jnp.exp(logits - lse[..., None]), 0.0)
-    dp = jnp.einsum("kgic,kjc->kgij", dout, v, preferred_element_type=jnp.float32)
-    ds = (p * (dp - delta[..., None]) * scores.slope(logits)).astype(q.dtype)
-    keys = functools.partial(
-        jnp.einsum, "kgij,kgic->kjc", preferred_element_type=jnp.float32
+    """Gradients that one tile contributes to its queries, keys and values.
+
+    Scores are [j i] here: then only one of the five products has a transposed operand,
+    which matrix products on CPU are slower at, instead of two.
+    """
+    logits = scores.cap(_einsum("kjc,kgic->kgji", k, q) * scores.scale)
+    p = jnp.where(mask.T, jnp.exp(logits - lse[..., None, :]), 0.0)
+    dp = _einsum("kjc,kgic->kgji", v, dout)
+    ds = p * (dp - delta[..., None, :]) * scores.slope(logits)
+    ds, p = ds.astype(q.dtype), p.astype(dout.dtype)
+    return (
+        _einsum("kgji,kjc->kgic", ds, k),
+        _einsum("kgji,kgic->kjc", ds, q),
+        _einsum("kgji,kgic->kjc", p, dout),
     )
-    return _weighted_values(ds, k), keys(ds, q), keys(p.astype(dout.dtype), dout)
 
 
 # All tiles: for each row and query tile, a loop over the key tiles it reads.
@@ -122,15 +116,18 @@ def _tiled_forward(q, k, v, layout, window, scores):
             top, total, out = carry
             j = live.keys[row, i, t]
             mask = _tile_mask(layout, window, row, i, j, tile)
-            logits = jnp.where(mask, _logits(query, k[row, j], scores), LOWEST)
+            products = _einsum("kgic,kjc->kgij", query, k[row, j])
+            logits = jnp.where(mask, scores.cap(products * scores.scale), LOWEST)
             new_top = jnp.maximum(top, logits.max(-1, keepdims=True))
-            p = jnp.where(mask, jnp.exp(logits - new_top), 0.0)
+            p = jnp.exp(logits - new_top)
             fade = jnp.exp(top - new_top)
             total = total * fade + p.sum(-1, keepdims=True)
-            return new_top, total, out * fade + _weighted_values(p, v[row, j])
+            values = _einsum("kgij,kjc->kgic", p.astype(v.dtype), v[row, j])
+            return new_top, total, out * fade + values
 
         zeros = jnp.zeros((kv_heads, group, tile, 1), jnp.float32)
-        start = zeros + LOWEST, zeros, jnp.zeros(query.shape, jnp.float32)
+        # Above what is masked, whose weights are 0 then even before anything is read.
+        start = zeros + LOWEST / 2, zeros, jnp.zeros(query.shape, jnp.float32)
         top, total, out = jax.lax.fori_loop(0, live.number[row, i], key_tile, start)
         total = jnp.where(total > 0, total, 1.0)
         return out / total, (top + jnp.log(total))[..., 0]
