@@ -5,10 +5,11 @@
 Decoder of the Qwen2 shape (4 layers, hidden 512, 8 heads, vocabulary 32,000, float32),
 one prompt of P tokens, G responses of 128. Logits are made at the positions that
 predict response tokens only. Every run has a process of its own, so that its peak
-memory is its own. CPU-seconds are compared, since wall time depends on other load.
+memory is its own. CPU-seconds are compared, since wall time depends on other load, and
+everything runs on one core, so that no thread counts as work while it waits.
 
 `--peer` runs a script that measures the `prefix-grouper` package on the same shapes,
-with `--prefix P --resp 128 --group G`, and prints one line of JSON.
+with `--prefix P --resp 128 --group G --threads 1`, and prints one line of JSON.
 
 Writes benchmarks/results/attention_model.md.
 """
@@ -120,18 +121,24 @@ def in_process(*command):
 
 
 def main(shapes, peer, repeats):
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # inherited by every run
     header = "P | G | repeated CPU-s | shared CPU-s | speed-up | limit | share"
+    theirs = "repeated CPU-s | prefix-grouper CPU-s | speed-up | MiB | MiB"
     lines = [
         "# A whole model on CPU: shared against repeated prefixes",
         "",
         "Qwen2 shape: 4 layers, hidden 512, 8 heads, vocabulary 32,000, float32;",
         "one prompt, R 128, forward and backward. Median CPU-seconds of",
-        f"{repeats}, after one run to compile. `python benchmarks/attention_model.py`.",
-        "The repeated baseline uses the same attention. Limit: ratio of",
-        "multiplications. MiB: peak memory of the process, repeated and shared.",
+        f"{repeats}, after one to compile or warm up, all on one core.",
+        "`python benchmarks/attention_model.py`.",
+        "The repeated baseline is the same model on one row per response, with the",
+        "same attention, which leaves out what lies above the diagonal. Limit: ratio",
+        "of multiplications. MiB: peak memory of the process, repeated and shared. The",
+        "last five columns are the package prefix-grouper on torch, with its own",
+        "baseline, in the same run.",
         "",
-        f"| {header} | MiB | MiB | prefix-grouper CPU-s | its speed-up |",
-        "|" + "---|" * 11,
+        f"| {header} | MiB | MiB | {theirs} |",
+        "|" + "---|" * 14,
     ]
     for shape in shapes:
         prefix, group = map(int, shape.split("x"))
@@ -155,11 +162,13 @@ def main(shapes, peer, repeats):
         ]
         if peer:
             sizes = f"--prefix {prefix} --resp {RESPONSE} --group {group}".split()
-            theirs = in_process(*peer, *sizes, "--reps", str(repeats), "--check", "0")
-            seconds = [theirs[mode]["cpu_s_median"] for mode in ("repeat", "pg")]
-            row += [f"{seconds[1]:.1f}", f"{seconds[0] / seconds[1]:.2f}"]
+            how = f"--reps {repeats} --check 0 --threads 1".split()
+            both = in_process(*peer, *sizes, *how)
+            seconds = [both[mode]["cpu_s_median"] for mode in ("repeat", "pg")]
+            row += [*(f"{s:.1f}" for s in seconds), f"{seconds[0] / seconds[1]:.2f}"]
+            row += [both[mode]["rss_peak_mib"] for mode in ("repeat", "pg")]
         else:
-            row += ["", ""]
+            row += [""] * 5
         lines.append("| " + " | ".join(map(str, row)) + " |")
         print(lines[-1], flush=True)
         path = pathlib.Path(__file__).parent / "results" / "attention_model.md"
