@@ -75,9 +75,9 @@ plt.show()
 # ## In a model that was not written for it
 #
 # Flax's attention modules take an `attention_fn` and hand it the mask they were given.
-# Ours takes the layout there: that is all it needs. Where a model's attention is written
-# into it, a subclass of that attention does: `tests/kernels/test_tunix.py` has the
-# twenty lines for the Qwen2 of google-tunix.
+# Ours takes the layout there: that is all it needs. Where a model's attention is
+# written into it, a subclass of that attention does: `tests/kernels/test_tunix.py` has
+# the twenty lines for the Qwen2 of google-tunix.
 
 # %%
 model = nnx.MultiHeadAttention(
