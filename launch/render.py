@@ -1,21 +1,27 @@
-r"""One description of a run, rendered as a JobSet for GKE.
+r"""One description of a run, rendered for each way of launching it.
 
     python launch/render.py jobset --name demo --image IMAGE --slice v5e-256 \
         --queue tpu --pvc runs -- run --out /runs/demo --mesh.fsdp 256
 
-Standard output is all it writes: pipe it to `kubectl apply -f -`, or read it.
+`jobset` is a manifest; `gcluster`, `xpk` and `tpu-vm` are shell scripts. Standard
+output is all it writes: pipe it to `kubectl apply -f -`, into a file, or read it.
 """
 
 import argparse
 import dataclasses
 import json
 import re
+import shlex
 import sys
+import textwrap
 
 from sgpo_jax import chips
 
 REFUSED = (1, 2)
 """Exit codes of faults and of mistakes: doing the same again would fail again."""
+
+RESTART = 42
+"""Exit code of a run that was stopped, saved, and asks for the same command again."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +59,15 @@ class Job:
             raise ValueError("num_slices and grace must be positive, restarts not < 0")
         chips.parse_slice(self.slice)
 
+    @property
+    def command(self) -> list[str]:
+        """Arguments of `sgpo`; several hosts are told to find each other."""
+        args = list(self.args)
+        many = self.num_slices * chips.parse_slice(self.slice).hosts > 1
+        if many and not any(a.startswith("--distributed.") for a in args):
+            args += ["--distributed.coordinator", "auto"]
+        return args
+
 
 def jobset(job: Job) -> dict:
     """Return the JobSet (v1alpha2): a Job per slice, a pod per host."""
@@ -61,7 +76,7 @@ def jobset(job: Job) -> dict:
     container = {
         "name": "sgpo",
         "image": job.image,
-        "args": list(job.args),
+        "args": job.command,
         "ports": [{"containerPort": 8471}, {"containerPort": 8482}],
         "resources": {"requests": tpu, "limits": tpu},
     }
@@ -85,6 +100,12 @@ def jobset(job: Job) -> dict:
         "backoffLimit": 0,
         "podFailurePolicy": {
             "rules": [
+                # The first rule that matches counts: whatever code a pod has that was
+                # evicted or preempted, the job is to be started again.
+                {
+                    "action": "Count",
+                    "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+                },
                 {
                     "action": "FailJob",
                     "onExitCodes": {
@@ -92,7 +113,7 @@ def jobset(job: Job) -> dict:
                         "operator": "In",
                         "values": list(REFUSED),
                     },
-                }
+                },
             ]
         },
         "template": {"spec": pod},
@@ -133,12 +154,168 @@ def jobset(job: Job) -> dict:
     }
 
 
+def gcluster(job: Job) -> str:
+    """Return a script that submits with Cluster Toolkit, which makes a JobSet."""
+    options = {
+        "--name": job.name,
+        "--image": job.image,
+        "--command": _inside(job),
+        "--compute-type": _cloud_name(job),
+        "--num-slices": job.num_slices,
+        "--restarts": job.restarts,
+        "--grace-period": f"{job.grace}s",
+    }
+    if job.queue:
+        options["--queue"] = job.queue
+    return _script("gcluster job submit", options, "--location", mount="--mount")
+
+
+def xpk(job: Job) -> str:
+    """Return a script that submits with xpk, which retries codes 42 and 127..255."""
+    options = {
+        "--workload": job.name,
+        "--docker-image": job.image,
+        "--command": _inside(job),
+        "--tpu-type": _cloud_name(job),
+        "--num-slices": job.num_slices,
+        "--max-restarts": job.restarts,
+        "--termination-grace-period-seconds": job.grace,
+    }
+    return _script("xpk workload create", options, "--zone", mount="")
+
+
+RUNTIMES = {
+    "v5e": "v2-alpha-tpuv5-lite",
+    "v5p": "v2-alpha-tpuv5",
+    "v6e": "v2-alpha-tpuv6e",
+}
+"""Software of TPU VMs, as public scripts that create queued resources name it."""
+
+
+def tpu_vm(job: Job) -> str:
+    """Return a script of verbs around one slice of TPU VMs: create, wait, run, delete.
+
+    Raises:
+      ValueError: for several slices, and for chips that TPU VMs do not have.
+    """
+    piece = chips.parse_slice(job.slice)
+    if job.num_slices > 1 or piece.chip.name not in RUNTIMES:
+        raise ValueError(
+            f"tpu-vm renders one slice of {', '.join(RUNTIMES)}, not"
+            f" {job.num_slices} of {job.slice}: use jobset"
+        )
+    docker = ["sudo", "docker", "run", "--rm", "--privileged", "--net=host"]
+    # The first process of the container is Python: docker stop sends it SIGTERM.
+    docker += [f"--stop-timeout={job.grace}", "-v", "/runs:/runs", job.image]
+    remote = (
+        "mountpoint -q /runs || { echo 'mount a shared /runs first' >&2; exit 2; }\n"
+        f"left={job.restarts}\n"
+        f"while code=0; {shlex.join([*docker, *job.command])} || code=$?\n"
+        f'  [ "$code" -eq {RESTART} ] && [ "$left" -gt 0 ]\n'
+        "do left=$((left - 1)); done\n"
+        'exit "$code"'
+    )
+    return TPU_VM.format(
+        name=job.name,
+        type=_cloud_name(job),
+        runtime=RUNTIMES[piece.chip.name],
+        remote=shlex.quote(remote),
+    )
+
+
+TPU_VM = textwrap.dedent(
+    """\
+    #!/usr/bin/env bash
+    # {name}.sh create [--spot] | wait | each COMMAND | run | fetch FOLDER | delete
+    set -euo pipefail
+    : "${{ZONE:?set ZONE to the zone of the TPU}}"
+    verb="${{1:?create, wait, each, run, fetch or delete}}"
+    shift
+    on_all() {{
+      gcloud compute tpus tpu-vm ssh {name} --zone "$ZONE" --worker all --command "$1"
+    }}
+    case "$verb" in
+      create)
+        gcloud compute tpus queued-resources create {name} --node-id {name} \\
+          --zone "$ZONE" --accelerator-type {type} \\
+          --runtime-version {runtime} "$@"
+        ;;
+      wait)
+        while true; do
+          state=$(gcloud compute tpus queued-resources describe {name} --zone "$ZONE" \\
+            --format 'value(state.state)')
+          case "$state" in
+            ACTIVE) break ;;
+            FAILED | SUSPENDED)
+              echo "{name} is $state: delete, then create" >&2
+              exit 1
+              ;;
+          esac
+          sleep "${{PERIOD:-30}}"
+        done
+        ;;
+      each) on_all "$1" ;;
+      run)
+        # shellcheck disable=SC2016 # expanded on the workers
+        on_all {remote}
+        ;;
+      fetch)
+        gcloud compute tpus tpu-vm scp --recurse --zone "$ZONE" --worker 0 \\
+          {name}:"$1" .
+        ;;
+      delete)
+        gcloud compute tpus queued-resources delete {name} --zone "$ZONE" \\
+          --force --quiet
+        ;;
+      *)
+        echo "no verb $verb" >&2
+        exit 2
+        ;;
+    esac
+    """
+)
+
+
+def _cloud_name(job: Job) -> str:
+    """Return a slice's name as gcloud, xpk and gcluster spell it."""
+    return str(chips.parse_slice(job.slice)).replace("v5e-", "v5litepod-")
+
+
+def _inside(job: Job) -> str:
+    """Return the command inside a container whose entrypoint a launcher replaces."""
+    # Without exec the launcher's shell would get SIGTERM in Python's place.
+    return "exec " + shlex.join(["/opt/sgpo_jax/launch/entrypoint.sh", *job.command])
+
+
+def _script(command: str, options: dict, place: str, *, mount: str) -> str:
+    lines = [f"{name} {shlex.quote(str(value))}" for name, value in options.items()]
+    lines += ['--project "$PROJECT"', '--cluster "$CLUSTER"', f'{place} "$LOCATION"']
+    needed = ["PROJECT", "CLUSTER", "LOCATION"]
+    if mount:
+        needed.append("BUCKET")
+        lines.append(f'{mount} "gs://$BUCKET;/runs;rw"')
+    else:
+        needed.append("STORAGE")
+        lines.append('--storage "$STORAGE"')
+    checks = [f': "${{{name}:?set {name}}}"' for name in needed]
+    call = " \\\n  ".join([command, *lines])
+    return "\n".join(["#!/usr/bin/env bash", "set -euo pipefail", *checks, call, ""])
+
+
+def _manifest(job: Job) -> str:
+    # JSON is YAML, and needs no package.
+    return json.dumps(jobset(job), indent=2) + "\n"
+
+
+KINDS = {"jobset": _manifest, "gcluster": gcluster, "xpk": xpk, "tpu-vm": tpu_vm}
+
+
 def main(argv: list[str]) -> int:
     """Render; returns 0, or 2 on a mistake."""
     end = argv.index("--") if "--" in argv else len(argv)
     own, args = argv[:end], argv[end + 1 :]
     parser = argparse.ArgumentParser(prog="render.py")
-    parser.add_argument("kind", choices=["jobset"])
+    parser.add_argument("kind", choices=KINDS)
     for field in dataclasses.fields(Job):
         if field.name == "args":
             continue
@@ -150,14 +327,13 @@ def main(argv: list[str]) -> int:
             default=None if required else field.default,
         )
     options = vars(parser.parse_args(own))
-    options.pop("kind")
+    kind = options.pop("kind")
     try:
-        job = Job(args=tuple(args), **options)
+        text = KINDS[kind](Job(args=tuple(args), **options))
     except ValueError as error:
         print(f"render.py: error: {error}", file=sys.stderr)
         return 2
-    # JSON is YAML, and needs no package.
-    print(json.dumps(jobset(job), indent=2))
+    print(text, end="")
     return 0
 
 

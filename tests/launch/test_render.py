@@ -22,7 +22,11 @@ CASES = {
         *(*COMMON, "--slice", "v5p-128", "--num-slices", "2", "--pvc", "runs"),
         *("--restarts", "9", "--grace", "60", *RUN),
     ],
+    "gcluster": ["gcluster", *COMMON[1:], "--slice", "v6e-16", "--queue", "tpu", *RUN],
+    "xpk": ["xpk", *COMMON[1:], "--slice", "v5e-16", "--num-slices", "2", *RUN],
+    "tpu-vm": ["tpu-vm", *COMMON[1:], "--slice", "v5e-16", "--restarts", "2", *RUN],
 }
+SCRIPTS = ["gcluster", "xpk", "tpu-vm"]
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +39,107 @@ def render():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_manifests_are_as_checked_in(render, name, capsys):
+def test_renderings_are_as_checked_in(render, name, capsys):
     assert render.main(CASES[name]) == 0
-    assert capsys.readouterr().out == (GOLDEN / f"{name}.json").read_text()
+    suffix = "sh" if name in SCRIPTS else "json"
+    assert capsys.readouterr().out == (GOLDEN / f"{name}.{suffix}").read_text()
+
+
+@pytest.mark.parametrize("name", ["one-slice", "two-slices"])
+def test_each_job_of_a_jobset_follows_the_schema_of_kubernetes(name):
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    jobset = json.loads((GOLDEN / f"{name}.json").read_text())
+    (group,) = jobset["spec"]["replicatedJobs"]
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}}
+    kubernetes_validate.validate(job | group["template"], "1.31", strict=True)
+
+
+def test_only_refused_codes_of_undisturbed_pods_end_the_jobset(render):
+    job = render.Job(name="x", image="i", slice="v5e-16", args=("run",))
+    (group,) = render.jobset(job)["spec"]["replicatedJobs"]
+    rules = group["template"]["spec"]["podFailurePolicy"]["rules"]
+
+    def ends(code, disrupted):
+        for rule in rules:  # Kubernetes takes the first that matches
+            if "onPodConditions" in rule and disrupted:
+                return rule["action"] == "FailJob"
+            if code in rule.get("onExitCodes", {}).get("values", []):
+                return rule["action"] == "FailJob"
+        return False
+
+    assert [c for c in range(1, 256) if ends(c, False)] == [1, 2]
+    assert not any(ends(c, True) for c in range(1, 256))
+
+
+@pytest.mark.parametrize(
+    ("slice", "num_slices", "args", "expected"),
+    [
+        ("v5e-8", 1, (), []),
+        ("v5e-16", 1, (), ["--distributed.coordinator", "auto"]),
+        ("v5e-8", 2, (), ["--distributed.coordinator", "auto"]),
+        ("v5e-16", 1, ("--distributed.coordinator=a:1",), []),
+    ],
+)
+def test_several_hosts_are_told_to_find_each_other(
+    render, slice, num_slices, args, expected
+):
+    args = ("run", *args)
+    job = render.Job(name="x", image="i", slice=slice, num_slices=num_slices, args=args)
+    assert job.command == [*args, *expected]
+
+
+def test_tpu_vm_refuses_what_it_cannot_do(render, capsys):
+    for more in (["v5e-16", "--num-slices", "2"], ["tpu7x-16"]):
+        assert render.main(["tpu-vm", *COMMON[1:], "--slice", *more, *RUN]) == 2
+        assert "one slice of v5e, v5p, v6e" in capsys.readouterr().err
+
+
+def on_fakes(tmp_path, verb, **fakes):
+    """Run a verb of the TPU VM script with programs replaced; return its code."""
+    for name, body in fakes.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "ZONE": "z", "PERIOD": "0"}
+    command = ["bash", GOLDEN / "tpu-vm.sh", *verb]
+    return subprocess.run(command, env=env, cwd=tmp_path, timeout=20).returncode
+
+
+@pytest.mark.parametrize(
+    ("codes", "last"),
+    [((0,), 0), ((42, 0), 0), ((42, 1), 1), ((2,), 2), ((42, 42, 42), 42)],
+)
+def test_workers_run_again_after_42_only_and_no_more_often_than_asked(
+    tmp_path, codes, last
+):
+    (tmp_path / "codes").write_text("".join(f"{code}\n" for code in codes))
+    code = on_fakes(
+        tmp_path,
+        ["run"],
+        gcloud='bash -c "${@: -1}"',
+        mountpoint="exit 0",
+        sudo='echo "$*" >> calls; c=$(head -1 codes); sed -i 1d codes; exit "$c"',
+    )
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert code == last
+    assert len(calls) == len(codes)
+    assert calls[0].endswith(
+        "repo/sgpo:1 run --out /runs/demo --mesh.fsdp 16 --distributed.coordinator auto"
+    )
+
+
+def test_workers_refuse_a_folder_of_their_own(tmp_path):
+    fakes = {"gcloud": 'bash -c "${@: -1}"', "mountpoint": "exit 1", "sudo": "exit 0"}
+    assert on_fakes(tmp_path, ["run"], **fakes) == 2
+
+
+@pytest.mark.parametrize(("state", "code"), [("ACTIVE", 0), ("FAILED", 1)])
+def test_waiting_ends_when_the_resource_is_there_or_never_will_be(
+    tmp_path, state, code
+):
+    (tmp_path / "states").write_text(f"WAITING_FOR_RESOURCES\nPROVISIONING\n{state}\n")
+    gcloud = "head -1 states; sed -i 1d states"
+    assert on_fakes(tmp_path, ["wait"], gcloud=gcloud) == code
+    assert (tmp_path / "states").read_text() == ""
 
 
 @pytest.mark.parametrize("name", ["v5e-1", "v5e-8", "v5e-256", "v5p-128", "v6e-16"])
@@ -107,4 +209,6 @@ def test_arguments_arrive_as_they_were(tmp_path):
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not here")
 def test_scripts_pass_shellcheck():
-    subprocess.run(["shellcheck", *LAUNCH.glob("*.sh")], check=True)
+    scripts = [*LAUNCH.glob("*.sh"), *GOLDEN.glob("*.sh")]
+    assert len(scripts) == 1 + len(SCRIPTS)
+    subprocess.run(["shellcheck", *scripts], check=True)
