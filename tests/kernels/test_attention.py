@@ -38,11 +38,11 @@ def public(**options):
     return value_and_grads(functools.partial(shared_prefix_attention, **options))
 
 
-def tiled(tile, scale=1.0):
+def tiled(tile, scale=1.0, window=None):
     """The xla implementation with a tile of our choice; padding must hold no NaN."""
 
     def attention(q, k, v, layout):
-        return xla.attend(q, k, v, layout, None, Scores(scale=scale), tile)
+        return xla.attend(q, k, v, layout, window, Scores(scale=scale), tile)
 
     return value_and_grads(attention)
 
@@ -158,6 +158,8 @@ def test_xla_equals_reference(length, variant):
 
 reference_8 = public(implementation="reference", scale=1.0)
 tiled_8 = tiled(8)
+reference_8_window = public(implementation="reference", scale=1.0, window=5)
+tiled_8_window = tiled(8, window=5)
 
 
 @hypothesis.settings(max_examples=40, deadline=None)
@@ -172,6 +174,8 @@ def test_any_layout_equals_reference(groups, trees, seed):
     arrays = inputs(layout, seed=seed)
     expected = reference_8(*arrays, layout)
     assert_relative(tiled_8(*arrays, layout), expected, 1e-6)
+    expected = reference_8_window(*arrays, layout)
+    assert_relative(tiled_8_window(*arrays, layout), expected, 1e-6)
 
 
 @pytest.mark.parametrize("kv_heads", [1, 4], ids=["multi-query", "multi-head"])
