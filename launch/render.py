@@ -15,6 +15,8 @@ import shlex
 import sys
 import textwrap
 
+import flags
+
 from sgpo_jax import chips
 
 REFUSED = (1, 2)
@@ -38,6 +40,7 @@ class Job:
       pvc: claim of the file system with the run folders, mounted at /runs.
       restarts: how often a preempted run is started again.
       grace: seconds between SIGTERM and SIGKILL; a step and a checkpoint must fit.
+      flags: sets of compiler flags of `launch/flags.py`, joined by commas.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Job:
     pvc: str = ""
     restarts: int = 50
     grace: int = 300
+    flags: str = ""
 
     def __post_init__(self):
         if not re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", self.name):
@@ -58,6 +62,13 @@ class Job:
         if self.num_slices < 1 or self.restarts < 0 or self.grace < 1:
             raise ValueError("num_slices and grace must be positive, restarts not < 0")
         chips.parse_slice(self.slice)
+        flags.arguments(self.flags)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Environment variables of the container."""
+        arguments = flags.arguments(self.flags)
+        return {"LIBTPU_INIT_ARGS": arguments} if arguments else {}
 
     @property
     def command(self) -> list[str]:
@@ -79,6 +90,7 @@ def jobset(job: Job) -> dict:
         "args": job.command,
         "ports": [{"containerPort": 8471}, {"containerPort": 8482}],
         "resources": {"requests": tpu, "limits": tpu},
+        "env": [{"name": name, "value": value} for name, value in job.env.items()],
     }
     pod = {
         "restartPolicy": "Never",
@@ -160,6 +172,7 @@ def gcluster(job: Job) -> str:
         "--name": job.name,
         "--image": job.image,
         "--command": _inside(job),
+        **_env(job),
         "--compute-type": _cloud_name(job),
         "--num-slices": job.num_slices,
         "--restarts": job.restarts,
@@ -176,6 +189,7 @@ def xpk(job: Job) -> str:
         "--workload": job.name,
         "--docker-image": job.image,
         "--command": _inside(job),
+        **_env(job),
         "--tpu-type": _cloud_name(job),
         "--num-slices": job.num_slices,
         "--max-restarts": job.restarts,
@@ -206,6 +220,7 @@ def tpu_vm(job: Job) -> str:
         )
     docker = ["sudo", "docker", "run", "--rm", "--privileged", "--net=host"]
     # The first process of the container is Python: docker stop sends it SIGTERM.
+    docker += [f"--env={name}={value}" for name, value in job.env.items()]
     docker += [f"--stop-timeout={job.grace}", "-v", "/runs:/runs", job.image]
     remote = (
         "mountpoint -q /runs || { echo 'mount a shared /runs first' >&2; exit 2; }\n"
@@ -279,6 +294,11 @@ TPU_VM = textwrap.dedent(
 def _cloud_name(job: Job) -> str:
     """Return a slice's name as gcloud, xpk and gcluster spell it."""
     return str(chips.parse_slice(job.slice)).replace("v5e-", "v5litepod-")
+
+
+def _env(job: Job) -> dict[str, str]:
+    pairs = [f"{name}={value}" for name, value in job.env.items()]
+    return {"--env": pairs[0]} if pairs else {}  # a run needs one at most
 
 
 def _inside(job: Job) -> str:

@@ -20,10 +20,21 @@ CASES = {
     "one-slice": [*COMMON, "--slice", "v5e-16", "--queue", "tpu", *RUN],
     "two-slices": [
         *(*COMMON, "--slice", "v5p-128", "--num-slices", "2", "--pvc", "runs"),
-        *("--restarts", "9", "--grace", "60", *RUN),
+        *("--restarts", "9", "--grace", "60"),
+        *("--flags", "gather,slices", *RUN),
     ],
     "gcluster": ["gcluster", *COMMON[1:], "--slice", "v6e-16", "--queue", "tpu", *RUN],
-    "xpk": ["xpk", *COMMON[1:], "--slice", "v5e-16", "--num-slices", "2", *RUN],
+    "xpk": [
+        "xpk",
+        *COMMON[1:],
+        "--slice",
+        "v5e-16",
+        "--num-slices",
+        "2",
+        "--flags",
+        "slices",
+        *RUN,
+    ],
     "tpu-vm": ["tpu-vm", *COMMON[1:], "--slice", "v5e-16", "--restarts", "2", *RUN],
 }
 SCRIPTS = ["gcluster", "xpk", "tpu-vm"]
@@ -34,7 +45,9 @@ def render():
     spec = importlib.util.spec_from_file_location("render", LAUNCH / "render.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules["render"] = module
+    sys.path.insert(0, str(LAUNCH))  # as `python launch/render.py` does
     spec.loader.exec_module(module)
+    sys.path.remove(str(LAUNCH))
     return module
 
 
@@ -167,6 +180,7 @@ def test_pods_and_chips_add_up(render, name, slices):
         ({"slice": "v5e-3"}, "no TPU slice"),
         ({"args": ()}, "say what to run"),
         ({"num_slices": 0}, "must be positive"),
+        ({"flags": "fast"}, "no set of flags 'fast'; known: gather, slices"),
     ],
 )
 def test_mistakes_are_refused(render, change, message):
