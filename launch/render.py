@@ -61,7 +61,10 @@ class Job:
             raise ValueError("say what to run after --, such as: -- run --out /runs/x")
         if self.num_slices < 1 or self.restarts < 0 or self.grace < 1:
             raise ValueError("num_slices and grace must be positive, restarts not < 0")
-        chips.parse_slice(self.slice)
+        piece = chips.parse_slice(self.slice)
+        if self.num_slices > 1 and piece.hosts == 1:
+            # GKE's page "Deploy TPU Multislices" says so.
+            raise ValueError(f"{self.slice} has one host: several slices need more")
         flags.arguments(self.flags)
 
     @property

@@ -1,5 +1,6 @@
 """Manifests say what the slice is; the entrypoint passes signals and exit codes on."""
 
+import contextlib
 import importlib.util
 import json
 import pathlib
@@ -89,7 +90,7 @@ def test_only_refused_codes_of_undisturbed_pods_end_the_jobset(render):
     [
         ("v5e-8", 1, (), []),
         ("v5e-16", 1, (), ["--distributed.coordinator", "auto"]),
-        ("v5e-8", 2, (), ["--distributed.coordinator", "auto"]),
+        ("v5e-16", 2, (), ["--distributed.coordinator", "auto"]),
         ("v5e-16", 1, ("--distributed.coordinator=a:1",), []),
     ],
 )
@@ -155,9 +156,25 @@ def test_waiting_ends_when_the_resource_is_there_or_never_will_be(
     assert (tmp_path / "states").read_text() == ""
 
 
-@pytest.mark.parametrize("name", ["v5e-1", "v5e-8", "v5e-256", "v5p-128", "v6e-16"])
+def every_slice():
+    for chip in chips.CHIPS:
+        for size in (2**k for k in range(13)):
+            with contextlib.suppress(ValueError):
+                yield str(chips.parse_slice(f"{chip.name}-{size}"))
+
+
+def test_every_kind_of_slice_is_among_them():
+    kinds = {name.partition("-")[0] for name in every_slice()}
+    assert kinds == {"v5e", "v5p", "v6e", "tpu7x"}
+
+
+@pytest.mark.parametrize("name", list(every_slice()))
 @pytest.mark.parametrize("slices", [1, 3])
 def test_pods_and_chips_add_up(render, name, slices):
+    if slices > 1 and chips.parse_slice(name).hosts == 1:
+        with pytest.raises(ValueError, match="several slices need more"):
+            render.Job(name="x", image="i", slice=name, num_slices=slices, args=("a",))
+        return
     job = render.Job(name="x", image="i", slice=name, num_slices=slices, args=("run",))
     (group,) = render.jobset(job)["spec"]["replicatedJobs"]
     spec = group["template"]["spec"]
