@@ -18,9 +18,14 @@ def value_and_grads(attention):
 
 
 def assert_relative(actual, expected, bound):
+    """Assert errors relative to the norm, or to 10, about that of our inputs.
+
+    The gradient of a key that is read by itself only is 0, but as a difference of
+    products of inputs, whose rounding is left.
+    """
     for name, value in expected.items():
         error = jnp.linalg.norm(actual[name] - value)
-        assert error <= bound * jnp.linalg.norm(value) + 1e-30, name
+        assert error <= bound * jnp.maximum(jnp.linalg.norm(value), 10.0), name
 
 
 def dense_bfloat16(q, k, v, layout, *, scale):
