@@ -57,6 +57,7 @@ class SampleAndScore(Protocol):
         *,
         step: int,
         method: Method | None = None,
+        version: int | None = None,
     ) -> Scored:
         """Sample `samples[i]` completions of `queries[i]` and score them."""
         ...
@@ -93,11 +94,13 @@ class RolloutSource:
         *,
         step: int,
         method: Method | None = None,
+        version: int | None = None,
     ) -> Scored:
         """Sample `samples[i]` completions of `queries[i]` and score them.
 
         The noise depends on (seed, step, query id, sample index) and on nothing else.
-        The method is sampling at the source's temperature unless given.
+        The method is sampling at the source's temperature unless given. The rollouts
+        carry `version`, that of the parameters.
         """
         prompts = [self.tokenizer.encode_prompt(query.prompt) for query in queries]
         requests = [
@@ -112,6 +115,7 @@ class RolloutSource:
             seed=self.seed,
             step=step,
             method=method or Temperature(self.temperature),
+            version=version,
             on_progress=lambda _: self.poll(),
         )
         sampled = time.perf_counter()

@@ -63,6 +63,7 @@ class SharedRollouts:
         *,
         step: int,
         method: Method | None = None,
+        version: int | None = None,
     ) -> Scored:
         """Sample `samples[i]` completions of `queries[i]` and score them."""
         shares = assign(samples, self.hosts.count)
@@ -79,9 +80,12 @@ class SharedRollouts:
             )
             return _pack(part, share)
 
-        return self._merge([_unpack(part) for part in self.hosts.gather(mine)])
+        parts = [_unpack(part) for part in self.hosts.gather(mine)]
+        return self._merge(parts, version)
 
-    def _merge(self, parts: Sequence[dict[str, np.ndarray]]) -> Scored:
+    def _merge(
+        self, parts: Sequence[dict[str, np.ndarray]], version: int | None
+    ) -> Scored:
         """Put the parts together, ordered by (request, sample)."""
         rows = {
             name: np.concatenate([part[name] for part in parts])
@@ -95,7 +99,7 @@ class SharedRollouts:
         cost = sum(costs, ledger.Entry())
         # Processes work side by side.
         cost = dataclasses.replace(cost, seconds=max(c.seconds for c in costs))
-        rollouts = Rollouts(**rows, stats=_stats(stats))
+        rollouts = Rollouts(**rows, stats=_stats(stats), version=version)
         return Scored(
             rollouts=rollouts,
             rewards=rewards,

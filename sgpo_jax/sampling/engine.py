@@ -123,6 +123,7 @@ class Engine:
         seed: int,
         step: int,
         method: Method = Temperature(1.0),
+        version: int | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Rollouts:
         """Sample every request.
@@ -134,6 +135,7 @@ class Engine:
           step: of the run; the same (seed, step, key, sample index) gives the same
             noise, any other gives independent noise.
           method: how tokens are chosen.
+          version: of the policy; the rollouts carry it.
           on_progress: called after every run of the decode program.
 
         Returns:
@@ -161,7 +163,8 @@ class Engine:
                 budgets = [requests[i].budget for i in members]
                 budget = max(b or self.longest_response for b in budgets)
                 call.sample(members, self.grid(longest, budget))
-        return call.rollouts(self.longest_response)
+        rollouts = call.rollouts(self.longest_response)
+        return dataclasses.replace(rollouts, version=version)
 
     def grid(self, longest: int, budget: int) -> Grid:
         """Return the static shape of the programs of a prompt rung and a budget."""

@@ -116,6 +116,7 @@ class Rollouts:
         `log_prob - log(kept)`.
       finish: why the response ended, as `Finish`.
       stats: what the call cost.
+      version: updates the policy had seen that gave the samples; None if unknown.
     """
 
     request: Int[np.ndarray, " R"]
@@ -127,6 +128,7 @@ class Rollouts:
     kept: Float[np.ndarray, "R T"]
     finish: Int[np.ndarray, " R"]
     stats: Stats
+    version: int | None = None
 
     @property
     def finished(self) -> Bool[np.ndarray, " R"]:
@@ -138,6 +140,27 @@ class Rollouts:
         """The response tokens that were drawn, not forced: those a loss may count."""
         inside = np.arange(self.tokens.shape[1]) < self.length[:, None]
         return inside & (self.kept != 0)
+
+    def check_version(self, now: int, *, most_stale: int) -> None:
+        """Refuse samples of another policy than those that may be trained on.
+
+        Args:
+          now: version of the policy that is to be trained.
+          most_stale: updates it may be ahead of the samples' policy.
+
+        Raises:
+          ValueError: if it is further ahead or behind, or the version is unknown.
+        """
+        if self.version is None:
+            raise ValueError(
+                f"rollouts of an unknown policy version cannot train version {now}:"
+                " give the sampler the version of its parameters"
+            )
+        if not 0 <= now - self.version <= most_stale:
+            raise ValueError(
+                f"rollouts of policy version {self.version} cannot train version"
+                f" {now}: sample again, or allow more than most_stale={most_stale}"
+            )
 
     def __len__(self) -> int:
         return len(self.request)

@@ -29,10 +29,17 @@ class Sampler(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Local:
-    """An engine together with the parameters it samples from."""
+    """An engine together with the parameters it samples from.
+
+    Attributes:
+      engine: the sampler.
+      params: the policy.
+      version: of the policy; the rollouts carry it.
+    """
 
     engine: Engine
     params: models.Params
+    version: int | None = None
 
     def sample(
         self,
@@ -50,5 +57,6 @@ class Local:
             seed=seed,
             step=step,
             method=method,
+            version=self.version,
             on_progress=on_progress,
         )

@@ -104,6 +104,7 @@ class Learner:
       config: length and sizes.
       seed: root of the schedule's draws.
       trace: which steps are profiled; None for none.
+      most_stale: updates the policy may be ahead of the one that gave the rollouts.
     """
 
     programs: Programs
@@ -116,6 +117,7 @@ class Learner:
     config: TrainConfig
     seed: int
     trace: Trace | None = None
+    most_stale: int = 0
 
     def start(self, train: TrainState) -> Progress:
         """Return the progress of a run that has not begun."""
@@ -142,9 +144,15 @@ class Learner:
             seed=hash_seed(self.seed, noise),
         )
         queries = [self.queries[row] for row in draw.rows]
+        version = int(progress.train.step)
         scored = self.rollouts(
-            progress.train.params, queries, draw.sizes.tolist(), step=noise
+            progress.train.params,
+            queries,
+            draw.sizes.tolist(),
+            step=noise,
+            version=version,
         )
+        scored.rollouts.check_version(version, most_stale=self.most_stale)
         progress.ledger.add("generation", scored.cost)
         progress.ledger.add("scoring", ledger.Entry(seconds=scored.scoring_seconds))
         group = scored.rollouts.request

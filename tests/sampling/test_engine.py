@@ -180,6 +180,29 @@ def test_samples_do_not_depend_on_the_devices(params, engine, rng):
         make_engine(mesh=mesh)
 
 
+def test_parameters_sharded_for_training_hand_over_to_other_rules(params, engine, rng):
+    """The trainer splits the width four ways, the engine only heads, two ways."""
+    axes, shapes = models.logical_axes(CONFIG), models.shapes(CONFIG)
+    mesh = sharding.make_mesh(sharding.MeshShape(fsdp=4, tensor=2), jax.devices()[:8])
+    there = sharding.tree_shardings(axes, shapes, sharding.Rules(), mesh)
+    trained = jax.device_put(params, there)
+    assert any("fsdp" in x.sharding.spec for x in jax.tree.leaves(trained))
+    shape = sharding.MeshShape(data=4, tensor=2)
+    sampler = make_engine(
+        lanes=4,
+        mesh=sharding.make_mesh(shape, jax.devices()[:8][::-1]),
+        rules=sharding.Rules(rows="data", embed=None, mlp=None, vocab=None),
+    )
+    requests = make_requests(rng, [3, 6, 1, 4, 2, 2])
+    alone = engine.sample(params, requests, seed=1, step=1)
+    handed = sampler.sample(trained, requests, seed=1, step=1, version=7)
+    np.testing.assert_array_equal(handed.tokens, alone.tokens)
+    np.testing.assert_allclose(handed.log_prob, alone.log_prob, atol=1e-5)
+    assert (handed.version, alone.version) == (7, None)
+    local = sampling.Local(sampler, trained, version=8)
+    assert local.sample(requests[:1], seed=1, step=1).version == 8
+
+
 def test_int8_caches_stay_close(params, rng):
     requests = make_requests(rng, [8] * 4)
     small = make_engine(cache_dtype="int8")

@@ -39,8 +39,9 @@ class Scripted:
     tokenizer: models.CharTokenizer = TOKENIZER
     unscorable: float = 0.1
     noise: list = dataclasses.field(default_factory=list)
+    behind: int = 0
 
-    def __call__(self, params, queries, samples, *, step, method=None):
+    def __call__(self, params, queries, samples, *, step, method=None, version=None):
         self.noise.append(step)
         rng = np.random.default_rng(step)
         request = np.repeat(np.arange(len(queries)), samples).astype(np.int32)
@@ -61,6 +62,7 @@ class Scripted:
             kept=(np.arange(4) < length[:, None]).astype(np.float32),
             finish=np.full(count, Finish.TOKEN),
             stats=Stats(0, 0, 0, 0, 0, 0.0),
+            version=version - self.behind if version is not None else None,
         )
         return Scored(
             rollouts=rollouts,
@@ -195,6 +197,20 @@ def test_non_finite_updates_lead_back_and_then_on(programs):
     assert source.noise == [1, 2, 3, 4, 5, *((1 << 24) + s for s in (5, 6))]
     assert int(progress.train.skipped) == 0
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(progress.train.params))
+
+
+@pytest.mark.parametrize("behind", [1, -1])
+def test_rollouts_of_another_policy_are_refused(programs, behind):
+    learner = make_learner(programs, Scripted(behind=behind), steps=3)
+    message = f"version {-behind} cannot train version 0: .* most_stale=0"
+    with pytest.raises(ValueError, match=message):
+        run(learner, programs, Memory())
+    patient = dataclasses.replace(learner, most_stale=1)
+    if behind == 1:
+        assert int(run(patient, programs, Memory())[0].train.step) == 3
+    else:  # from the future: the policy went back since
+        with pytest.raises(ValueError, match="version 1 cannot train version 0"):
+            run(patient, programs, Memory())
 
 
 def test_a_run_that_stays_broken_says_so(programs):
