@@ -14,7 +14,7 @@ from sgpo_jax.profiling.scored import RolloutSource, Scored
 from sgpo_jax.sampling import Method, Rollouts, Stats
 
 _ROWS = ("request", "sample", "tokens", "length", "log_prob", "log_prob_at_one")
-_ROWS += ("kept", "finished")
+_ROWS += ("kept", "finish")
 
 
 def assign(samples: Sequence[int], processes: int) -> list[list[int]]:
