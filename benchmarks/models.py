@@ -16,11 +16,12 @@ import sys
 import tempfile
 import time
 from importlib import metadata
+from typing import Any
 
 LAYERS = (2, 8, 32)
 ROW_LENGTH = 256
 # Shape of Qwen2.5-1.5B.
-LARGE = {
+LARGE: dict[str, Any] = {
     "vocab_size": 151_936,
     "num_layers": 28,
     "embed_dim": 1536,
@@ -34,7 +35,7 @@ LARGE = {
     "param_dtype": "bfloat16",
 }
 # Widths of SmolLM2-135M.
-DEEP = {
+DEEP: dict[str, Any] = {
     "vocab_size": 49_152,
     "embed_dim": 576,
     "num_heads": 9,
