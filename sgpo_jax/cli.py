@@ -96,9 +96,11 @@ def run_command(argv: list[str]) -> int:
 def _execute(name: str, config: "Experiment", dry_run: bool) -> int:
     from sgpo_jax import hosts as processes
 
-    with processes.Signals() as signals:
-        _cache_programs(config)
-        hosts = processes.connect(config.distributed, signals)
+    _cache_programs(config)
+    signals = processes.Signals()
+    hosts = processes.connect(config.distributed, signals)
+    # After that, since jax.distributed catches SIGTERM too.
+    with signals:
         if hosts.count == 1:
             return _work(name, config, hosts, dry_run)
         try:
@@ -220,7 +222,7 @@ def _eval(setup, folder, display) -> None:
 def _report(setup, folder, display) -> None:
     from sgpo_jax import report
 
-    setup.hosts.lead(lambda: report.write(setup, folder, display))
+    report.write(setup, folder, display)
 
 
 def _run(setup, folder, display) -> None:

@@ -13,7 +13,7 @@ from sgpo_jax.planning import Plan
 from sgpo_jax.profiling import Profile
 from sgpo_jax.report import figures, tables
 from sgpo_jax.report.curves import Curve, compare
-from sgpo_jax.training import Evaluation, read_metrics
+from sgpo_jax.training import Evaluation, Metrics, read_metrics
 
 
 def print_profile(profile: Profile, queries: Sequence[Query], display: Display) -> None:
@@ -32,7 +32,7 @@ def print_evaluations(results: Mapping[str, Evaluation], display: Display) -> No
 
 
 def write(setup: Setup, folder: RunFolder, display: Display) -> None:
-    """Write the report from what the run folder holds.
+    """Write the report from what the run folder holds; process 0 writes.
 
     Raises:
       UserError: if a method has not been trained yet.
@@ -41,18 +41,33 @@ def write(setup: Setup, folder: RunFolder, display: Display) -> None:
     metrics = {
         name: read_metrics(folder.method(name) / "metrics.jsonl") for name in names
     }
-    curves = {name: Curve.from_metrics(lines) for name, lines in metrics.items()}
-    for name, curve in curves.items():
-        if len(curve.steps) < 2:
+    for name, lines in metrics.items():
+        if len(Curve.from_metrics(lines).steps) < 2:
             raise UserError(f"{name} has no evaluation yet; run sgpo train first")
+    # Where a stage is not done yet, all processes do it: they must all be here.
     profile = stages.profile(setup, folder, display)
     plan = stages.plan(setup, folder, display)
     results = stages.evaluate(names, setup, folder, display)
+    setup.hosts.lead(
+        lambda: _write(setup, folder, display, metrics, profile, plan, results)
+    )
+
+
+def _write(
+    setup: Setup,
+    folder: RunFolder,
+    display: Display,
+    metrics: Mapping[str, list[Metrics]],
+    profile: Profile,
+    plan: Plan,
+    results: Mapping[str, Evaluation],
+) -> None:
+    curves = {name: Curve.from_metrics(lines) for name, lines in metrics.items()}
     ledgers = {
         name: Ledger([x for x in lines if "ledger" in x][-1]["ledger"])
         for name, lines in metrics.items()
     }
-    baseline, *others = names
+    baseline, *others = metrics
     comparisons = {name: compare(curves[baseline], curves[name]) for name in others}
 
     plots = folder.path / "figures"
