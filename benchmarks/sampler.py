@@ -2,6 +2,7 @@
 
     python benchmarks/sampler.py small            # the default run's calls, some grids
     python benchmarks/sampler.py ragged           # decode steps against their bound
+    python benchmarks/sampler.py memory           # groups of 8 and of 64
     python benchmarks/sampler.py distinct shared  # the shapes the peers were timed at
 
 Prints one line of JSON per measurement. `distinct` is 64 prompts of 64 tokens with one
@@ -12,6 +13,7 @@ tokens from a random Llama of 8 layers, width 512, 8 heads, vocabulary 32000.
 import json
 import resource
 import statistics
+import subprocess
 import sys
 import time
 
@@ -131,6 +133,32 @@ def ragged():
         measure("ragged, longest first", engine, params, requests, repeats=1)
 
 
+def group(samples):
+    """512 samples in groups on 32 slots, with a cache of some size."""
+    params = models.init(SMALL, key=jax.random.key(0))
+    rng = np.random.default_rng(0)
+    count = 512 // samples
+    engine = sampling.Engine(
+        SMALL,
+        lanes=8,
+        slots=4,
+        max_prompt=65,
+        max_response=256,
+        stop_tokens=(),
+        staged=64,
+    )
+    requests = make_requests(
+        rng, np.full(count, samples), np.full(count, 65), 50, np.full(count, 32)
+    )
+    measure(f"{count} groups of {samples}", engine, params, requests, repeats=1)
+
+
+def memory():
+    """Peak memory at two group sizes, a fresh process each."""
+    for name in ("group8", "group64"):
+        subprocess.run([sys.executable, __file__, name], check=True)
+
+
 def peer(name, prompts, length, samples, **grid):
     params = models.init(PEER, key=jax.random.key(0))
     rng = np.random.default_rng(0)
@@ -150,6 +178,7 @@ def peer(name, prompts, length, samples, **grid):
 CASES = {
     "small": small,
     "ragged": ragged,
+    "memory": memory,
     "distinct": lambda: peer(
         "distinct", 64, 64, 1, lanes=64, slots=1, banks=1, prefill_prompts=16
     ),
@@ -160,5 +189,6 @@ CASES = {
 
 
 if __name__ == "__main__":
+    parts = {"group8": lambda: group(8), "group64": lambda: group(64)}
     for case in sys.argv[1:] or list(CASES):
-        CASES[case]()
+        (CASES | parts)[case]()

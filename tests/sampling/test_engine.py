@@ -322,6 +322,32 @@ def test_prefill_in_chunks_needs_little_more_memory_for_longer_prompts(params):
     assert temporary(1024, 64) < temporary(1024, None) / 20
 
 
+def test_memory_does_not_grow_with_the_group(params, rng):
+    """Bytes on the device during a call, beyond what was there before it."""
+    prompts = make_requests(rng, [1] * 32)
+
+    def most(engine, group):
+        requests = [dataclasses.replace(r, samples=group) for r in prompts]
+        requests = requests[: 256 // group]
+        before, seen = {id(x) for x in jax.live_arrays()}, []
+
+        def look(_):
+            new = [x for x in jax.live_arrays() if id(x) not in before]
+            seen.append(sum(x.nbytes for x in new))
+
+        engine.sample(params, requests, seed=0, step=0, on_progress=look)
+        return max(seen)
+
+    engine = make_engine(steps=16)
+    groups_of_8 = most(engine, 8)
+    programs = engine.compiles()
+    assert 0 < most(engine, 64) <= groups_of_8
+    # The same programs, so the same temporaries.
+    assert engine.compiles() == programs == 2
+    ring = 2 * CONFIG.num_layers * CONFIG.num_kv_heads * CONFIG.head_dim * RESPONSE * 4
+    assert most(make_engine(slots=64, banks=4, steps=16), 8) > 3 * 62 * ring
+
+
 def test_short_budgets_take_a_short_ring(params, engine, rng):
     requests = [
         dataclasses.replace(r, budget=3) for r in make_requests(rng, [3, 6, 1, 4])
