@@ -73,7 +73,7 @@ def staircase(counts):
     return find
 
 
-def dense_item(case, tiles, chunks):
+def dense_item(case, tiles, plan):
     """Every query tile reads every key tile; all masked, or none."""
     import jax.numpy as jnp
 
@@ -81,6 +81,8 @@ def dense_item(case, tiles, chunks):
 
     queries, keys = tiles
     find = staircase([keys] * queries)
+    whole = len(wl.sizes(plan.key // plan.chunk)) << wl.SIZE
+    parts = sum(whole << wl.PART_BITS * i for i in range(plan.query // plan.part))
 
     def item(w, *_):
         query, key = find(w)
@@ -89,13 +91,13 @@ def dense_item(case, tiles, chunks):
         )
         flags += jnp.where(w == 0, wl.ROW_FIRST, 0)
         flags += jnp.where(w == queries * keys - 1, wl.ROW_LAST, 0)
-        flags += (wl.MASKED if case.masked else 0) + (chunks << wl.HIGH)
-        return wl.Item(jnp.int32(0), query, key, flags)
+        flags += wl.MASKED if case.masked else 0
+        return wl.Item(jnp.int32(0), query, key, flags, jnp.int32(parts))
 
     return item, queries * keys
 
 
-def packed_item(case, chunk):
+def packed_item(case, plan):
     """Items of one group whose lengths are multiples of both tile sizes."""
     import jax.numpy as jnp
 
@@ -126,15 +128,19 @@ def packed_item(case, chunk):
         at = jnp.where(early, at_, at)
         ends = (query + 1) * case.query - key * case.key  # of the causal triangle
         masked = (early | (at >= before)) & (ends - case.query < case.key - 1)
-        high = jnp.minimum(ends + chunk - 1, case.key)
         flags = jnp.where(at == 0, wl.FIRST, 0) + jnp.where(at == count - 1, wl.LAST, 0)
         flags += jnp.where(w == 0, wl.ROW_FIRST, 0)
         flags += jnp.where(w == total - 1, wl.ROW_LAST, 0)
         flags += jnp.where(masked, wl.MASKED, 0)
-        chunks = jnp.int32(0)
-        for i in range(case.key // chunk):
-            chunks += jnp.where(high > i * chunk, 1, 0)
-        return wl.Item(jnp.int32(0), query, key, flags + (chunks << wl.HIGH))
+        available = wl.sizes(case.key // plan.chunk)
+        parts = jnp.int32(0)
+        for i in range(case.query // plan.part):
+            end = ends - case.query + (i + 1) * plan.part
+            size = jnp.where(end > 0, 1, 0)
+            for number in available[:-1]:
+                size += jnp.where(end > number * plan.chunk, 1, 0)
+            parts += size << (wl.SIZE + wl.PART_BITS * i)
+        return wl.Item(jnp.int32(0), query, key, flags, parts)
 
     return item, total
 
@@ -146,32 +152,32 @@ def ours(case, array):
     from sgpo_jax.kernels.shared_prefix_attention import pallas, tiles
 
     small = case.chip in ("v5p", "v7x")
-    chunk = min(tiles.CHUNK, case.key)
     plan = tiles.Plan(
         query=case.query,
         key=case.key,
-        chunk=chunk,
+        part=min(tiles.CHUNK, case.query),
+        chunk=min(tiles.CHUNK, case.key),
         mxu_sums=case.chip in ("v6e", "v7x"),
         vmem_bytes=(57 if small else 115) * 2**20,
     )
     shape = pallas.Shape(1, case.length, 1, GROUP, WIDTH)
     count = case.length // case.query, case.length // case.key
     if case.groups is None:
-        item, number = dense_item(case, count, case.key // chunk)
+        item, number = dense_item(case, count, plan)
     else:
-        item, number = packed_item(case, chunk)
+        item, number = packed_item(case, plan)
     step = pallas.step_of(shape, plan, None, slice(0, count[1]), windowed=False)
     step = dataclasses.replace(step, item=item)
     q = array((case.length, GROUP * WIDTH), jnp.bfloat16)
     k = array((case.length, WIDTH), jnp.bfloat16)
     numbers = array((1, count[0], GROUP, case.query), jnp.float32)
-    end = array((case.length // chunk, 1, chunk), jnp.int32)
+    end = array((case.length // plan.chunk, 1, plan.chunk), jnp.int32)
     forward = case.kernel == "forward"
     extra = (end,) if forward else (end, q, numbers, numbers)
     run = pallas.outputs if forward else pallas.gradients
 
     def kernel(unread, *arrays):
-        return run(arrays, (*[unread] * 4, [number]), step, shape, plan)
+        return run(arrays, (*[unread] * 5, [number]), step, shape, plan)
 
     return kernel, (array((8,), jnp.int32), q, k, k, *extra)
 

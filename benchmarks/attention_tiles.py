@@ -18,9 +18,11 @@ import numpy as np
 from sgpo_jax.kernels.shared_prefix_attention import from_lengths
 from sgpo_jax.kernels.shared_prefix_attention import tiles as tile_sizes
 from sgpo_jax.kernels.shared_prefix_attention.worklist import (
-    HIGH,
     LOW,
     MASKED,
+    PART_BITS,
+    SIZE,
+    sizes,
     work_list,
 )
 
@@ -60,10 +62,13 @@ def computed(prefix, lengths, plan):
     layout = from_lengths([[(prefix, lengths)]], length=length)
     work = work_list(layout, plan, keys=slice(0, length // plan.key))
     number = int(work.number[0])
-    flags = np.asarray(work.flags[:number])
-    chunks = (flags >> HIGH) - ((flags >> LOW) & 0xFF)
-    keys = np.where(flags & MASKED, chunks * plan.chunk, plan.key)
-    return int(keys.sum()) * plan.query, number
+    flags, parts = (np.asarray(x[:number]) for x in (work.flags, work.parts))
+    taken = np.array([0, *sizes(plan.key // plan.chunk)]) * plan.chunk
+    pairs = np.zeros(number, np.int64)
+    for part in range(plan.query // plan.part):
+        code = parts >> PART_BITS * part
+        pairs += taken[(code >> SIZE) & LOW] * plan.part
+    return int(np.where(flags & MASKED, pairs, plan.query * plan.key).sum()), number
 
 
 def seconds_of_work_list(rows, length):
@@ -79,7 +84,7 @@ def seconds_of_work_list(rows, length):
 
     @jax.jit
     def build(layout):
-        plan = tile_sizes.Plan(query=512, key=512, chunk=256)
+        plan = tile_sizes.Plan(query=512, key=512, part=256, chunk=256)
         return work_list(layout, plan, keys=slice(0, length // 512))
 
     jax.block_until_ready(build(layout))

@@ -35,10 +35,12 @@ from .comparisons import (
 from .layouts import forests, inputs, ragged
 
 LENGTH = 60
-SMALL = Plan(query=16, key=16, chunk=8, interpret=True)
+SMALL = Plan(query=16, key=16, part=8, chunk=8, interpret=True)
 PLANS = {
-    "wide keys": Plan(query=8, key=32, chunk=16, mxu_sums=True, interpret=True),
-    "wide queries": Plan(query=32, key=8, chunk=8, key_ranges=3, interpret=True),
+    "wide keys": Plan(query=8, key=32, part=8, chunk=8, mxu_sums=True, interpret=True),
+    "wide queries": Plan(
+        query=32, key=8, part=8, chunk=8, key_ranges=3, interpret=True
+    ),
 }
 
 

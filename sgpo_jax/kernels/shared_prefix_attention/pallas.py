@@ -211,6 +211,7 @@ def step_of(
         width=shape.width,
         query_tile=plan.query,
         key_tile=plan.key,
+        part=plan.part,
         chunk=plan.chunk,
         bound=None if soft_cap is None else soft_cap * LOG2_E,
         windowed=windowed,

@@ -20,7 +20,19 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from .tiles import LANES
-from .worklist import FIRST, HIGH, LAST, LOW, MASKED, ROW_FIRST, ROW_LAST, Item, listed
+from .worklist import (
+    FIRST,
+    LAST,
+    LOW,
+    MASKED,
+    PART_BITS,
+    ROW_FIRST,
+    ROW_LAST,
+    SIZE,
+    Item,
+    listed,
+    sizes,
+)
 
 LOWEST = -1e30
 
@@ -33,6 +45,7 @@ class Step:
     width: int
     query_tile: int
     key_tile: int
+    part: int
     chunk: int
     bound: float | None
     windowed: bool
@@ -50,7 +63,7 @@ class Step:
 def forward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
     """Online softmax over the items of a query tile."""
     *inputs, out, lse, top, total, sums = refs
-    work, (q, k, v, *tokens) = inputs[:4], inputs[4:]
+    work, (q, k, v, *tokens) = inputs[:5], inputs[5:]
     item = step.item(pl.program_id(1), *work)
     flag = item.flags
 
@@ -60,14 +73,15 @@ def forward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
         total[...] = jnp.zeros_like(total)
         sums[...] = jnp.zeros_like(sums)
 
-    def attend(begin, size, mask):
-        keys, values = k[pl.ds(begin, size)], v[pl.ds(begin, size)]
+    def attend(rows, columns, mask):
+        keys, values = k[columns], v[columns]
+        size = keys.shape[0]
         if step.mxu_sums:
             ones = jnp.ones((size, LANES), values.dtype)
             values = jnp.concatenate([values, ones], axis=1)
 
         def scores(g):
-            s = _nt(q[:, _head(g, step)], keys)
+            s = _nt(q[rows, _head(g, step)], keys)
             if step.bound is not None:
                 s = step.bound * jnp.tanh(s)
             return s if mask is None else jnp.where(mask, s, LOWEST)
@@ -75,28 +89,33 @@ def forward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
         following = scores(0)
         for g in range(step.group):
             s = following
-            if g + 1 < step.group:  # the next product overlaps with this softmax
+            # A wide matrix unit is done early: let the next product overlap.
+            if step.mxu_sums and g + 1 < step.group:
                 following = scores(g + 1)
-            old = top[g]
+            old = top[g, rows]
             new = jnp.maximum(old, s.max(1, keepdims=True))
             fade = jnp.exp2(old - new)
             p = jnp.exp2(s - _lanes(new, size))
-            top[g] = new
+            top[g, rows] = new
             weighted = _nn(p.astype(values.dtype), values)
             if step.mxu_sums:
-                total[g] = total[g] * fade + weighted[:, step.width :]
+                sum_of_p = weighted[:, step.width :]
             else:
-                total[g] = total[g] * fade + p.sum(1, keepdims=True)
-            sums[g] = sums[g] * _lanes(fade, step.width) + weighted[:, : step.width]
+                sum_of_p = p.sum(1, keepdims=True)
+            total[g, rows] = total[g, rows] * fade + sum_of_p
+            faded = sums[g, rows] * _lanes(fade, step.width)
+            sums[g, rows] = faded + weighted[:, : step.width]
+            if not step.mxu_sums and g + 1 < step.group:
+                following = scores(g + 1)
 
     _each_part(item, step, attend, functools.partial(_mask, item, tokens, step, 0))
 
     @pl.when(flag & LAST != 0)
     def _():
         for g in range(step.group):
-            mean = sums[g] / _lanes(total[g], step.width)
+            mean = sums[g] * _lanes(1.0 / total[g], step.width)
             out[:, _head(g, step)] = mean.astype(out.dtype)
-            lse[0, 0, pl.ds(g, 1)] = (top[g] + jnp.log2(total[g])).T[:1]
+            lse[0, 0, pl.ds(g, 1)] = _row(top[g]) + jnp.log2(_row(total[g]))
 
 
 def backward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
@@ -106,7 +125,7 @@ def backward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
     prefix are summed over all its responses and query heads before they are written.
     """
     *inputs, dout, lse, delta, dq, dk, dv, dq_sum, dk_sum, dv_sum = refs
-    work, (q, k, v, *tokens) = inputs[:4], inputs[4:]
+    work, (q, k, v, *tokens) = inputs[:5], inputs[5:]
     item = step.item(pl.program_id(1), *work)
     flag = item.flags
 
@@ -119,29 +138,29 @@ def backward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
     def _():
         dq_sum[...] = jnp.zeros_like(dq_sum)
 
-    def attend(begin, size, mask):
-        keys, values = k[pl.ds(begin, size)], v[pl.ds(begin, size)]
+    def attend(rows, columns, mask):
+        keys, values = k[columns], v[columns]
         dkeys = jnp.zeros(keys.shape, jnp.float32)
         dvalues = jnp.zeros(values.shape, jnp.float32)
         for g in range(step.group):
             head = _head(g, step)
-            queries, douts = q[:, head], dout[:, head]
+            queries, douts = q[rows, head], dout[rows, head]
             x = _nt(keys, queries)
             if step.bound is not None:
                 x = jnp.tanh(x)
             s = x if step.bound is None else step.bound * x
             if mask is not None:
                 s = jnp.where(mask, s, LOWEST)
-            p = jnp.exp2(s - lse[0, 0, pl.ds(g, 1)])
-            ds = p * (_nt(values, douts) - delta[0, 0, pl.ds(g, 1)])
+            p = jnp.exp2(s - lse[0, 0, pl.ds(g, 1), rows])
+            ds = p * (_nt(values, douts) - delta[0, 0, pl.ds(g, 1), rows])
             if step.bound is not None:
                 ds = ds * (1.0 - x * x)
             ds = ds.astype(keys.dtype)
             dvalues += _nn(p.astype(douts.dtype), douts)
             dkeys += _nn(ds, queries)
-            dq_sum[g] += _tn(keys, ds)
-        at = item.key * step.key_tile - step.first_key + begin
-        place = pl.ds(pl.multiple_of(at, step.chunk), size)
+            dq_sum[g, :, rows] += _tn(keys, ds)
+        at = item.key * step.key_tile - step.first_key + columns.start
+        place = pl.ds(pl.multiple_of(at, step.chunk), columns.size)
         dk_sum[place] += dkeys
         dv_sum[place] += dvalues
 
@@ -159,34 +178,40 @@ def backward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
 
 
 def _each_part(item: Item, step: Step, attend, mask):
-    """Run `attend(begin, size, mask)` over the whole tile, or its live chunks."""
-    flag = item.flags
+    """Run `attend(rows, columns, mask)` over the whole tile, or its live parts."""
 
-    @pl.when(flag & MASKED == 0)
+    @pl.when(item.flags & MASKED == 0)
     def _():
-        attend(0, step.key_tile, None)
+        attend(pl.ds(0, step.query_tile), pl.ds(0, step.key_tile), None)
 
-    @pl.when(flag & MASKED != 0)
+    @pl.when(item.flags & MASKED != 0)
     def _():
-        low = lax.shift_right_logical(flag, LOW) & 0xFF
-        high = lax.shift_right_logical(flag, HIGH)
+        @pl.loop(0, step.query_tile // step.part)
+        def _(index):
+            row = pl.multiple_of(index * step.part, step.part)
+            code = lax.shift_right_logical(item.parts, index * PART_BITS)
+            chunk, size = code & LOW, lax.shift_right_logical(code, SIZE) & LOW
+            column = pl.multiple_of(chunk * step.chunk, step.chunk)
+            for power, number in enumerate(sizes(step.key_tile // step.chunk)):
 
-        @pl.loop(low, high)
-        def _(chunk):
-            begin = pl.multiple_of(chunk * step.chunk, step.chunk)
-            attend(begin, step.chunk, mask(chunk))
+                @pl.when(size == power + 1)
+                def _(number=number):
+                    columns = pl.ds(column, number * step.chunk)
+                    attend(pl.ds(row, step.part), columns, mask(row, chunk, number))
 
 
-def _mask(item: Item, tokens, step: Step, query_axis: int, chunk):
-    """Whether queries read the keys of a chunk: [i, j], or [j, i] for query axis 1."""
-    shape = step.query_tile, step.chunk
+def _mask(item: Item, tokens, step: Step, query_axis: int, row, chunk, number):
+    """Whether the queries from `row` on read the keys of `number` chunks.
+
+    Of shape [i, j], or [j, i] for query axis 1.
+    """
+    shape = step.part, number * step.chunk
     if query_axis == 1:
         shape = shape[::-1]
-    query = item.query * step.query_tile
+    query = item.query * step.query_tile + row
     query += lax.broadcasted_iota(jnp.int32, shape, query_axis)
     key = item.key * step.key_tile + chunk * step.chunk
     key += lax.broadcasted_iota(jnp.int32, shape, 1 - query_axis)
-    bounds = tokens[0]
 
     def along(x, axis):
         """Widen numbers along an axis to the tile."""
@@ -194,11 +219,14 @@ def _mask(item: Item, tokens, step: Step, query_axis: int, chunk):
             return jnp.broadcast_to(x, shape)
         return _lanes(_column(x), shape[1])
 
-    end = along(bounds[chunk, pl.ds(0, 1)], 1 - query_axis)
-    read = (key <= query) & (query < end)
+    def of_keys(kind):
+        parts = [tokens[0][chunk + n, pl.ds(kind, 1)] for n in range(number)]
+        return along(jnp.concatenate(parts, axis=1), 1 - query_axis)
+
+    read = (key <= query) & (query < of_keys(0))
     if step.windowed:
-        limit = along(bounds[chunk, pl.ds(1, 1)], 1 - query_axis)
-        read &= along(tokens[1][0], query_axis) < limit
+        position = tokens[1][0, :, pl.ds(row, step.part)]
+        read &= along(position, query_axis) < of_keys(1)
     return read
 
 
@@ -209,6 +237,20 @@ def _head(g: int, step: Step) -> slice:
 def _column(x: jax.Array) -> jax.Array:
     """Turn [1, i] into [i, lanes] with all lanes equal."""
     return jnp.broadcast_to(x, (LANES, x.shape[1])).T
+
+
+def _row(x: jax.Array) -> jax.Array:
+    """Turn [i, lanes] with all lanes equal into [1, i], without a transposition."""
+    size = min(x.shape)
+    shape = size, x.shape[1]
+    diagonal = lax.broadcasted_iota(jnp.int32, shape, 0) == lax.broadcasted_iota(
+        jnp.int32, shape, 1
+    )
+    parts = [
+        jnp.where(diagonal, x[i : i + size], 0.0).sum(0, keepdims=True)[:, :size]
+        for i in range(0, x.shape[0], size)
+    ]
+    return jnp.concatenate(parts, axis=1)
 
 
 def _lanes(x: jax.Array, size: int) -> jax.Array:

@@ -9,7 +9,8 @@ from jax.experimental.pallas import tpu as pltpu
 
 LANES = 128
 SIZES = (128, 256, 512, 1024)
-CHUNK = 256  # keys at a time where some are masked; 128 costs 1.2 to 1.5 times as much
+MAX_PARTS, MAX_CHUNKS = 4, 8  # what a number of the work list has bits for
+CHUNK = 256  # queries, and unit of keys, at a time where some pairs are masked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,8 @@ class Plan:
     Attributes:
       query: queries per tile.
       key: keys per tile.
-      chunk: keys at a time in a tile of which some are masked.
+      part: queries at a time in a tile of which some pairs are masked.
+      chunk: unit in which such a part finds the keys it reads.
       mxu_sums: sum probabilities in the matrix unit, in columns it has to spare.
       key_ranges: parts in which the backward pass takes the keys of a row, so that
         their gradients fit in VMEM.
@@ -29,6 +31,7 @@ class Plan:
 
     query: int
     key: int
+    part: int
     chunk: int
     mxu_sums: bool = False
     key_ranges: int = 1
@@ -36,8 +39,16 @@ class Plan:
     interpret: Any = False
 
     def __post_init__(self):
-        if self.key % self.chunk:
-            raise ValueError(f"chunk {self.chunk} must divide key tile {self.key}")
+        if self.query % self.part or self.query > MAX_PARTS * self.part:
+            raise ValueError(
+                f"part {self.part} must divide query tile {self.query} into at most "
+                f"{MAX_PARTS}"
+            )
+        if self.key % self.chunk or self.key > MAX_CHUNKS * self.chunk:
+            raise ValueError(
+                f"chunk {self.chunk} must divide key tile {self.key} into at most "
+                f"{MAX_CHUNKS}"
+            )
 
     def ranges(self, length: int) -> list[slice]:
         """Split the key tiles of a row into ranges of equal size, the last smaller."""
@@ -106,6 +117,7 @@ def plan_for(length: int, heads: Heads, chip: Chip) -> Plan:
         plan = Plan(
             query=query,
             key=key,
+            part=min(query, CHUNK),
             chunk=CHUNK,
             mxu_sums=chip.wide,
             key_ranges=math.ceil(length / key / held),
@@ -122,11 +134,11 @@ def cost(plan: Plan, length: int, heads: Heads, chip: Chip) -> float:
 
     Linear in items and in the pairs they compute, with coefficients fitted to static
     estimates of dense tiles with 4 heads of width 128 (benchmarks/attention_cycles.py).
-    A query is taken to read a quarter of the row; a query tile computes, beyond what
-    its queries read, its diagonal and half a chunk at either end.
+    A query is taken to read a quarter of the row; a part of a query tile computes,
+    beyond what its queries read, its diagonal and half a chunk at either end.
     """
-    per_item, per_pair = (1600.0, 0.0278) if chip.wide else (800.0, 0.0620)
-    keys = length / 4 + plan.query / 2 + plan.chunk
+    per_item, per_pair = (1514.0, 0.0286) if chip.wide else (1250.0, 0.0607)
+    keys = length / 4 + plan.part / 2 + plan.chunk
     items = keys / plan.key + 1
     pairs = keys * plan.query * heads.group / 4 * heads.width / LANES
     # Every further range of keys passes over the query tiles again.

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
 from .layout import Layout
@@ -12,35 +13,66 @@ from .tiles import Plan
 FIRST, LAST = 1, 2  # of the items of one query tile
 ROW_FIRST, ROW_LAST = 4, 8  # of the items of one row
 MASKED = 16  # some query does not read some key of the tile
-LOW, HIGH = 8, 16  # bits at which the range of live key chunks begins and ends
+PART_BITS, SIZE, LOW = 8, 4, 15  # of a part: its first chunk below, its size above
 
 
 class WorkList(NamedTuple):
     """Live tiles of all rows, sorted by row, then query tile, then key tile.
 
-    Only the first `number` items count. Flags hold the bits above and, for the keys
-    of the tile in chunks, the half-open range in which any is read.
+    Only the first `number` items count. `flags` holds the bits above. `parts` says for
+    each part of the query tile, a byte each, from which chunk of keys on and how many
+    it takes: size s > 0 takes the s-th of `sizes`, 0 takes none.
     """
 
     row: Int[Array, " W"]
     query: Int[Array, " W"]
     key: Int[Array, " W"]
     flags: Int[Array, " W"]
+    parts: Int[Array, " W"]
     number: Int[Array, " 1"]
 
 
 class Item(NamedTuple):
-    """One entry of the work list: tiles within the row, and flags."""
+    """One entry of the work list: tiles within the row, flags and parts."""
 
     row: Int[Array, ""]
     query: Int[Array, ""]
     key: Int[Array, ""]
     flags: Int[Array, ""]
+    parts: Int[Array, ""]
 
 
-def listed(w, row, query, key, flags) -> Item:
+def listed(w, *work) -> Item:
     """Look item w up in the arrays of a work list."""
-    return Item(row[w], query[w], key[w], flags[w])
+    return Item(*(x[w] for x in work))
+
+
+def sizes(chunks: int) -> list[int]:
+    """Numbers of chunks for which the kernels have code: powers of two, and all.
+
+    Example:
+      >>> sizes(4), sizes(6)
+      ([1, 2, 4], [1, 2, 4, 6])
+    """
+    return [1 << n for n in range((chunks - 1).bit_length())] + [chunks]
+
+
+def _parts(
+    layout: Layout, plan: Plan, *, window: Window = None
+) -> Int[Array, "N nq nk"]:
+    """Return the `parts` of each tile: the least that covers their live chunks."""
+    live = tiles(layout, query_tile=plan.part, key_tile=plan.chunk, window=window).live
+    parts, chunks = plan.query // plan.part, plan.key // plan.chunk
+    rows, queries, keys = live.shape
+    live = live.reshape(rows, queries // parts, parts, keys // chunks, chunks)
+    low = jnp.argmax(live, -1).astype(jnp.int32)
+    high = chunks - jnp.argmax(live[..., ::-1], -1).astype(jnp.int32)
+    available = jnp.array(sizes(chunks), jnp.int32)
+    size = jnp.searchsorted(available, high - low).astype(jnp.int32)
+    low = jnp.minimum(low, chunks - available[size])
+    code = jnp.where(live.any(-1), low + jnp.left_shift(size + 1, SIZE), 0)
+    shift = jnp.arange(parts, dtype=jnp.int32).reshape(1, 1, -1, 1) * PART_BITS
+    return jnp.left_shift(code, shift).sum(2, dtype=jnp.int32)
 
 
 def work_list(
@@ -51,20 +83,18 @@ def work_list(
     Example:
       >>> from .layout import from_lengths
       >>> work = work_list(from_lengths([[(4, [2, 2])]], length=8),
-      ...                  Plan(query=4, key=4, chunk=2), keys=slice(0, 2))
+      ...                  Plan(query=4, key=4, part=4, chunk=2), keys=slice(0, 2))
       >>> int(work.number[0]), work.query[:3].tolist(), work.key[:3].tolist()
       (3, [0, 1, 1], [0, 0, 1])
     """
     live, full = tiles(layout, query_tile=plan.query, key_tile=plan.key, window=window)
     rows, queries, count = live.shape
-    chunks = tiles(layout, query_tile=plan.query, key_tile=plan.chunk, window=window)
-    chunks = chunks.live.reshape(rows * queries * count, -1)
-    low = jnp.argmax(chunks, 1).astype(jnp.int32)
-    high = chunks.shape[1] - jnp.argmax(chunks[:, ::-1], 1).astype(jnp.int32)
     index = jnp.arange(count, dtype=jnp.int32)[None, None]
     live &= (index >= keys.start) & (index < keys.stop)
+    # No more tiles than lie on or below the diagonal.
+    last = np.minimum(-(-np.arange(1, queries + 1) * plan.query // plan.key), count)
     number = live.sum(dtype=jnp.int32)
-    (item,) = jnp.nonzero(live.ravel(), size=live.size, fill_value=0)
+    (item,) = jnp.nonzero(live.ravel(), size=rows * int(last.sum()), fill_value=0)
     item = item.astype(jnp.int32)
     row, query, key = item // (queries * count), item // count, item % count
     query = query - row * queries
@@ -85,9 +115,8 @@ def work_list(
         + jnp.where(row_first, ROW_FIRST, 0)
         + jnp.where(row_last, ROW_LAST, 0)
         + jnp.where(full.ravel()[item], 0, MASKED)
-        + jnp.left_shift(low[item], LOW)
-        + jnp.left_shift(high[item], HIGH)
     )
+    parts = _parts(layout, plan, window=window).ravel()[item]
     # One item that does nothing keeps the grid from being empty.
-    flags = jnp.where(live, flags, MASKED)
-    return WorkList(row, query, key, flags, jnp.maximum(number, 1)[None])
+    flags, parts = jnp.where(live, flags, MASKED), jnp.where(live, parts, 0)
+    return WorkList(row, query, key, flags, parts, jnp.maximum(number, 1)[None])
