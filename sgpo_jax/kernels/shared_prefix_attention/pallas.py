@@ -240,11 +240,12 @@ def _call(body, how, arrays, *, out_shape, **specs):
 
 def tokens(layout: Layout, window: Window, plan: Plan) -> tuple[Array, ...]:
     """Return what masks need, by chunk of keys and, for a window, by query tile."""
-    end = layout.end.reshape(-1, 1, plan.chunk)
+    end = jnp.asarray(layout.end).reshape(-1, 1, plan.chunk)
     if window is None:
         return (end,)
-    limit = (layout.position + window).reshape(-1, 1, plan.chunk)
-    position = layout.position.reshape(-1, 1, plan.query)
+    position = jnp.asarray(layout.position)
+    limit = (position + window).reshape(-1, 1, plan.chunk)
+    position = position.reshape(-1, 1, plan.query)
     return jnp.concatenate([end, limit], axis=1), position
 
 
