@@ -71,6 +71,8 @@ def seeds(args: argparse.Namespace, options: list[str]) -> str:
             seed: report.compare(curve(folder, baseline), curve(folder, name))
             for seed, folder in folders.items()
         }
+        if not all(points.values()):
+            raise SystemExit(f"{baseline} gained nothing with some seed: train longer")
         for i, share in enumerate(report.SHARES):
             here = [points[seed][i] for seed in folders]
             ratios = np.array([p.ratio for p in here])

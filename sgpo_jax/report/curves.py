@@ -118,9 +118,14 @@ class Comparison:
 
 
 def compare(baseline: Curve, other: Curve) -> list[Comparison]:
-    """Compare costs at shares of the baseline's gain; the best point is its all."""
+    """Compare costs at shares of the baseline's gain; the best point is its all.
+
+    Empty if the baseline never rose above its beginning: nothing is a share of nothing.
+    """
     y = baseline.smooth()
     gain = y.max() - y[0]
+    if gain <= 0:
+        return []
     targets = [(share, float(y[0] + share * gain)) for share in SHARES]
     return [
         Comparison(

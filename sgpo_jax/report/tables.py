@@ -131,6 +131,8 @@ def comparison_grid(
     """Cost of equal held-out accuracy."""
     rows = []
     for name, points in comparisons.items():
+        if not points:
+            rows.append([name, f"{baseline} gained nothing", *[""] * 5])
         for i, point in enumerate(points):
             reached = np.isfinite(point.other)
             rows.append(

@@ -36,6 +36,10 @@ def test_what_is_never_reached_is_said():
     assert points[0].ratio == 0.0
 
 
+def test_a_baseline_that_only_loses_is_no_measure():
+    assert compare(make([0, 1], [0.2, 0.1]), make([0, 1], [0.2, 0.4])) == []
+
+
 def test_evaluations_are_read_from_metrics():
     lines = [
         {
