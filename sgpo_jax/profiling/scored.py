@@ -119,15 +119,7 @@ class RolloutSource:
             on_progress=lambda _: self.poll(),
         )
         sampled = time.perf_counter()
-        stop = self.engine.stop_strings
-        texts = [
-            self.tokenizer.decode(row[:length])
-            for row, length in zip(
-                rollouts.tokens.tolist(), rollouts.length.tolist(), strict=True
-            )
-        ]
-        if stop is not None:
-            texts = [stop.cut(text) for text in texts]
+        texts = self.texts(rollouts)
         rewards = self.worker.score(texts, [queries[i] for i in rollouts.request])
         self.poll()
         return Scored(
@@ -137,6 +129,17 @@ class RolloutSource:
             cost=self._cost(prompts, rollouts, sampled - start),
             scoring_seconds=time.perf_counter() - sampled,
         )
+
+    def texts(self, rollouts: Rollouts) -> list[str]:
+        """Decode completions, without what follows a stop string."""
+        stop = self.engine.stop_strings
+        texts = [
+            self.tokenizer.decode(row[:length])
+            for row, length in zip(
+                rollouts.tokens.tolist(), rollouts.length.tolist(), strict=True
+            )
+        ]
+        return texts if stop is None else [stop.cut(text) for text in texts]
 
     def _cost(
         self, prompts: Sequence[Sequence[int]], rollouts: Rollouts, seconds: float

@@ -103,12 +103,7 @@ class SharedRollouts:
         return Scored(
             rollouts=rollouts,
             rewards=rewards,
-            texts=[
-                self.tokenizer.decode(row[:length])
-                for row, length in zip(
-                    rollouts.tokens.tolist(), rollouts.length.tolist(), strict=True
-                )
-            ],
+            texts=self.local.texts(rollouts),
             cost=cost,
             scoring_seconds=max(float(part["scoring"]) for part in parts),
         )
