@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from sgpo_jax.ahead_of_time.hlo import Counts, Module
+from sgpo_jax.ahead_of_time.counts import Counts, count
 from sgpo_jax.ahead_of_time.programs import Job, compiling_for, device_bytes
 from sgpo_jax.chips import GIB
 
@@ -73,7 +73,7 @@ def compile_job(job: Job, mesh: Mesh) -> Facts:
         return Facts(name=job.name, holds=job.holds, problem="no memory analysis")
     counts, problem = None, ""
     try:
-        counts = Module(compiled.as_text() or "").counts()
+        counts = count(compiled.as_text() or "")
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         problem = f"no counts: the module has no text ({str(error).splitlines()[0]})"
     return Facts(

@@ -115,14 +115,17 @@ def _work(results: Sequence[Facts]) -> Iterator[str]:
 
 
 def _collectives(results: Sequence[Facts]) -> Iterator[str]:
-    yield "| program | collective | devices together | times | MB results | MB sent |"
-    yield "|---|---|---:|---:|---:|---:|"
+    yield ("| program | over | collective | together | times | MB results | MB sent |")
+    yield "|---|---|---|---:|---:|---:|---:|"
     for one in results:
         for c in one.counts.collectives if one.counts else ():
             yield (
-                f"| {one.name} | {c.kind} | {c.group} | {c.count} | {c.bytes / 1e6:.2f}"
-                f" | {c.wire_bytes / 1e6:.2f} |"
+                f"| {one.name} | {c.over} | {c.kind} | {c.group} | {c.count}"
+                f" | {c.bytes / 1e6:.2f} | {c.wire_bytes / 1e6:.2f} |"
             )
+    yield ""
+    yield "Over `ici`, the chips' own network, that many devices take part together;"
+    yield "over `dcn`, the data centre's, that many slices."
 
 
 def _splits(workload: Workload) -> Iterator[str]:

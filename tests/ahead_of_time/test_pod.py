@@ -1,5 +1,7 @@
 """A small policy compiles for four chips that are not there, and nothing is wasted."""
 
+import dataclasses
+
 import jax
 import pytest
 
@@ -84,6 +86,27 @@ def test_slices_cross_the_data_axis_only():
         assert {device.slice_index for device in devices.flat} == {row}
     with pytest.raises(ValueError, match="multiple of the 2 slices"):
         topology.mesh(sharding.MeshShape(fsdp=32), found, num_slices=2)
+
+
+@pytest.mark.slow
+def test_only_gradients_cross_between_slices():
+    options = dataclasses.replace(
+        OPTIONS, num_slices=2, mesh=sharding.MeshShape(data=2, fsdp=4)
+    )
+    workload = options.workload()
+    step, update = workload.step_jobs()
+    state = workload.state()
+    sums = facts.compile_job(step, workload.mesh).counts
+    assert sums is not None
+    between = [c for c in sums.collectives if c.over == "dcn"]
+    assert {c.group for c in between} == {2}
+    # Every device has its part of the gradients summed, and a few numbers of metrics.
+    gradients = programs.device_bytes(state.params)
+    summed = sum(c.bytes for c in between if c.kind == "all-reduce")
+    assert gradients <= summed < 1.2 * gradients
+    rest = facts.compile_job(update, workload.mesh).counts
+    assert rest is not None
+    assert rest.sent("dcn") == 0
 
 
 @pytest.mark.parametrize("name", ["v5e-3", "v9-8", "v5e", "v5p-2", "v5e-512", "v4-32"])

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sgpo_jax.ahead_of_time.hlo import Module
+from sgpo_jax.ahead_of_time.counts import count
 
 LAYERS, M, K = 5, 64, 128
 
 
 def counts(function, *args):
-    return Module(jax.jit(function).lower(*args).compile().as_text()).counts()
+    return count(jax.jit(function).lower(*args).compile().as_text())
 
 
 def layers(x, w):
@@ -60,12 +60,43 @@ ENTRY %main (a: (s32[], f32[8,8])) -> (s32[], f32[8,8]) {
 
 
 def test_turns_joined_in_pairs_are_not_counted_twice():
-    found = Module(PAIRS).counts()
+    found = count(PAIRS)
     assert found.flops == 16 * 2 * 8**3
     (summed,) = found.collectives
     assert (summed.count, summed.group, summed.bytes) == (8, 4, 8 * 8 * 8 * 4)
     # A ring passes all but one part, twice.
     assert summed.wire_bytes == 2 * 3 / 4 * summed.bytes
+
+
+BETWEEN = """HloModule between, num_partitions=4
+
+ENTRY %main (a: f32[64,8]) -> f32[64,8] {
+  %a = f32[64,8]{1,0} parameter(0)
+  %sum = f32[64,8]{1,0} all-reduce(%a), channel_id=1, replica_groups={}, to_apply=%add
+  %t = token[] after-all()
+  %out = (f32[64,8]{1,0}, u32[], token[]) send(%sum, %t), channel_id=2, MORE
+  %in = (f32[64,8]{1,0}, u32[], token[]) recv(%t), channel_id=1, MORE
+  %d = (f32[64,8]{1,0}, token[]) recv-done(%in), channel_id=1, is_host_transfer=true
+  ROOT %r = f32[64,8]{1,0} get-tuple-element(%d), index=0
+}
+""".replace(
+    "MORE",
+    'is_host_transfer=true, frontend_attributes={_xla_megascale_target="{1:3}x{0:3}",'
+    '_xla_megascale_transfer_type="ALL_REDUCE"}',
+)
+
+
+def test_what_goes_between_slices_is_counted_apart():
+    found = count(BETWEEN)
+    inside, between = found.collectives
+    size = 64 * 8 * 4
+    assert (inside.over, inside.group, inside.bytes) == ("ici", 4, size)
+    assert (between.over, between.kind) == ("dcn", "all-reduce")
+    assert (between.group, between.count, between.bytes) == (3, 1, size)
+    assert found.sent("ici") == 2 * 3 / 4 * size
+    assert found.sent("dcn") == 2 * 2 / 3 * size
+    # The sum is read and written; what is sent is read, what comes is written.
+    assert found.bytes == 2 * size + 2 * size
 
 
 @pytest.mark.parametrize(
@@ -129,4 +160,4 @@ def test_of_what_is_sliced_only_the_slice_is_moved():
 
 def test_text_of_something_else_is_refused():
     with pytest.raises(ValueError, match="no ENTRY"):
-        Module("hello")
+        count("hello")
