@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from sgpo_jax import losses, models, packing, sharding
 from sgpo_jax.kernels import over_mesh, shared_prefix_attention
 from sgpo_jax.kernels.shared_prefix_attention import Implementation
+from sgpo_jax.training import scores
 from sgpo_jax.training.objective import Objective, Responses, old_log_prob
 from sgpo_jax.types import Weighted
 
@@ -97,8 +98,9 @@ def log_probs(
       Log-probability and entropy per response token, [R, T], 0 where there is none.
     """
     packed = jax.tree.map(jnp.asarray, packed)
-    attention = shared_prefix_attention
+    attention, score = shared_prefix_attention, losses.token_log_probs
     if mesh is not None and mesh.size > 1:
+        score = scores.over_mesh(mesh, rules)
         split = config.num_kv_heads % mesh.shape[rules.kv_heads or "tensor"] == 0
         heads = rules.kv_heads if split else None
         attention = over_mesh(mesh, rows=rules.rows, heads=heads)
@@ -119,15 +121,13 @@ def log_probs(
     with sharding.activations(mesh, rules):
         positions = jnp.asarray(packed.layout.position)
         hidden, _ = models.apply(params, config, packed.tokens, positions, attend)
-        out = losses.token_log_probs(
+        out = score(
             packing.predicting(hidden, packed),
             models.unembedding(params, config),
             packed.target,
             mask=packed.aimed,
             temperature=temperature,
             soft_cap=config.final_soft_cap,
-            # Every device works on every chunk: its share is what bounds memory.
-            chunk_size=1024 * (sharding.rows_shards(mesh, rules) if mesh else 1),
         )
     return losses.TokenLogProbs(
         packing.unpack(out.log_prob, packed), packing.unpack(out.entropy, packed)
