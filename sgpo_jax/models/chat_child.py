@@ -7,12 +7,15 @@ are killed at a deadline.
 """
 
 import datetime
+import functools
 import json
 import resource
 import sys
+from typing import Any
 
 import jinja2
 import jinja2.ext
+import jinja2.nodes
 import jinja2.sandbox
 
 MEMORY = 1 << 30
@@ -22,25 +25,64 @@ class Refused(Exception):
     """The template itself says that it cannot render these messages."""
 
 
+class Generation(jinja2.ext.Extension):
+    """Templates mark what the assistant says, which changes no text."""
+
+    def parse(self, parser: Any) -> Any:
+        """Read the statements between the marks."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        # A scope of its own, as transformers has it.
+        return jinja2.nodes.Scope(body).set_lineno(line)
+
+
+Generation.tags = {"generation"}
+
+
 def raise_exception(message: str) -> None:
     """What templates call when messages are not as they expect."""
     raise Refused(message)
 
 
+def strftime_now(form: str) -> str:
+    """What templates call to write the date."""
+    return datetime.datetime.now().strftime(form)
+
+
+def tojson(
+    x: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: Any = None,
+    sort_keys: bool = False,
+) -> str:
+    """Return JSON as models know it; jinja2's own filter is for HTML."""
+    return json.dumps(
+        x,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def compiled(template: str) -> jinja2.Template:
+    """Return a template as a program; a run asks for the same one all the time."""
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[Generation, jinja2.ext.loopcontrols],
+    )
+    environment.filters["tojson"] = tojson
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = strftime_now
+    return environment.from_string(template)
+
+
 def render(request: dict) -> str:
     """Render the template of a request with its variables."""
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
-    )
-    environment.filters["tojson"] = lambda x, indent=None: json.dumps(
-        x, ensure_ascii=False, indent=indent
-    )
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(
-        form
-    )
-    template = environment.from_string(request["template"])
-    return template.render(**request["variables"])
+    return compiled(request["template"]).render(**request["variables"])
 
 
 def main() -> None:

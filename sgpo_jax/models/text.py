@@ -23,12 +23,14 @@ class TextTokenizer:
       chat_template: turns messages into text; None if the model has none.
       specials: text of the special tokens by role ("bos_token", ...), which templates
         may use.
+      system: what the system says before a question; if empty, what the template says.
     """
 
     core: Any
     stop_ids: tuple[int, ...]
     chat_template: str | None
     specials: Mapping[str, str]
+    system: str = ""
 
     @property
     def vocab_size(self) -> int:
@@ -52,7 +54,45 @@ class TextTokenizer:
         """
         if self.chat_template is None:
             return self._plain.encode(_clean(text), add_special_tokens=True).ids
-        return self.encode_chat([{"role": "user", "content": text}])
+        return self.encode_chat(self._turns(text))
+
+    def _turns(self, text: str) -> list[Message]:
+        said = [("system", self.system)] if self.system else []
+        return [
+            {"role": role, "content": content}
+            for role, content in (*said, ("user", text))
+        ]
+
+    def prompted(self, *, chat: bool = True, system: str = "") -> "TextTokenizer":
+        """Return the tokenizer with another way to write questions.
+
+        Args:
+          chat: as a turn of the user, if there is a template; else as plain text, which
+            base models continue.
+          system: what a turn of the system says before.
+
+        Raises:
+          ValueError: if the template does not write what the system says.
+        """
+        if not chat:
+            return dataclasses.replace(self, chat_template=None, system="")
+        changed = dataclasses.replace(self, system=system)
+        if not system:
+            return changed
+        remedy = "leave model.prompt.system empty, and say it in the questions"
+        if self.chat_template is None:
+            raise ValueError(f"the model has no chat template: {remedy}")
+        try:
+            shown = render(
+                self.chat_template, changed._turns("?"), variables=self.specials
+            )
+        except ValueError as error:
+            raise ValueError(f"with a system prompt {error}; {remedy}") from error
+        if system.strip() not in shown:
+            raise ValueError(
+                f"the chat template leaves the system prompt out; {remedy}"
+            )
+        return changed
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids`, special tokens left out."""

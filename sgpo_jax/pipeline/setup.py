@@ -47,7 +47,10 @@ class Setup:
     def tokenizer(self) -> models.Tokenizer:
         """The published policy's; else characters of the mixture, or bytes."""
         if self.pretrained is not None:
-            return self.pretrained.tokenizer()
+            prompt = self.config.model.prompt
+            return self.pretrained.tokenizer().prompted(
+                chat=prompt.chat, system=prompt.system
+            )
         if isinstance(self.source, data.Procedural):
             return models.CharTokenizer(data.CHARACTERS)
         return models.ByteTokenizer()
