@@ -107,7 +107,15 @@ def _execute(name: str, config: "Experiment", dry_run: bool) -> int:
             code = _work(name, config, hosts, dry_run)
         except Exception as error:
             traceback.print_exc()
-            code = processes.RESTART if processes.is_lost_peer(error) else 1
+            code = 1
+            if processes.is_lost_peer(error):
+                print(
+                    f"sgpo: a collective failed, {hosts.suspects()}; the same command"
+                    " goes on from the last checkpoint",
+                    file=sys.stderr,
+                )
+                code = processes.RESTART
+        hosts.close(code)
         if code:
             # jax would wait at exit for processes that may be gone.
             sys.stderr.flush()

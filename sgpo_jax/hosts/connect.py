@@ -1,0 +1,85 @@
+"""Which processes a run has, and how they find each other."""
+
+import dataclasses
+import threading
+
+import jax
+
+from sgpo_jax.hosts.alone import Alone, Hosts
+from sgpo_jax.hosts.signals import Signals
+from sgpo_jax.hosts.together import Together
+from sgpo_jax.hosts.watch import end_for_restart
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistributedConfig:
+    """How the processes of a run find each other; nothing of it changes the results.
+
+    Attributes:
+      coordinator: HOST:PORT of process 0, the same on every process; "auto" takes
+        all of it from the environment (GKE, TPU VM, Slurm); empty for one process.
+      processes: number of processes.
+      process: number of this process.
+      heartbeat: seconds after which a silent process is taken for dead.
+      patience: seconds to wait for the slowest process wherever all meet; more than
+        the longest compilation.
+    """
+
+    coordinator: str = ""
+    processes: int = 1
+    process: int = 0
+    heartbeat: int = 100
+    patience: int = 600
+
+    def __post_init__(self):
+        if not 0 <= self.process < self.processes:
+            raise ValueError(
+                f"distributed.process must lie in 0..{self.processes - 1}, got"
+                f" {self.process}; it counts from 0 below distributed.processes"
+            )
+        if self.processes > 1 and not self.coordinator:
+            raise ValueError(
+                f"distributed.processes={self.processes} needs distributed.coordinator,"
+                " HOST:PORT of process 0 or auto"
+            )
+        if self.coordinator not in ("", "auto") and ":" not in self.coordinator:
+            raise ValueError(
+                f"distributed.coordinator must be HOST:PORT or auto, got"
+                f" {self.coordinator!r}"
+            )
+        if min(self.heartbeat, self.patience) < 1:
+            raise ValueError("distributed.heartbeat and .patience must be at least 1")
+
+
+def connect(config: DistributedConfig, signals: Signals) -> Hosts:
+    """Find the other processes; before anything touches a device.
+
+    If not all came within `patience` seconds, those that did end with code 42.
+    """
+    if not config.coordinator:
+        return Alone(signals)
+    explicit = {}
+    where = "the coordinator of the environment"
+    if config.coordinator != "auto":
+        where = config.coordinator
+        explicit = {
+            "coordinator_address": config.coordinator,
+            "num_processes": config.processes,
+            "process_id": config.process,
+        }
+    # jax would abort with a stack of C++ frames, so it gets a little longer.
+    problem = f"not all processes came to {where} within {config.patience} s: one that"
+    problem += " does not say this itself never started, or cannot reach that address"
+    due = threading.Timer(config.patience, end_for_restart, [problem])
+    due.start()
+    try:
+        jax.distributed.initialize(
+            **explicit,
+            initialization_timeout=config.patience + 60,
+            # `Watch` is first, and says who is lost.
+            heartbeat_timeout_seconds=2 * config.heartbeat + 10,
+            shutdown_timeout_seconds=config.patience,
+        )
+    finally:
+        due.cancel()
+    return Together(signals, heartbeat=config.heartbeat, patience=config.patience)

@@ -1,0 +1,251 @@
+"""A watch over the other processes: one that is lost ends this one too.
+
+A collective waits for ever for a process that is gone, and the error that jax raises
+after a while says neither which it was nor what to do. So every process beats in the
+key-value store of the run, from a thread, and looks at the beats of all others.
+"""
+
+import dataclasses
+import faulthandler
+import itertools
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+
+from sgpo_jax.hosts.signals import RESTART, STOPPED
+
+PREFIX = "sgpo/beat/"
+
+
+@runtime_checkable
+class Store(Protocol):
+    """The part of a client of jax's coordination service that is used here."""
+
+    def key_value_set(self, key: str, value: str, allow_overwrite: bool) -> None:
+        """Set a value."""
+        ...
+
+    def key_value_dir_get(self, key: str) -> list[tuple[str, str]]:
+        """Return all keys that begin so, and their values."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Beat:
+    """What a process says about itself.
+
+    Attributes:
+      number: grows with every beat.
+      name: where the process runs.
+      met: meetings it has come to.
+      left: its exit code, once it is about to end.
+    """
+
+    number: int
+    name: str
+    met: int
+    left: int | None = None
+
+
+class Peers:
+    """What is known of the processes of a run, and whether that is too little.
+
+    Args:
+      index: number of this process.
+      count: number of processes.
+      heartbeat: seconds without a beat after which a process is lost.
+      patience: seconds after which this process is stuck if it reached no safe place.
+      clock: seconds that never go back.
+
+    >>> now = [0.0]
+    >>> peers = Peers(0, 2, heartbeat=10.0, patience=60.0, clock=lambda: now[0])
+    >>> peers.saw({1: Beat(1, "pod-1", met=3)})
+    >>> for now[0] in (4.0, 8.0, 12.0):
+    ...     peers.saw({1: Beat(1, "pod-1", met=3)})
+    ...     peers.lost()
+    'process 1 (pod-1) has given no sign of life for 12 s'
+    """
+
+    def __init__(
+        self,
+        index: int,
+        count: int,
+        *,
+        heartbeat: float,
+        patience: float,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._index, self._heartbeat, self._patience = index, heartbeat, patience
+        self._clock = clock
+        now = clock()
+        self._beats = {i: Beat(0, "not seen yet", 0) for i in range(count)}
+        self._seen = dict.fromkeys(range(count), now)
+        self._answered = self._moved = self._looked = now
+
+    def saw(self, beats: dict[int, Beat]) -> None:
+        """Take the beats that the coordinator knows now."""
+        now = self._clock()
+        self._answered = now
+        for process, beat in beats.items():
+            if beat != self._beats[process]:
+                self._beats[process], self._seen[process] = beat, now
+
+    def moved(self) -> None:
+        """This process has reached a safe place."""
+        self._moved = self._clock()
+
+    def lost(self) -> str | None:
+        """Return who is lost, or None.
+
+        Time in which this process itself stood still does not count: it could not
+        listen.
+        """
+        now = self._clock()
+        gap = now - self._looked
+        self._looked = now
+        if gap > self._heartbeat / 2:
+            self._answered += gap
+            self._moved += gap
+            self._seen = {i: seen + gap for i, seen in self._seen.items()}
+        deaf = now - self._answered
+        if deaf > self._heartbeat and self._beats[0].left is None:
+            name = self._beats[0].name
+            return f"process 0 ({name}), which coordinates, is silent for {deaf:.0f} s"
+        # Who heard nothing from the coordinator cannot judge the others.
+        if deaf < self._heartbeat / 2:
+            for process, beat in self._others():
+                who = f"process {process} ({beat.name})"
+                if beat.left not in (None, 0, *STOPPED):
+                    return f"{who} ended with code {beat.left}"
+                silent = now - self._seen[process]
+                if silent > self._heartbeat and beat.left != 0:
+                    return f"{who} has given no sign of life for {silent:.0f} s"
+        if now - self._moved > self._patience:
+            return (
+                f"this process is stuck for {now - self._moved:.0f} s{self._behind()}"
+            )
+        return None
+
+    def silent(self, seconds: float) -> str:
+        """Return who has not been heard of for so long, for a message."""
+        now = self._clock()
+        if now - self._answered > seconds:
+            return f"process 0 ({self._beats[0].name}), which coordinates, is silent"
+        names = [
+            f"process {process} ({beat.name})"
+            for process, beat in self._others()
+            if now - self._seen[process] > seconds
+        ]
+        return f"no sign of life from {', '.join(names)}" if names else "all are alive"
+
+    def all_left(self) -> bool:
+        """Tell whether all others are about to end."""
+        return all(beat.left is not None for _, beat in self._others())
+
+    def _others(self) -> list[tuple[int, Beat]]:
+        return [(i, beat) for i, beat in self._beats.items() if i != self._index]
+
+    def _behind(self) -> str:
+        mine = self._beats[self._index].met
+        late = [i for i, beat in self._beats.items() if beat.met < mine]
+        return f", waiting for process {', '.join(map(str, late))}" if late else ""
+
+
+class Watch:
+    """The two threads that beat and that look at `Peers`.
+
+    They are two since a coordinator that stands still also keeps the first waiting.
+
+    Args:
+      store: where beats are kept.
+      peers: what is known.
+      index: number of this process.
+      name: where this process runs.
+      interval: seconds between beats.
+      end: called with what is wrong, from a thread; ends the process.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        peers: Peers,
+        *,
+        index: int,
+        name: str,
+        interval: float,
+        end: Callable[[str], object],
+    ):
+        self._store, self._peers, self._end = store, peers, end
+        self._index, self._name, self._interval = index, name, interval
+        self._met = 0
+        self._left: int | None = None
+        self._closing, self._told = threading.Event(), threading.Event()
+        for work in (self._beat, self._look):
+            threading.Thread(target=work, daemon=True, name="sgpo-watch").start()
+
+    def moved(self, met: int) -> None:
+        """This process has reached a safe place, after `met` meetings."""
+        self._peers.moved()
+        self._met = met
+
+    def suspects(self) -> str:
+        """Wait for a few beats, then say who gave none; after a failed collective."""
+        time.sleep(3 * self._interval)
+        return self._peers.silent(2 * self._interval)
+
+    def close(self, code: int) -> None:
+        """Say that this process ends now; process 0 lets the others go first.
+
+        It keeps what the others read, and jax kills who loses it.
+        """
+        self._left = code
+        self._closing.set()
+        self._told.wait(timeout=5)
+
+    def _beat(self) -> None:
+        for number in itertools.count(1):
+            left = self._left
+            beat = Beat(number, self._name, self._met, left)
+            try:
+                self._store.key_value_set(
+                    f"{PREFIX}{self._index}",
+                    json.dumps(dataclasses.asdict(beat)),
+                    allow_overwrite=True,
+                )
+                found = self._store.key_value_dir_get(PREFIX)
+            except jax.errors.JaxRuntimeError:
+                pass  # `Peers` sees that there was no answer.
+            else:
+                beats = {int(k.removeprefix(PREFIX)): json.loads(v) for k, v in found}
+                self._peers.saw({i: Beat(**beat) for i, beat in beats.items()})
+                if left is not None and (self._index or self._peers.all_left()):
+                    self._told.set()
+                    return
+            if self._closing.wait(self._interval):
+                time.sleep(0.05)
+
+    def _look(self) -> None:
+        while not self._closing.wait(self._interval):
+            problem = self._peers.lost()
+            if problem is not None:
+                self._end(problem)
+                return
+
+
+def end_for_restart(problem: str) -> Any:
+    """Say what is wrong and where this process stands, and end it; from any thread.
+
+    The main thread may be inside a collective, where no exception reaches it.
+    """
+    error = sys.__stderr__
+    if error is not None:
+        faulthandler.dump_traceback(error, all_threads=False)
+        text = f"\nsgpo: {problem}; the same command goes on from the last checkpoint\n"
+        os.write(error.fileno(), text.encode())
+    os._exit(RESTART)
