@@ -3,12 +3,12 @@
 Exit codes are a contract with launchers, spelled out in `HELP`.
 """
 
+import errno
 import importlib
 import os
 import pathlib
 import sys
 import textwrap
-import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from sgpo_jax.presets import PRESETS
 if TYPE_CHECKING:
     from sgpo_jax.config import Experiment
     from sgpo_jax.hosts import Hosts
+    from sgpo_jax.pipeline import Display
 
 HELP = """\
 usage: sgpo COMMAND [--preset NAME] [--OPTION VALUE ...]
@@ -53,10 +54,10 @@ exit codes, for launchers (what to run again is the same command):
   1         a fault of the program, a run that diverged, a disk that is full: look at it
   2         a mistake in what was asked for: running it again does not help
   42        run it again: SIGTERM arrived and the work so far is saved, or another
-            process of the run was lost
+            process of the run was lost, stands still or never came (a message says
+            which)
   130       Ctrl-C; the work so far is saved (a second Ctrl-C does not wait for that)
-  134, 137  killed by jax, because a process was lost or never came, or from outside:
-            run it again
+  134, 137  killed by jax, because process 0 of many was, or from outside: run it again
 
 many processes (one per host of a TPU slice, all with the same folder --out):
   --distributed.coordinator auto                      as GKE, TPU VM or Slurm say
@@ -94,43 +95,20 @@ def run_command(argv: list[str]) -> int:
 
 
 def _execute(name: str, config: "Experiment", dry_run: bool) -> int:
-    from sgpo_jax import hosts as processes
+    from sgpo_jax.hosts import work_on
 
     _cache_programs(config)
-    signals = processes.Signals()
-    hosts = processes.connect(config.distributed, signals)
-    # After that, since jax.distributed catches SIGTERM too.
-    with signals:
-        if hosts.count == 1:
-            return _work(name, config, hosts, dry_run)
-        try:
-            code = _work(name, config, hosts, dry_run)
-        except Exception as error:
-            traceback.print_exc()
-            code = 1
-            if processes.is_lost_peer(error):
-                print(
-                    f"sgpo: a collective failed, {hosts.suspects()}; the same command"
-                    " goes on from the last checkpoint",
-                    file=sys.stderr,
-                )
-                code = processes.RESTART
-        hosts.close(code)
-        if code:
-            # jax would wait at exit for processes that may be gone.
-            sys.stderr.flush()
-            os._exit(code)
-        return code
+    return work_on(
+        config.distributed, lambda hosts: _work(name, config, hosts, dry_run)
+    )
 
 
 def _work(name: str, config: "Experiment", hosts: "Hosts", dry_run: bool) -> int:
     import jax
 
     from sgpo_jax import rewards
-    from sgpo_jax.hosts import RESTART, LostPeer, Stopped
     from sgpo_jax.pipeline import Display, Setup, UserError, open_folder
     from sgpo_jax.pipeline.predict import print_prediction
-    from sgpo_jax.training import CheckpointError
 
     display = Display(quiet=hosts.index > 0)
     try:
@@ -159,21 +137,44 @@ def _work(name: str, config: "Experiment", hosts: "Hosts", dry_run: bool) -> int
             )
             COMMANDS[name](setup, folder, display)
             display.problems(worker.problems)
-    except UserError as error:
-        return _refuse(str(error))
-    except (FloatingPointError, CheckpointError) as error:
-        print(f"sgpo: {error}", file=sys.stderr)
-        return 1
-    except LostPeer as error:
-        print(f"sgpo: {error}; the same command goes on from here", file=sys.stderr)
-        return RESTART
-    except Stopped as stopped:
-        display.say(f"stopped by {stopped}; the same command goes on from here")
-        return 130 if str(stopped) == "SIGINT" else RESTART
     except KeyboardInterrupt:
         display.say("interrupted; the same command goes on from here")
         return 130
+    except Exception as error:
+        code = _explain(error, display)
+        if code is None:
+            raise
+        return code
     return 0
+
+
+def _explain(error: Exception, display: "Display") -> int | None:
+    """Say in a line what ended a run; returns its exit code, None for a fault."""
+    from sgpo_jax.hosts import RESTART, LostPeer, Stopped
+    from sgpo_jax.pipeline import UserError
+    from sgpo_jax.training import CheckpointError
+
+    code, text = None, str(error)
+    if isinstance(error, UserError):
+        return _refuse(text)
+    if isinstance(error, Stopped):
+        display.say(f"stopped by {text}; the same command goes on from here")
+        return 130 if text == "SIGINT" else RESTART
+    if isinstance(error, LostPeer):
+        code, text = RESTART, f"{text}; the same command goes on from here"
+    elif isinstance(error, FloatingPointError | CheckpointError):
+        code = 1
+    elif isinstance(error, OSError) and error.errno in _DISK:
+        code = 1
+        text += ". What was saved before is untouched; make room or make it writable,"
+        text += " and give the same command again"
+    if code is not None:
+        print(f"sgpo: {text}", file=sys.stderr)
+    return code
+
+
+# What a disk or a file system may refuse, through no fault of the program.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 def _cache_programs(config: "Experiment") -> None:

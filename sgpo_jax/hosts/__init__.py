@@ -10,13 +10,14 @@ everywhere; they are in step wherever they meet:
   All leave a `gather` with the same answer, or all with `Stopped`, so that everyone
   stops after the same step, whoever got the signal.
 
-A meeting waits for a bounded time and then raises `LostPeer`, naming who is missing.
+A meeting waits for a bounded time and then raises `LostPeer`, naming who is missing. A
+process that dies or stands still in a collective ends the others: see `watch`.
 """
 
 from sgpo_jax.hosts.alone import Alone as Alone
 from sgpo_jax.hosts.alone import Hosts as Hosts
 from sgpo_jax.hosts.connect import DistributedConfig as DistributedConfig
-from sgpo_jax.hosts.connect import connect as connect
+from sgpo_jax.hosts.connect import work_on as work_on
 from sgpo_jax.hosts.signals import RESTART as RESTART
 from sgpo_jax.hosts.signals import Signals as Signals
 from sgpo_jax.hosts.signals import Stopped as Stopped

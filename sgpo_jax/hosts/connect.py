@@ -1,13 +1,17 @@
 """Which processes a run has, and how they find each other."""
 
 import dataclasses
+import os
+import sys
 import threading
+import traceback
+from collections.abc import Callable
 
 import jax
 
 from sgpo_jax.hosts.alone import Alone, Hosts
-from sgpo_jax.hosts.signals import Signals
-from sgpo_jax.hosts.together import Together
+from sgpo_jax.hosts.signals import RESTART, Signals
+from sgpo_jax.hosts.together import Together, is_lost_peer
 from sgpo_jax.hosts.watch import end_for_restart
 
 
@@ -83,3 +87,35 @@ def connect(config: DistributedConfig, signals: Signals) -> Hosts:
     finally:
         due.cancel()
     return Together(signals, heartbeat=config.heartbeat, patience=config.patience)
+
+
+def work_on(config: DistributedConfig, work: Callable[[Hosts], int]) -> int:
+    """Find the other processes, work, and return an exit code or end with it.
+
+    Signals become `Stopped` while `work` runs. What a lost process does to the others'
+    collectives is an error like many; it is told apart here, and named if it is silent.
+    """
+    signals = Signals()
+    hosts = connect(config, signals)
+    # After that, since jax.distributed catches SIGTERM too.
+    with signals:
+        if hosts.count == 1:
+            return work(hosts)
+        try:
+            code = work(hosts)
+        except Exception as error:
+            traceback.print_exc()
+            code = 1
+            if is_lost_peer(error):
+                print(
+                    f"sgpo: a collective failed, {hosts.suspects()}; the same command"
+                    " goes on from the last checkpoint",
+                    file=sys.stderr,
+                )
+                code = RESTART
+        hosts.close(code)
+        if code:
+            # jax would wait at exit for processes that may be gone.
+            sys.stderr.flush()
+            os._exit(code)
+        return code

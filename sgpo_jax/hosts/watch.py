@@ -6,15 +6,15 @@ key-value store of the run, from a thread, and looks at the beats of all others.
 """
 
 import dataclasses
-import faulthandler
 import itertools
 import json
 import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 
@@ -238,14 +238,15 @@ class Watch:
                 return
 
 
-def end_for_restart(problem: str) -> Any:
+def end_for_restart(problem: str) -> None:
     """Say what is wrong and where this process stands, and end it; from any thread.
 
     The main thread may be inside a collective, where no exception reaches it.
     """
-    error = sys.__stderr__
-    if error is not None:
-        faulthandler.dump_traceback(error, all_threads=False)
-        text = f"\nsgpo: {problem}; the same command goes on from the last checkpoint\n"
-        os.write(error.fileno(), text.encode())
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    where = "".join(traceback.format_stack(frame, limit=6)) if frame else ""
+    text = (
+        f"\n{where}sgpo: {problem}; the same command goes on from the last checkpoint\n"
+    )
+    os.write(2, text.encode())
     os._exit(RESTART)

@@ -6,11 +6,7 @@ from sgpo_jax.training.checkpoint import ProgressStore as ProgressStore
 from sgpo_jax.training.evaluation import Evaluation as Evaluation
 from sgpo_jax.training.evaluation import evaluate as evaluate
 from sgpo_jax.training.imitation import imitate as imitate
-from sgpo_jax.training.loop import Learner as Learner
-from sgpo_jax.training.loop import Log as Log
-from sgpo_jax.training.loop import Metrics as Metrics
-from sgpo_jax.training.loop import Progress as Progress
-from sgpo_jax.training.loop import TrainConfig as TrainConfig
+from sgpo_jax.training.learner import Learner as Learner
 from sgpo_jax.training.loop import train as train
 from sgpo_jax.training.metrics import Discard as Discard
 from sgpo_jax.training.metrics import MetricsWriter as MetricsWriter
@@ -23,6 +19,10 @@ from sgpo_jax.training.operations import Goodput as Goodput
 from sgpo_jax.training.operations import Trace as Trace
 from sgpo_jax.training.operations import parse_steps as parse_steps
 from sgpo_jax.training.optimizer import OptimizerConfig as OptimizerConfig
+from sgpo_jax.training.progress import Log as Log
+from sgpo_jax.training.progress import Metrics as Metrics
+from sgpo_jax.training.progress import Progress as Progress
+from sgpo_jax.training.progress import TrainConfig as TrainConfig
 from sgpo_jax.training.selection import Everything as Everything
 from sgpo_jax.training.selection import NonZero as NonZero
 from sgpo_jax.training.selection import Selection as Selection

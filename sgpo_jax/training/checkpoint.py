@@ -15,7 +15,7 @@ from orbax.checkpoint import checkpoint_managers
 from sgpo_jax import hosts as processes
 from sgpo_jax.ledger import Ledger
 from sgpo_jax.training import manifest
-from sgpo_jax.training.loop import Progress
+from sgpo_jax.training.progress import Progress
 
 
 class CheckpointError(Exception):
@@ -163,6 +163,8 @@ class Checkpoints:
         except (processes.Stopped, processes.LostPeer):
             raise
         except Exception as error:
+            if processes.is_lost_peer(error):
+                raise  # no fault of the folder, and worth another try
             text = " ".join(str(error).split())[:300]
             raise CheckpointError(
                 f"cannot write checkpoints in {self._folder}: {type(error).__name__}:"

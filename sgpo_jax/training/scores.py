@@ -32,7 +32,7 @@ def over_mesh(
       (2, 3)
     """
     rows = (rules.rows,) if isinstance(rules.rows, str) else rules.rows
-    if rows is None:
+    if rows is None or all(mesh.shape[axis] == 1 for axis in rows):
         return losses.token_log_probs
 
     def score(

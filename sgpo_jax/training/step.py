@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -366,11 +366,17 @@ class Programs:
 
 
 def apply_batch(
-    programs: Programs, state: TrainState, batches: Sequence[MicroBatch]
+    programs: Programs,
+    state: TrainState,
+    batches: Sequence[MicroBatch],
+    *,
+    on_compile: Callable[[], object] = lambda: None,
 ) -> tuple[TrainState, dict[str, Array], list[Array]]:
     """Accumulate over micro-batches, then update once.
 
     Equals one update on the whole batch. Nothing is read back to the host here.
+    `on_compile` is called after a micro-batch whose program had to be compiled; what it
+    raises leaves the state as it was.
 
     Returns:
       The new state, metrics as device scalars, and log-probabilities [R, T] of each
@@ -379,7 +385,10 @@ def apply_batch(
     total = programs.zeros(state.params)
     scored = []
     for batch in batches:
+        compiled = programs.compiles()
         total, log_prob = programs.accumulate(state.params, total, programs.put(batch))
         scored.append(log_prob)
+        if programs.compiles() > compiled:
+            on_compile()
     state, metrics = programs.update(state, total)
     return state, metrics, scored

@@ -221,3 +221,104 @@ def test_a_killed_run_goes_on_bit_for_bit(finished, cache, tmp_path):
 
     ours, theirs = (Profile.load(x / "profile.parquet") for x in (out, finished))
     assert ours.fingerprint() == theirs.fingerprint()
+
+
+class Stopping:
+    """Sends SIGTERM in the middle of something, and counts what is begun after it."""
+
+    def __init__(self, monkeypatch):
+        self.asked, self.after = False, []
+        self._patch = monkeypatch.setattr
+
+    def ask(self):
+        self.asked = True
+        signal.raise_signal(signal.SIGTERM)
+
+    def begins(self, what):
+        if self.asked:
+            self.after.append(what)
+        else:
+            self.ask()
+
+    def before(self, owner, name):
+        """Ask before the first call of a function."""
+        original = getattr(owner, name)
+
+        def wrapped(*args, **keywords):
+            self.begins(name)
+            return original(*args, **keywords)
+
+        self._patch(owner, name, wrapped)
+
+    def sampling(self, wanted):
+        """Ask after the first run of the decode program that fits."""
+        from sgpo_jax.sampling import Engine
+
+        original = Engine.sample
+
+        def wrapped(engine, *args, step, on_progress, **keywords):
+            def progress(found):
+                if self.asked or wanted(step):
+                    self.begins("decode")
+                on_progress(found)
+
+            return original(engine, *args, step=step, on_progress=progress, **keywords)
+
+        self._patch(Engine, "sample", wrapped)
+
+    def scoring(self):
+        """Ask while the first batch is scored, of which one reward has come."""
+        from sgpo_jax.rewards.worker import _Supervisor
+
+        original, rest = _Supervisor.receive, []
+
+        def wrapped(supervisor):
+            self.begins("receive")
+            if rest:
+                return {"outcomes": rest.pop()}
+            first, *others = original(supervisor)["outcomes"]
+            rest.append(others)
+            return {"outcomes": [first]}
+
+        self._patch(_Supervisor, "receive", wrapped)
+
+
+EVALUATION = 2**31 - 1  # the noise of evaluations
+STOPS = [
+    ("profile, sampling", lambda s, m: s.sampling(lambda step: step == 0)),
+    ("profile, scoring", lambda s, m: s.scoring()),
+    ("evaluation", lambda s, m: s.sampling(lambda step: step == EVALUATION)),
+    ("training, compiling", lambda s, m: s.before(m.learner, "apply_batch")),
+    ("training, sampling", lambda s, m: s.sampling(lambda step: step == 2)),
+    ("training, scoring", lambda s, m: s.scoring()),
+]
+
+
+def test_sigterm_is_obeyed_at_once_wherever_it_comes(
+    finished, cache, tmp_path, monkeypatch
+):
+    """In every stage; nothing of the kind that was going on is begun any more, and
+    what follows equals an uninterrupted run."""
+    from sgpo_jax import training
+
+    out, one = tmp_path / "stopped", ("--method.names", "tracked")
+
+    def stop(what, arrange, cache=cache):
+        with monkeypatch.context() as patch:
+            stopping = Stopping(patch)
+            arrange(stopping, training)
+            assert run("run", out, cache, *one) == 42, what
+        assert stopping.asked, what
+        assert not stopping.after, what
+
+    stop("warm-up", lambda s, m: s.before(m.imitation, "apply_batch"), pathlib.Path(""))
+    for what, arrange in STOPS:
+        stop(what, arrange)
+        if what == "training, compiling":
+            saved = training.Checkpoints(out / "methods" / "tracked" / "checkpoints")
+            assert saved.latest() == 0, "an update was made after the signal"
+            saved.close()
+    assert run("train", out, cache, *one) == 0
+    stop("final evaluation", STOPS[2][1])
+    assert run("run", out, cache, *one) == 0
+    assert_same_run(out, finished, ("tracked",))

@@ -2,6 +2,7 @@
 
 import contextlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -96,3 +97,22 @@ def test_the_best_is_kept(tmp_path):
             made.save(step, {"x": jnp.zeros(3)}, {})
     kept = {p.name for p in tmp_path.iterdir() if p.name.isdecimal()}
     assert kept == {"1", "4", "5"}
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("DEADLINE_EXCEEDED: Barrier timed out", jax.errors.JaxRuntimeError),
+        ("INTERNAL: out of luck", training.CheckpointError),
+    ],
+)
+def test_a_lost_process_is_no_fault_of_the_folder(tmp_path, monkeypatch, text, kind):
+    """It is worth another try, and a disk that is full is not."""
+
+    def wait():
+        raise jax.errors.JaxRuntimeError(text)
+
+    made = training.Checkpoints(tmp_path)
+    monkeypatch.setattr(made._manager, "wait_until_finished", wait)
+    with pytest.raises(kind, match=text[:8]):
+        made.save(1, {"x": jnp.zeros(3)}, {})

@@ -1,0 +1,333 @@
+"""Hurt small real runs in every way we know, and see what becomes of them.
+
+    python benchmarks/faults.py kills     # SIGKILL at 20 random moments
+    python benchmarks/faults.py disk      # full, read-only, damaged checkpoints
+    python benchmarks/faults.py mistakes  # exit codes of user errors
+    python benchmarks/faults.py processes # two and four processes: stop, die, stall
+    python benchmarks/faults.py table     # writes benchmarks/results/faults.md
+
+Each part keeps its rows and its runs under --work; called again, it goes on there.
+Disks that are full or cannot be written are file systems in memory, which needs root on
+Linux. A run that is said to have gone on exactly was compared with one that was never
+hurt: profile, plan, metrics, ledgers, evaluations; parameters, optimizer, schedule of
+every checkpoint, bit for bit; only seconds are left out.
+"""
+
+import argparse
+import contextlib
+import json
+import pathlib
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import fault_runs as runs
+
+RESULTS = pathlib.Path(__file__).parent / "results" / "faults.md"
+EXACT = "goes on exactly"
+RETRY = (42, 134)
+
+
+class Rows:
+    """The rows of a part: what was done, what was seen, whether that is right."""
+
+    def __init__(self, path: pathlib.Path):
+        self._path = path
+        self._rows = json.loads(path.read_text()) if path.exists() else {}
+
+    def has(self, key: str) -> bool:
+        """Tell whether a row was made by an earlier call, which was interrupted."""
+        return key in self._rows
+
+    def add(self, key: str, done: str, seen: str, good: bool) -> None:
+        self._rows[key] = [done, seen, "ok" if good else "**WRONG**"]
+        print(" | ".join(self._rows[key]), flush=True)
+        self._path.write_text(json.dumps(self._rows, indent=1))
+
+
+def reference(work: pathlib.Path, processes: int = 1) -> pathlib.Path:
+    """Return a run that was never hurt."""
+    out = work / f"whole{processes}"
+    if not (out / "report.md").exists():
+        codes = runs.start(out, processes=processes, cache=work / "cache").wait()
+        assert set(codes) == {0}, codes
+    return out
+
+
+def go_on(out: pathlib.Path, want: pathlib.Path, work: pathlib.Path, processes=1):
+    """Give the same command again; returns what was seen and whether it is right."""
+    again = runs.start(out, processes=processes, cache=work / "cache")
+    codes = again.wait()
+    if set(codes) != {0}:
+        return f"again: codes {codes}: {again.said()[-300:]}", False
+    differ = runs.differences(out, want)
+    return (f"differs in {', '.join(differ)}", False) if differ else (EXACT, True)
+
+
+def kills(work: pathlib.Path, rows: Rows, seed: int) -> None:
+    want, rng = reference(work), random.Random(seed)
+    for stage, conditions in runs.moments(rng).items():
+        longest = {"saving": 0.02, "warm-up": 2.0, "profile": 0.3}.get(stage, 0.6)
+        for number, condition in enumerate(conditions):
+            pause = rng.uniform(0, longest)
+            out = work / f"kill-{stage}-{number}"
+            if rows.has(out.name):
+                continue
+            shutil.rmtree(out, ignore_errors=True)
+            job = runs.start(out, cache=work / "cache")
+            came = runs.until(lambda c=condition, o=out: c(o), job, 0.0005)
+            time.sleep(pause)
+            alive = came and job.running()
+            if alive:
+                job.send(runs.KILL, 0)
+            job.wait()
+            where = runs.stage_of(out)
+            seen, good = go_on(out, want, work)
+            done = f"SIGKILL in: {where}" if alive else f"{stage}: ended before SIGKILL"
+            rows.add(out.name, done, seen, good and alive)
+            shutil.rmtree(out)
+
+
+def until_saved(out: pathlib.Path, work: pathlib.Path) -> None:
+    """Run until step 4 of the last method is there, then kill."""
+    job = runs.start(out, cache=work / "cache")
+    last = out / "methods" / runs.METHODS[-1] / "checkpoints" / "4"
+    assert runs.until(last.exists, job)
+    job.send(runs.KILL, 0)
+    job.wait()
+
+
+def _data(step: pathlib.Path) -> pathlib.Path:
+    files = (step / "arrays").rglob("d/*")
+    return max(files, key=lambda p: p.stat().st_size)
+
+
+def flip(step: pathlib.Path) -> None:
+    content = bytearray(_data(step).read_bytes())
+    content[len(content) // 2] ^= 1
+    _data(step).write_bytes(content)
+
+
+def truncate(step: pathlib.Path) -> None:
+    _data(step).write_bytes(_data(step).read_bytes()[:-1])
+
+
+def remove(step: pathlib.Path) -> None:
+    (step / "plain" / "metadata").unlink()
+
+
+def empty(step: pathlib.Path) -> None:
+    (step.parent / "5").mkdir()
+
+
+def link(step: pathlib.Path) -> None:
+    (step.parent / "5").symlink_to(step, target_is_directory=True)
+
+
+def junk(step: pathlib.Path) -> None:
+    (step.parent / "notes").mkdir()
+    (step.parent / "5").mkdir()
+    (step.parent / "5" / "readme").write_text("not a checkpoint")
+
+
+def all_steps(step: pathlib.Path) -> None:
+    for other in step.parent.iterdir():
+        if other.name.isdecimal():
+            flip(other)
+
+
+def metrics(step: pathlib.Path) -> None:
+    path = step.parent.parent / "metrics.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+
+
+def chunk(step: pathlib.Path) -> None:
+    out = step.parents[3]
+    (out / "profile.parquet").unlink()
+    path = sorted((out / "profile.chunks").glob("*.parquet"))[0]
+    path.write_bytes(path.read_bytes()[:100])
+
+
+# What is done to a run that was killed after step 4, and the exit code wanted.
+DAMAGE: dict[str, tuple[Callable[[pathlib.Path], None], int]] = {
+    "one bit of the newest checkpoint flipped": (flip, 0),
+    "a file of the newest checkpoint one byte short": (truncate, 0),
+    "a file of the newest checkpoint missing": (remove, 0),
+    "an empty folder named like a newer step": (empty, 0),
+    "a symbolic link named like a newer step": (link, 0),
+    "a folder with other files named like a newer step, another name beside": (junk, 0),
+    "one bit of every checkpoint flipped": (all_steps, 0),
+    "metrics.jsonl cut shorter than the checkpoint counts": (metrics, 2),
+    "a chunk of the profile cut short, the profile itself gone": (chunk, 0),
+}
+
+
+def disk(work: pathlib.Path, rows: Rows, seed: int) -> None:
+    del seed
+    want, killed = reference(work), work / "killed"
+    shutil.rmtree(killed, ignore_errors=True)
+    until_saved(killed, work)
+    for what, (damage, code) in DAMAGE.items():
+        out = work / "damaged"
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(killed, out, symlinks=True)
+        damage(out / "methods" / runs.METHODS[-1] / "checkpoints" / "4")
+        again = runs.start(out, cache=work / "cache")
+        codes = again.wait()
+        said = again.line(0, "is not used")
+        if code:
+            rows.add(
+                what, what, f"code {codes[0]}: {again.line(0, 'error')}", codes == [2]
+            )
+            continue
+        differ = runs.differences(out, want) if codes == [0] else ["everything"]
+        seen = f"differs in {', '.join(differ)}" if differ else EXACT
+        said = "" if said == "nothing" else f"; says: {short(said)}"
+        rows.add(what, what, f"code {codes[0]}, {seen}{said}", not differ)
+    full(work, rows, want)
+    read_only(work, rows, want)
+
+
+def short(text: str) -> str:
+    """Leave out folders."""
+    words = [w for w in text.split() if not w.startswith("/")]
+    return " ".join(words)[:220]
+
+
+@contextlib.contextmanager
+def memory_disk(folder: pathlib.Path, size: str) -> Iterator[Callable[[str], None]]:
+    """Mount a file system in memory; gives a function that changes its options."""
+    folder.mkdir(exist_ok=True)
+
+    def mount(options: str) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        subprocess.run(command, check=True)
+
+    mount(f"size={size}")
+    try:
+        yield lambda options: mount(f"remount,{options}")
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def full(work: pathlib.Path, rows: Rows, want: pathlib.Path) -> None:
+    # A whole run takes about a megabyte.
+    for size in ("60k", "250k", "450k", "600k"):
+        with memory_disk(work / "mount", size) as change:
+            out = work / "mount" / "run"
+            job = runs.start(out, cache=work / "cache")
+            code = job.wait()[0]
+            where, said = runs.stage_of(out), short(job.line(0, "sgpo:"))
+            trace = "Traceback" in job.said()
+            change("size=64m")
+            seen, good = go_on(out, want, work)
+            rows.add(
+                size,
+                f"disk of {size} full in: {where}; then made larger",
+                f"code {code}: {said}{' WITH TRACEBACK' if trace else ''}; {seen}",
+                good and code in (1, 2) and not trace,
+            )
+
+
+def read_only(work: pathlib.Path, rows: Rows, want: pathlib.Path) -> None:
+    with memory_disk(work / "mount", "64m") as change:
+        out = work / "mount" / "run"
+        change("ro")
+        job = runs.start(out, cache=work / "cache")
+        code = job.wait()[0]
+        rows.add(
+            "read-only",
+            "folder that cannot be written, from the start",
+            f"code {code}: {short(job.line(0, 'sgpo:'))}",
+            code == 2,
+        )
+        change("rw")
+        job = runs.start(out, cache=work / "cache")
+        first = runs.METHODS[0]
+        assert runs.until(lambda: runs.lines(out, first) >= 3, job)
+        # Files that are open keep a file system from it.
+        subprocess.run(["mount", "-o", "remount,ro", str(work / "mount")], check=False)
+        busy = not _is_read_only(work / "mount")
+        code = job.wait()[0]
+        said = short(job.line(0, "sgpo:"))
+        change("rw")
+        seen, good = go_on(out, want, work)
+        rows.add(
+            "read-only later",
+            "folder that cannot be written any more, in training",
+            f"code {code}: {said}; {seen}" if not busy else "could not be arranged",
+            good and code == 1,
+        )
+
+
+def _is_read_only(folder: pathlib.Path) -> bool:
+    try:
+        (folder / "probe").touch()
+    except OSError:
+        return True
+    return False
+
+
+def mistakes(work: pathlib.Path, rows: Rows, seed: int) -> None:
+    del seed
+    out = reference(work)
+    for what, more in {
+        "an option that does not exist": ["--trian.steps", "3"],
+        "a value of the wrong type": ["--train.steps", "many"],
+        "a value out of range": ["--train.rollouts", "0"],
+        "a file of questions that is not there": ["--data", "nowhere.jsonl"],
+        "a mesh that does not fit": ["--mesh.fsdp", "3"],
+        "other settings in a folder with results": ["--profile.samples", "4"],
+        "process 2 of 2": [
+            *("--distributed.coordinator", "h:1", "--distributed.processes", "2"),
+            *("--distributed.process", "2"),
+        ],
+    }.items():
+        job = runs.start(out, *more, cache=work / "cache")
+        code = job.wait()[0]
+        said = short(job.line(0, "error"))
+        rows.add(what, what, f"code {code}: {said}", code == 2 and len(said) > 20)
+
+
+def main() -> None:
+    import fault_peers
+
+    parts = {
+        "kills": kills,
+        "disk": disk,
+        "mistakes": mistakes,
+        "processes": fault_peers.processes,
+    }
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=[*parts, "table"])
+    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("runs/fault"))
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    work = args.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    if args.part != "table":
+        parts[args.part](work, Rows(work / f"{args.part}.json"), args.seed)
+        return
+    text = [f"# Faults\n\n{__doc__.strip()}\n"]
+    wrong = 0
+    for part in parts:
+        path = work / f"{part}.json"
+        if not path.exists():
+            continue
+        found = json.loads(path.read_text())
+        wrong += sum(verdict != "ok" for *_, verdict in found.values())
+        text.append(f"## {part}\n\n| what was done | what was seen | |\n|---|---|---|")
+        text += [
+            f"| {' | '.join(x.replace('|', '/') for x in row)} |"
+            for row in found.values()
+        ]
+        text.append("")
+    RESULTS.write_text("\n".join(text))
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""Training one method: what it samples, what it learns from, where it is kept."""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from sgpo_jax import advantages, losses, models, planning, training
+from sgpo_jax.config import MethodConfig, MethodName
+from sgpo_jax.ledger import Ledger
+from sgpo_jax.pipeline.display import Advance, Display
+from sgpo_jax.pipeline.folder import RunFolder, UserError, flatten, read_json
+from sgpo_jax.pipeline.policy import fingerprint, warmup
+from sgpo_jax.pipeline.profiled import plan, profile
+from sgpo_jax.pipeline.setup import Setup
+from sgpo_jax.profiling import Profile
+
+
+def schedule(
+    name: MethodName, setup: Setup, folder: RunFolder, display: Display
+) -> planning.Schedule:
+    """Return which queries a method samples, and what responses are worth to it."""
+    config, queries = setup.config.method, setup.train
+    if name in ("grpo", "grpo-live"):
+        everything = np.arange(len(queries)), np.full(len(queries), config.group)
+        return planning.Epochs(phases=(everything,), seed=setup.config.seed)
+    if name == "sgpo":
+        place = {query.id: row for row, query in enumerate(queries)}
+        phases = tuple(
+            (np.array([place[id_] for id_ in phase.ids]), np.array(phase.sizes))
+            for phase in plan(setup, folder, display).phases
+        )
+        return planning.Epochs(phases=phases, seed=setup.config.seed)
+    counts = np.zeros(len(queries), np.int64)
+    successes, samples = counts, counts
+    if name == "tracked":
+        known = profile(setup, folder, display).select([q.id for q in queries])
+        successes, samples = known.successes, known.samples
+    return planning.Tracked(
+        successes=successes,
+        samples=samples,
+        tracker=advantages.BetaTracker(forgetting=config.forgetting),
+        size=config.tracked_group,
+        floor=config.floor,
+    )
+
+
+def selection(name: MethodName, config: MethodConfig) -> training.Selection:
+    """Return which responses a method trains on."""
+    if name == "grpo":
+        return training.Everything()
+    if name in ("grpo-live", "sgpo"):
+        return training.NonZero()
+    return training.Thinned(certain=config.certain)
+
+
+def train(
+    name: MethodName, setup: Setup, folder: RunFolder, display: Display
+) -> training.Progress:
+    """Train one method to the end, from its newest checkpoint if there is one."""
+    config = setup.config
+    params = warmup(setup, folder, display)
+    learner = training.Learner(
+        programs=setup.programs(name),
+        rollouts=setup.rollouts,
+        queries=setup.train,
+        schedule=schedule(name, setup, folder, display),
+        ladder=setup.ladder,
+        select=selection(name, config.method),
+        by=losses.PerToken(),
+        config=config.train,
+        seed=config.seed,
+        trace=training.Trace(folder.method(name) / "trace", setup.traced_steps),
+        agree=lambda: setup.hosts.gather(bytes),
+    )
+    beginning = learner.start(learner.programs.init(params))
+    if name in ("sgpo", "tracked"):
+        beginning.ledger.update(Ledger(read_json(folder.profile_cost)))
+    checkpoints = training.Checkpoints(
+        folder.method(name) / "checkpoints", hosts=setup.hosts
+    )
+    with contextlib.closing(checkpoints), _log(name, setup, folder) as log:
+        try:
+            store = training.ProgressStore(
+                checkpoints,
+                beginning,
+                _identity(name, params, setup, folder),
+                _topology(setup),
+            )
+            start, progress = store.restore()
+            if setup.hosts.tell(_finished(folder.method(name), config.train.steps)):
+                return progress
+            log.rewind(progress.logged)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        finally:
+            display.lines(checkpoints.problems)
+        with display.progress(name, config.train.steps, start=start) as advance:
+            return training.train(
+                learner,
+                progress,
+                start=start,
+                store=store,
+                log=_Shown(log, advance),
+                evaluate=lambda progress: held_out(setup, progress),
+            )
+
+
+@contextlib.contextmanager
+def _log(name: str, setup: Setup, folder: RunFolder) -> Iterator[training.Log]:
+    """Open the metrics of a method; process 0 writes them."""
+    if setup.hosts.index:
+        yield training.Discard()
+        return
+    path, config = folder.method(name), setup.config
+    trackers = training.Trackers(
+        config.log.trackers,
+        project=config.log.project,
+        run=f"{folder.path.name}-{name}",
+        folder=path,
+        config=flatten(config),
+    )
+    with (
+        contextlib.closing(training.MetricsWriter(path)) as writer,
+        contextlib.closing(trackers),
+    ):
+        yield _Tracked(writer, trackers, training.Goodput())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tracked:
+    """Metrics to files and to trackers, with the share of time that was useful."""
+
+    writer: training.MetricsWriter
+    trackers: training.Trackers
+    goodput: training.Goodput
+
+    def write(self, step: int, metrics: training.Metrics) -> None:
+        if "step_time_sec" in metrics:
+            metrics["goodput"] = self.goodput.add(step, metrics["step_time_sec"])
+        self.writer.write(step, metrics)
+        self.trackers.write(step, metrics)
+
+    def rewind(self, lines: int) -> None:
+        self.writer.rewind(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shown:
+    """A log whose lines also move the progress bar."""
+
+    log: training.Log
+    advance: Advance
+
+    def write(self, step: int, metrics: training.Metrics) -> None:
+        self.log.write(step, metrics)
+        self.advance(step, _headline(metrics))
+
+    def rewind(self, lines: int) -> None:
+        self.log.rewind(lines)
+
+
+def _finished(path: pathlib.Path, steps: int) -> bool:
+    """Return whether the line of the last step, evaluation included, is there."""
+    lines = training.read_metrics(path / "metrics.jsonl")
+    return bool(lines) and lines[-1]["step"] == steps
+
+
+def _identity(
+    name: str, params: models.Params, setup: Setup, folder: RunFolder
+) -> dict[str, str]:
+    """Return what a method's checkpoints depend on, besides the run's settings."""
+    identity = {"method": name, "policy": fingerprint(params)}
+    identity["seed"] = str(setup.config.seed)
+    if name in ("sgpo", "tracked"):
+        identity["profile"] = Profile.load(folder.profile).fingerprint()
+    if name == "sgpo":
+        identity["plan"] = planning.Plan.load(folder.plan).hash
+    return identity
+
+
+def _topology(setup: Setup) -> dict[str, Any]:
+    """Return what a run's sums are ordered by."""
+    mesh = setup.mesh
+    return {
+        "processes": setup.hosts.count,
+        "platform": mesh.devices.flat[0].platform,
+        **{axis: int(size) for axis, size in mesh.shape.items()},
+    }
+
+
+def held_out(setup: Setup, progress: training.Progress) -> training.Metrics:
+    """Evaluate on held-out questions; the cost stands apart from the method's."""
+    result = training.evaluate(
+        setup.rollouts,
+        progress.train.params,
+        setup.held_out,
+        samples=setup.config.eval.samples,
+    )
+    progress.ledger.add("evaluation", result.cost)
+    return {
+        "eval/success": result.mean,
+        "eval/low": result.low,
+        "eval/high": result.high,
+        "ledger": progress.ledger.to_json(),
+        "total_flops": progress.ledger.total.flops,
+        "total_flops_repeated": progress.ledger.total_repeated,
+    }
+
+
+def _headline(metrics: training.Metrics) -> str:
+    if "reward" not in metrics:
+        return f"held-out {metrics['eval/success']:.3f}"
+    text = f"reward {metrics['reward']:.3f} dead {metrics['frac_reward_zero_std']:.2f}"
+    if "eval/success" in metrics:
+        text += f" held-out {metrics['eval/success']:.3f}"
+    return text
