@@ -64,10 +64,19 @@ def test_a_coordinator_that_does_not_answer_is_named():
     assert HEARTBEAT < when - 20 <= HEARTBEAT + 2
 
 
+def test_who_hears_nothing_judges_nobody():
+    clock = Clock(index=1)
+    assert clock.run(20) is None
+    assert clock.run(6, silent={2}) is None
+    problem, _ = clock.run(60, silent={2}, deaf=True)
+    assert "process 0 (host-0)" in problem
+
+
 def test_time_in_which_this_process_stood_still_does_not_count():
     clock = Clock()
     assert clock.run(20) is None
     clock.now += 10 * HEARTBEAT  # stopped and continued; the others went on
+    assert clock.peers.lost() is None, "before it could listen"
     assert clock.run(20) is None
     assert clock.run(60, silent={1}) is not None
 

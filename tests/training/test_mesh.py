@@ -22,7 +22,12 @@ CONFIG = models.DecoderConfig(
 )
 LORA = dataclasses.replace(CONFIG, lora=models.Lora(rank=8))
 # data, fsdp, tensor; the key heads do not divide among a tensor axis of 8.
-SHAPES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4), (1, 1, 8)]
+STEPS = [
+    ((8, 1, 1), CONFIG),
+    ((2, 2, 2), CONFIG),
+    ((1, 1, 8), CONFIG),
+    ((1, 8, 1), LORA),
+]
 
 
 def make_mesh(shape):
@@ -59,11 +64,8 @@ def stepped(shape=None, config=CONFIG):
     return state, metrics, scores
 
 
-@pytest.mark.parametrize("config", [CONFIG, LORA], ids=["all", "lora"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("shape", "config"), STEPS, ids=lambda x: str(x)[:9])
 def test_the_step_is_the_same(shape, config):
-    if config is LORA and shape not in [(1, 8, 1), (2, 2, 2)]:
-        pytest.skip("two meshes are enough for adapters")
     state, metrics, scores = stepped(shape, config)
     want, want_metrics, want_scores = stepped(None, config)
     for name, value in want_metrics.items():
@@ -80,7 +82,7 @@ def test_the_step_is_the_same(shape, config):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 1), (2, 2, 2), (1, 2, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 2, 2)], ids=str)
 def test_nothing_large_is_kept_whole(shape):
     """Parameters and both moments of Adam are split over fsdp and tensor."""
     state, _, _ = stepped(shape)
@@ -153,7 +155,7 @@ def sampled(shape=None):
     )
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 1, 8)], ids=str)
 def test_the_sampler_is_the_same(shape):
     got, want = sampled(shape), sampled()
     for name in ("request", "sample", "length", "tokens", "finish"):
