@@ -115,6 +115,7 @@ def _work(name: str, config: "Experiment", hosts: "Hosts", dry_run: bool) -> int
         # What can fail on bad settings comes first; later errors are faults.
         worker = rewards.Worker(
             deadline=config.reward.deadline,
+            batch_deadline=config.reward.batch_deadline,
             memory_gib=config.reward.memory_gib,
             poll=hosts.poll,
         )

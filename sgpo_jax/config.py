@@ -196,10 +196,13 @@ class RewardConfig:
 
     Attributes:
       deadline: seconds one completion may take.
+      batch_deadline: seconds those of a step may take, on each process; what is left
+        then is unscorable.
       memory_gib: memory of the process.
     """
 
     deadline: float = 5.0
+    batch_deadline: float = 300.0
     memory_gib: float = 2.0
 
 
@@ -388,3 +391,13 @@ class Experiment:
     log: LogConfig = LogConfig()
     distributed: DistributedConfig = DistributedConfig()
     cache: str = "~/.cache/sgpo_jax"
+
+    def __post_init__(self):
+        slowest = self.reward.batch_deadline + self.reward.deadline
+        patience = self.distributed.patience
+        if self.distributed.coordinator and slowest >= patience:
+            raise ValueError(
+                f"scoring may take {slowest:g} s and the other processes wait for"
+                f" {patience} s: lower reward.batch_deadline, or raise"
+                " distributed.patience"
+            )

@@ -91,7 +91,9 @@ def train(
                 _topology(setup),
             )
             start, progress = store.restore()
-            if setup.hosts.tell(_finished(folder.method(name), config.train.steps)):
+            # The line may be there and the checkpoint not, which is written meanwhile.
+            finished = _finished(folder.method(name), config.train.steps)
+            if setup.hosts.tell(finished) and start == config.train.steps:
                 return progress
             log.rewind(progress.logged)
         except ValueError as error:

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -87,6 +88,8 @@ class Worker:
 
     Args:
       deadline: seconds a single completion may take.
+      batch_deadline: seconds a batch may take, plus one completion's; what is left then
+        is unscorable. Others of a run wait for the slowest batch.
       memory_gib: address space of a scorer.
       startup: seconds that importing the verifiers may take.
       poll: called while a batch is scored; what it raises ends the batch.
@@ -105,15 +108,17 @@ class Worker:
         self,
         *,
         deadline: float = 5.0,
+        batch_deadline: float = 300.0,
         memory_gib: float = 2.0,
         startup: float = 120.0,
         poll: Callable[[], None] = lambda: None,
     ):
-        if min(deadline, memory_gib, startup) <= 0:
+        if min(deadline, batch_deadline, memory_gib, startup) <= 0:
             raise ValueError(
-                "deadline, memory_gib and startup must be positive, "
-                f"got {deadline}, {memory_gib} and {startup}"
+                "deadline, batch_deadline, memory_gib and startup must be positive, got"
+                f" {deadline}, {batch_deadline}, {memory_gib} and {startup}"
             )
+        self._batch_deadline = batch_deadline
         self._limits = (float(deadline), float(startup), int(memory_gib * 2**30))
         self._poll = poll
         self._supervisor: _Supervisor | None = None
@@ -180,12 +185,20 @@ class Worker:
         ]
         self._supervisor.send({"limits": self._limits, "items": items})
         outcomes = []
+        # Imports are no part of it: the first reply starts the clock.
+        due = None
         while len(outcomes) < len(items):
             self._poll()
+            if due is not None and time.monotonic() > due:
+                self.close()
+                detail = f"the batch took longer than {self._batch_deadline:g} s"
+                left = len(items) - len(outcomes)
+                return outcomes + [(None, "timeout", detail)] * left
             reply = self._supervisor.receive()
             if "error" in reply:
                 raise ValueError(reply["error"])
             outcomes += reply["outcomes"]
+            due = due or time.monotonic() + self._batch_deadline
         return outcomes
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -221,6 +222,20 @@ def test_a_killed_run_goes_on_bit_for_bit(finished, cache, tmp_path):
 
     ours, theirs = (Profile.load(x / "profile.parquet") for x in (out, finished))
     assert ours.fingerprint() == theirs.fingerprint()
+
+
+def test_a_run_killed_after_its_last_line_is_not_taken_for_finished(
+    finished, cache, tmp_path
+):
+    """The line of the last step is written while its checkpoint still is."""
+    out = tmp_path / "killed"
+    shutil.copytree(finished, out)
+    shutil.rmtree(out / "methods" / "tracked" / "checkpoints" / "6")
+    (out / "eval" / "tracked.json").unlink()
+    assert run("eval", out, cache) == 0
+    assert_same_run(out, finished, ("tracked",))
+    evals = [json.loads((x / "eval/tracked.json").read_text()) for x in (out, finished)]
+    assert evals[0]["mean"] == evals[1]["mean"]
 
 
 class Stopping:

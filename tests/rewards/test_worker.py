@@ -99,6 +99,21 @@ def test_deadline_is_per_item_not_per_batch(worker):
     np.testing.assert_array_equal(values, [1] * 4 + [NAN, 1])
 
 
+def test_a_batch_has_a_deadline_too():
+    """Or a policy that makes every verifier hang would keep other hosts waiting."""
+    with Worker(deadline=5.0, batch_deadline=1.0) as worker:
+        begun = time.monotonic()
+        values = worker.score(["0.4"] * 50, [_query(f"{HERE}:slow")] * 50)
+        assert time.monotonic() - begun < 15, "imports, and 20 s of items"
+        scored = ~np.isnan(values)
+        assert 1 <= scored.sum() < 50
+        assert scored[: scored.sum()].all()
+        assert worker.problems.counts == {"timeout": int((~scored).sum())}
+        assert "the batch took longer than 1 s" in str(worker.problems)
+        again = worker.score(["0"], [_query(f"{HERE}:slow")])
+        np.testing.assert_array_equal(again, [1])
+
+
 def test_many_cheap_items_are_one_exchange(worker):
     queries = [_query()] * 256
     seconds = []
