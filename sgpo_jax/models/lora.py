@@ -10,6 +10,7 @@ the gradient of W, a third of the work of a backward pass.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,6 +60,33 @@ class Lora:
         return self.alpha / self.rank
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(
+    x: Float[Array, "N L *i"], matrix: Float[Array, "..."], inputs: int
+) -> Float[Array, "N L *o"]:
+    """Contract the last `inputs` dimensions of x with the first ones of the matrix."""
+    return jnp.tensordot(x, matrix, axes=inputs)
+
+
+def _product_forward(x, matrix, inputs):
+    return _product(x, matrix, inputs), (x, matrix)
+
+
+def _product_backward(inputs, residuals, dy):
+    # What autodiff derives computes the gradient of the matrix transposed, for which
+    # XLA copies dy on CPU: a tenth of the layers' time.
+    x, matrix = residuals
+    outputs = matrix.ndim - inputs
+    over = range(2, 2 + outputs), range(inputs, matrix.ndim)
+    return (
+        jax.lax.dot_general(dy, matrix, (over, ((), ()))),
+        jax.lax.dot_general(x, dy, (((0, 1), (0, 1)), ((), ()))),
+    )
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
 def project(
     name: str,
     x: Float[Array, "N L *i"],
@@ -77,7 +105,7 @@ def project(
     """
     inputs, outputs = LETTERS[name]
     matrix = weights[name].astype(x.dtype)
-    y = jnp.einsum(f"nl{inputs},{inputs}{outputs}->nl{outputs}", x, matrix)
+    y = _product(x, matrix, len(inputs))
     if lora is None or name not in adapters:
         return y
     a, b = (adapters[name][part].astype(x.dtype) for part in ("a", "b"))
