@@ -49,27 +49,28 @@ def _attend(q, k, v, layout, window, scores, tile):
 
 
 def _forward(q, k, v, layout, window, scores, tile):
-    length = q.shape[1]
-    blocks = _split_heads(q, k.shape[2], tile), _split(k, tile), _split(v, tile)
+    length, heads = q.shape[1:3]
+    blocks = _split_queries(q, k.shape[2], tile), _split(k, tile), _split(v, tile)
     layout = _padded(layout, -length % tile)
-    out, lse = _tiled_forward(*blocks, layout, window, scores)
-    out = _join_heads(out, length).astype(q.dtype)
+    out, lse = _tiled_forward(*blocks, layout, window, scores, tile)
+    out = _join_queries(out, heads, length, tile).astype(q.dtype)
     return out, (q, k, v, out, lse, layout, window)
 
 
 def _backward(scores, tile, residuals, dout):
     q, k, v, out, lse, layout, window = residuals
-    length = q.shape[1]
-    heads = functools.partial(_split_heads, kv_heads=k.shape[2], tile=tile)
-    delta = jnp.sum(
-        heads(dout).astype(jnp.float32) * heads(out).astype(jnp.float32), axis=-1
+    length, heads = q.shape[1:3]
+    q_, dout_, out = (_split_queries(x, k.shape[2], tile) for x in (q, dout, out))
+    delta = jnp.sum(dout_.astype(jnp.float32) * out.astype(jnp.float32), axis=-1)
+    columns = q_.swapaxes(-1, -2), dout_.swapaxes(-1, -2)
+    blocks = _Queries(q_, dout_, *columns, lse, delta)
+    dq, dk, dv = _tiled_backward(
+        blocks, _split(k, tile), _split(v, tile), layout, window, scores, tile
     )
-    blocks = heads(q), _split(k, tile), _split(v, tile), heads(dout), lse, delta
-    dq, dk, dv = _tiled_backward(blocks, layout, window, scores)
     return (
-        _join_heads(dq, length).astype(q.dtype),
-        _join(dk, length).astype(k.dtype),
-        _join(dv, length).astype(v.dtype),
+        _join_queries(dq, heads, length, tile).astype(q.dtype),
+        _join(dk.swapaxes(-1, -2), length).astype(k.dtype),
+        _join(dv.swapaxes(-1, -2), length).astype(v.dtype),
         None,
         None,
     )
@@ -78,34 +79,49 @@ def _backward(scores, tile, residuals, dout):
 _attend.defvjp(_forward, _backward)
 
 
-# One tile. q, dout: [K G i C]; k, v: [K j C]; lse, delta: [K G i]; mask: [i j].
+# One tile. q, dout: [K i C], in which i runs over the queries of all heads that share a
+# key head; k, v: [K j C]; lse, delta: [K i]; mask: [i j].
+
+
+class _Queries(NamedTuple):
+    """What the gradients need of queries, in tiles; q and dout in either order."""
+
+    q: Float[Array, "... K i C"]
+    dout: Float[Array, "... K i C"]
+    q_columns: Float[Array, "... K C i"]
+    dout_columns: Float[Array, "... K C i"]
+    lse: Float[Array, "... K i"]
+    delta: Float[Array, "... K i"]
+
 
 _einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
-def _grads(q, k, v, dout, lse, delta, mask, scores):
+def _grads(queries: _Queries, k, v, mask, scores: Scores):
     """Gradients that one tile contributes to its queries, keys and values.
 
-    Scores are [j i] here: then only one of the five products has a transposed operand,
-    which matrix products on CPU are slower at, instead of two.
+    Those of keys and values are [K C j]. So every product contracts the last axis of
+    its left side, as matrix products on CPU want it, and what is transposed for that
+    are queries, before all loops, and not the probabilities of every tile.
     """
-    logits = scores.cap(_einsum("kjc,kgic->kgji", k, q) * scores.scale)
-    p = jnp.where(mask.T, jnp.exp(logits - lse[..., None, :]), 0.0)
-    dp = _einsum("kjc,kgic->kgji", v, dout)
-    ds = p * (dp - delta[..., None, :]) * scores.slope(logits)
+    q, dout, q_columns, dout_columns, lse, delta = queries
+    logits = scores.cap(_einsum("kic,kjc->kij", q, k) * scores.scale)
+    p = jnp.where(mask, jnp.exp(logits - lse[..., None]), 0.0)
+    dp = _einsum("kic,kjc->kij", dout, v)
+    ds = p * (dp - delta[..., None]) * scores.slope(logits)
     ds, p = ds.astype(q.dtype), p.astype(dout.dtype)
     return (
-        _einsum("kgji,kjc->kgic", ds, k),
-        _einsum("kgji,kgic->kjc", ds, q),
-        _einsum("kgji,kgic->kjc", p, dout),
+        _einsum("kij,kjc->kic", ds, k),
+        _einsum("kci,kij->kcj", q_columns, ds),
+        _einsum("kci,kij->kcj", dout_columns, p),
     )
 
 
 # All tiles: for each row and query tile, a loop over the key tiles it reads.
 
 
-def _tiled_forward(q, k, v, layout, window, scores):
-    rows, count, kv_heads, group, tile, _ = q.shape
+def _tiled_forward(q, k, v, layout, window, scores, tile):
+    rows, count, kv_heads, queries, _ = q.shape
     live = _live_tiles(layout, window, tile)
 
     def query_tile(step):
@@ -115,17 +131,17 @@ def _tiled_forward(q, k, v, layout, window, scores):
         def key_tile(t, carry):
             top, total, out = carry
             j = live.keys[row, i, t]
-            mask = _tile_mask(layout, window, row, i, j, tile)
-            products = _einsum("kgic,kjc->kgij", query, k[row, j])
+            mask = _tile_mask(layout, window, row, i, j, tile, queries)
+            products = _einsum("kic,kjc->kij", query, k[row, j])
             logits = jnp.where(mask, scores.cap(products * scores.scale), LOWEST)
             new_top = jnp.maximum(top, logits.max(-1, keepdims=True))
             p = jnp.exp(logits - new_top)
             fade = jnp.exp(top - new_top)
             total = total * fade + p.sum(-1, keepdims=True)
-            values = _einsum("kgij,kjc->kgic", p.astype(v.dtype), v[row, j])
+            values = _einsum("kij,kjc->kic", p.astype(v.dtype), v[row, j])
             return new_top, total, out * fade + values
 
-        zeros = jnp.zeros((kv_heads, group, tile, 1), jnp.float32)
+        zeros = jnp.zeros((kv_heads, queries, 1), jnp.float32)
         # Above what is masked, whose weights are 0 then even before anything is read.
         start = zeros + LOWEST / 2, zeros, jnp.zeros(query.shape, jnp.float32)
         top, total, out = jax.lax.fori_loop(0, live.number[row, i], key_tile, start)
@@ -136,32 +152,29 @@ def _tiled_forward(q, k, v, layout, window, scores):
     return out.reshape(q.shape), lse.reshape(q.shape[:-1])
 
 
-def _tiled_backward(blocks, layout, window, scores):
-    q, k, v, dout, lse, delta = blocks
-    rows, count, *_, tile, _ = q.shape
+def _tiled_backward(queries: _Queries, k, v, layout, window, scores, tile):
+    rows, count, *_ = queries.q.shape
     live = _live_tiles(layout, window, tile)
 
     def query_tile(carry, step):
         row, i = step // count, step % count
-        blocks = dout[row, i], lse[row, i], delta[row, i]
+        mine = _Queries(*(x[row, i] for x in queries))
 
         def key_tile(t, carry):
             dq, dk, dv = carry
             j = live.keys[row, i, t]
-            mask = _tile_mask(layout, window, row, i, j, tile)
-            dq_, dk_, dv_ = _grads(
-                q[row, i], k[row, j], v[row, j], *blocks, mask, scores
-            )
+            mask = _tile_mask(layout, window, row, i, j, tile, mine.q.shape[1])
+            dq_, dk_, dv_ = _grads(mine, k[row, j], v[row, j], mask, scores)
             return dq + dq_, dk.at[row, j].add(dk_), dv.at[row, j].add(dv_)
 
-        dq = jnp.zeros(q.shape[2:], jnp.float32)
+        dq = jnp.zeros(mine.q.shape, jnp.float32)
         dq, *carry = jax.lax.fori_loop(0, live.number[row, i], key_tile, (dq, *carry))
         return tuple(carry), dq
 
-    zeros = jnp.zeros(k.shape, jnp.float32)
+    zeros = jnp.zeros(k.swapaxes(-1, -2).shape, jnp.float32)
     steps = jnp.arange(rows * count, dtype=jnp.int32)
     (dk, dv), dq = jax.lax.scan(query_tile, (zeros, zeros), steps)
-    return dq.reshape(q.shape), dk, dv
+    return dq.reshape(queries.q.shape), dk, dv
 
 
 class _LiveTiles(NamedTuple):
@@ -177,15 +190,17 @@ def _live_tiles(layout: Layout, window: Window, tile: int) -> _LiveTiles:
     return _LiveTiles(keys, live.sum(-1, dtype=jnp.int32))
 
 
-def _tile_mask(layout: Layout, window: Window, row, i, j, tile: int):
+def _tile_mask(layout: Layout, window: Window, row, i, j, tile: int, queries: int):
+    """Return [queries tile], the same for every `tile` queries: a head each."""
+
     def of(x, at):
         return jax.lax.dynamic_slice(x, (row, at * tile), (1, tile))[0]
 
     index = jnp.arange(tile, dtype=jnp.int32)
     mask = reads(i * tile + index, j * tile + index, of(layout.end, j))
-    if window is None:
-        return mask
-    return mask & recent(of(layout.position, i), of(layout.position, j), window)
+    if window is not None:
+        mask &= recent(of(layout.position, i), of(layout.position, j), window)
+    return jnp.tile(mask, (queries // tile, 1))
 
 
 def _padded(layout: Layout, extra: int) -> Layout:
@@ -206,12 +221,12 @@ def _join(x: Float[Array, "N n K tile C"], length: int) -> Float[Array, "N L K C
     return x.swapaxes(2, 3).reshape(rows, count * tile, heads, width)[:, :length]
 
 
-def _split_heads(x, kv_heads: int, tile: int) -> Float[Array, "N n K G tile C"]:
+def _split_queries(x, kv_heads: int, tile: int) -> Float[Array, "N n K i C"]:
     blocks = _split(x, tile)
     rows, count, _, _, width = blocks.shape
-    return blocks.reshape(rows, count, kv_heads, -1, tile, width)
+    return blocks.reshape(rows, count, kv_heads, -1, width)
 
 
-def _join_heads(x: Float[Array, "N n K G tile C"], length: int):
-    rows, count, _, _, tile, width = x.shape
-    return _join(x.reshape(rows, count, -1, tile, width), length)
+def _join_queries(x: Float[Array, "N n K i C"], heads: int, length: int, tile: int):
+    rows, count, _, _, width = x.shape
+    return _join(x.reshape(rows, count, heads, tile, width), length)
