@@ -10,7 +10,6 @@ the gradient of W, a third of the work of a backward pass.
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,8 +59,7 @@ class Lora:
         return self.alpha / self.rank
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _product(
+def _contract(
     x: Float[Array, "N L *i"], matrix: Float[Array, "..."], inputs: int
 ) -> Float[Array, "N L *o"]:
     """Contract the last `inputs` dimensions of x with the first ones of the matrix."""
@@ -69,12 +67,12 @@ def _product(
 
 
 def _product_forward(x, matrix, inputs):
-    return _product(x, matrix, inputs), (x, matrix)
+    return _contract(x, matrix, inputs), (x, matrix)
 
 
 def _product_backward(inputs, residuals, dy):
     # What autodiff derives computes the gradient of the matrix transposed, for which
-    # XLA copies dy on CPU: a tenth of the layers' time.
+    # XLA copies dy on CPU: 6 % of the layers' time.
     x, matrix = residuals
     outputs = matrix.ndim - inputs
     over = range(2, 2 + outputs), range(inputs, matrix.ndim)
@@ -84,6 +82,7 @@ def _product_backward(inputs, residuals, dy):
     )
 
 
+_product = jax.custom_vjp(_contract, nondiff_argnums=(2,))
 _product.defvjp(_product_forward, _product_backward)
 
 
