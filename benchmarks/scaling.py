@@ -6,8 +6,7 @@ Every point is the optimised program of a real layout (that of `sgpo aot`), comp
 without a TPU, in a process of its own. Points are kept in a JSON file beside the table:
 a run that was stopped goes on, and `--one CHIPS` makes one point and draws what is
 there. The model has few layers: they are scanned, so what a layer adds is the same for
-each, and the counts take the loop as often as it runs. A layer's share is what a module
-of one layer more adds.
+each, and the counts take the loop as often as it runs.
 
 More than 256 v5e chips are several slices, joined along the mesh's data axis; the same
 number of v5p chips is one slice.
@@ -24,7 +23,7 @@ import subprocess
 import sys
 
 SIZES = (4, 16, 64, 256, 1024)
-MiB, GiB = 2**20, 2**30
+MIB, GIB = 2**20, 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +52,14 @@ def measure(chips: int, settings: Settings) -> dict:
     slices = settings.slices(chips)
     shape = public.find(settings.model)
     public.PUBLIC["few layers"] = dataclasses.replace(shape, num_layers=settings.layers)
-    workload = Aot(
+    workload, _ = Aot(
         topology=settings.slice_name(chips),
         num_slices=slices,
         model="few layers",
         mesh=sharding.MeshShape(fsdp=chips // slices),
         row_length=(settings.row_length,),
     ).workload()
-    found = facts.compile_job(workload.step_jobs()[0], workload.mesh)
+    found = facts.compile_job(workload.step_jobs()[0])
     state = workload.state()
     if found.counts is None:
         return {"chips": chips, "problem": found.problem}
@@ -70,11 +69,11 @@ def measure(chips: int, settings: Settings) -> dict:
         "topology": f"{slices} x {settings.slice_name(chips)}",
         "tflop": found.counts.flops / 1e12,
         "hbm_gb": found.counts.bytes / 1e9,
-        "state_mib": device_bytes(state) / MiB,
+        "state_mib": device_bytes(state) / MIB,
         "copies_mib": sum(
             one.mib for one in facts.copies({"state": state.params}, workload.mesh)
         ),
-        "temporaries_gib": found.temporaries / GiB,
+        "temporaries_gib": found.temporaries / GIB,
         "collectives": [
             dataclasses.asdict(one) | {"sent": one.wire_bytes}
             for one in found.counts.collectives

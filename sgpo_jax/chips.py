@@ -137,6 +137,16 @@ class Slice:
         return self.chips // self.chips_per_host
 
     @property
+    def host(self) -> "Slice":
+        """What one host has of it.
+
+        >>> str(parse_slice("v5e-256").host), str(parse_slice("v5p-128").host)
+        ('v5e-4', 'v5p-8')
+        """
+        layout = _layout(self.chips_per_host, self.chip.torus)
+        return Slice(chip=self.chip, layout=layout)
+
+    @property
     def topology(self) -> str:
         """Layout as GKE and Cloud TPU spell it.
 

@@ -5,8 +5,6 @@ Exit codes are a contract with launchers, spelled out in `HELP`.
 
 import errno
 import importlib
-import os
-import pathlib
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -97,7 +95,7 @@ def run_command(argv: list[str]) -> int:
 def _execute(name: str, config: "Experiment", dry_run: bool) -> int:
     from sgpo_jax.hosts import work_on
 
-    _cache_programs(config)
+    options.cache_programs(config.cache)
     return work_on(
         config.distributed, lambda hosts: _work(name, config, hosts, dry_run)
     )
@@ -176,15 +174,6 @@ def _explain(error: Exception, display: "Display") -> int | None:
 
 # What a disk or a file system may refuse, through no fault of the program.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-
-
-def _cache_programs(config: "Experiment") -> None:
-    """Keep compiled programs between processes, unless the user has a cache already."""
-    import jax
-
-    if config.cache and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        path = pathlib.Path(config.cache).expanduser() / "programs"
-        jax.config.update("jax_compilation_cache_dir", str(path))
 
 
 def _refuse(message: str) -> int:

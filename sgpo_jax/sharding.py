@@ -91,6 +91,17 @@ class MeshShape:
             )
         return data, self.fsdp, self.tensor
 
+    def of_one_host(self, num_devices: int) -> "MeshShape":
+        """Return the shape for the devices of one host of several.
+
+        They hold one copy of the parameters, or as few as `tensor` and their number
+        allow: what sampling needs so as not to wait for another host.
+
+        >>> MeshShape(fsdp=32, tensor=8).of_one_host(4)
+        MeshShape(data=-1, fsdp=1, tensor=4)
+        """
+        return MeshShape(tensor=math.gcd(self.tensor, num_devices))
+
 
 def make_mesh(shape: MeshShape, devices: Sequence[jax.Device]) -> Mesh:
     """Build the mesh over `devices`; raises ValueError if the shape does not fit."""

@@ -51,14 +51,14 @@ class Facts:
         return sum(parts)
 
 
-def compile_job(job: Job, mesh: Mesh) -> Facts:
+def compile_job(job: Job) -> Facts:
     """Compile a program and read what the compiler says about it.
 
     A program that needs more memory than the chip has is an answer, not an error.
     """
     start = time.process_time()
     try:
-        with compiling_for(mesh):
+        with compiling_for(job.mesh):
             compiled = job.lower().compile()
     except jax.errors.JaxRuntimeError as error:
         return Facts(

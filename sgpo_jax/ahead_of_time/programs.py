@@ -26,11 +26,13 @@ class Job:
     Attributes:
       name: what it does and at which rung.
       lower: traces it.
+      mesh: the devices it is for.
       holds: bytes per device that stay alive while it runs but are not its arguments.
     """
 
     name: str
     lower: Callable[[], jax.stages.Lowered]
+    mesh: Mesh
     holds: int = 0
 
 
@@ -59,7 +61,7 @@ class Workload:
       decoder: shape of the policy.
       mesh: the devices.
       ladder: shapes of the training step.
-      engine: the sampler.
+      engine: the sampler, on the mesh of one host if there are several.
       optimizer: of training.
       rules: logical axes to mesh axes.
     """
@@ -70,6 +72,12 @@ class Workload:
     engine: sampling.Engine
     optimizer: training.OptimizerConfig = training.OptimizerConfig()
     rules: sharding.Rules = sharding.Rules()
+
+    @property
+    def sampling_mesh(self) -> Mesh:
+        """The devices of the sampler."""
+        assert self.engine.mesh is not None
+        return self.engine.mesh
 
     @functools.cached_property
     def step(self) -> training.Programs:
@@ -112,11 +120,12 @@ class Workload:
             Job(
                 name=f"gradients {shape.rows} x {shape.row_length}",
                 lower=functools.partial(accumulate, shape),
+                mesh=self.mesh,
                 holds=beside,
             )
             for shape in self.ladder.shapes
         ]
-        return [*jobs, Job(name="update", lower=update)]
+        return [*jobs, Job(name="update", lower=update, mesh=self.mesh)]
 
     def sampler_jobs(self) -> list[Job]:
         """Return prefill and decode of every prompt rung; training's state stays."""
@@ -154,8 +163,15 @@ class Workload:
                     method=sampling.Temperature(1.0),
                 )
 
-            jobs.append(Job(name=f"prefill {rung}", lower=prefill, holds=kept))
-            jobs.append(Job(name=f"decode {rung}", lower=decode, holds=kept))
+            for name, lower in (("prefill", prefill), ("decode", decode)):
+                jobs.append(
+                    Job(
+                        name=f"{name} {rung}",
+                        lower=lower,
+                        mesh=self.sampling_mesh,
+                        holds=kept,
+                    )
+                )
         return jobs
 
     def sampler_params(self) -> PyTree:
@@ -168,12 +184,12 @@ class Workload:
         )
 
     def _rows(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-        spread = sharding.named(self.mesh, self.rules.rows)
+        spread = sharding.named(self.sampling_mesh, self.rules.rows)
         return jax.ShapeDtypeStruct(shape, dtype, sharding=spread)
 
     def _whole(self, x: jax.Array) -> jax.ShapeDtypeStruct:
         """Return the shape of an array that every device holds."""
-        whole = sharding.named(self.mesh)
+        whole = sharding.named(self.sampling_mesh)
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole)
 
     def caches(self) -> dict[str, PyTree]:

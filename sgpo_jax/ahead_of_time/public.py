@@ -1,8 +1,10 @@
-"""Shapes of published models, as their `config.json` gives them."""
+"""Shapes of published models, by name or read from their `config.json`."""
 
 import dataclasses
+import json
+import pathlib
 
-from sgpo_jax.models import DecoderConfig
+from sgpo_jax.models import DecoderConfig, pretrained
 
 _TINY = DecoderConfig(
     vocab_size=1024,
@@ -75,12 +77,30 @@ PUBLIC: dict[str, DecoderConfig] = {
 def find(name: str) -> DecoderConfig:
     """Return the shape of a published model, bfloat16 activations, full remat.
 
+    Args:
+      name: one of the table, or the path of a `config.json` or of its folder.
+
     Raises:
-      ValueError: if the name is not in the table; says which are.
+      ValueError: if it is neither; says which names there are. Or if the file's model
+        is not supported; says why.
 
     >>> find("smollm2-135m").head_dim
     64
     """
-    if name not in PUBLIC:
-        raise ValueError(f"no model {name!r}; known: {', '.join(PUBLIC)}")
-    return PUBLIC[name]
+    if name in PUBLIC:
+        return PUBLIC[name]
+    path = pathlib.Path(name).expanduser()
+    path = path / "config.json" if path.is_dir() else path
+    if not path.is_file():
+        raise ValueError(
+            f"no model {name!r}; known: {', '.join(PUBLIC)}, and the path of a"
+            " config.json or of its folder"
+        )
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    shape = pretrained.read_config(content)
+    return dataclasses.replace(shape, dtype="bfloat16", remat="everything")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import jax
+from jax.sharding import Mesh
 
 from sgpo_jax.ahead_of_time.facts import Facts, copies, gib
 from sgpo_jax.ahead_of_time.programs import Workload, device_bytes
@@ -38,9 +39,16 @@ def advice(facts: Facts, chip: Chip, workload: Workload) -> str:
         return ""
     mesh = workload.mesh.shape
     if facts.name.startswith(("prefill", "decode")):
+        tensor = workload.sampling_mesh.shape["tensor"]
+        if tensor < workload.sampling_mesh.size:
+            return (
+                f"raise --mesh.tensor (the sampler splits parameters over {tensor} of"
+                f" its {workload.sampling_mesh.size} devices); or lower --lanes,"
+                " --slots or --response"
+            )
         return (
-            f"raise --mesh.tensor (now {mesh['tensor']}): the sampler splits parameters"
-            " over it alone; or lower --lanes, --slots or --response"
+            "lower --lanes, --slots or --response, or take a chip with more memory:"
+            f" the sampler splits parameters over all {tensor} devices it has"
         )
     if facts.name == "update":
         return f"raise --mesh.fsdp (now {mesh['fsdp']}) or take a larger slice"
@@ -51,16 +59,24 @@ def advice(facts: Facts, chip: Chip, workload: Workload) -> str:
 
 
 def write(
-    title: str, workload: Workload, chip: Chip, results: Sequence[Facts]
+    title: str,
+    workload: Workload,
+    chip: Chip,
+    results: Sequence[Facts],
+    notes: Sequence[str] = (),
 ) -> Iterator[str]:
     """Yield the lines of the report."""
-    mesh = " x ".join(f"{axis} {size}" for axis, size in workload.mesh.shape.items())
     yield f"# {title}"
     yield ""
-    yield f"Mesh: {mesh}. {chip.name}: {chip.hbm_gib:g} GiB and"
+    yield f"Mesh: {_sizes(workload.mesh)}. {chip.name}: {chip.hbm_gib:g} GiB and"
     yield f"{chip.peak_tflops:g} TFLOP/s (bfloat16) per device. Compiled with jax"
     yield f"{jax.__version__}, no device; everything is per device."
+    if workload.sampling_mesh.size < workload.mesh.size:
+        yield "Each host samples on its own devices, as"
+        yield f"{_sizes(workload.sampling_mesh)}."
     yield ""
+    yield from notes
+    yield from [""] if notes else []
     yield "| held | GiB |"
     yield "|---|---:|"
     for name, size in what_stays(workload):
@@ -79,6 +95,10 @@ def write(
     for one in wrong:
         why = one.problem or f"needs {gib(one.peak)} of {chip.hbm_gib:g} GiB"
         yield f"* {one.name}: {why}; {advice(one, chip, workload)}"
+
+
+def _sizes(mesh: Mesh) -> str:
+    return " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
 
 
 def _memory(chip: Chip, results: Sequence[Facts]) -> Iterator[str]:

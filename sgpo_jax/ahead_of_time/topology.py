@@ -45,6 +45,20 @@ def devices(piece: chips.Slice, *, num_slices: int = 1) -> list[jax.Device]:
     return list(found)
 
 
+def sampling_mesh(
+    shape: sharding.MeshShape, piece: chips.Slice, whole: Mesh, *, num_slices: int = 1
+) -> Mesh:
+    """Return the mesh a run samples on: that of training, or a host's of many.
+
+    Each host of several samples its own share on its own devices, whose number bounds
+    the parts that parameters are split into.
+    """
+    if num_slices * piece.hosts == 1:
+        return whole
+    found = devices(piece.host)
+    return sharding.make_mesh(shape.of_one_host(len(found)), found)
+
+
 def mesh(
     shape: sharding.MeshShape, found: list[jax.Device], *, num_slices: int = 1
 ) -> Mesh:

@@ -5,10 +5,19 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+import jax
 import tyro
 
 from sgpo_jax import chips, packing, sampling, sharding
-from sgpo_jax.ahead_of_time import facts, programs, public, report, topology
+from sgpo_jax.ahead_of_time import (
+    facts,
+    planned,
+    programs,
+    public,
+    report,
+    topology,
+)
+from sgpo_jax.pipeline import setup
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,7 +30,9 @@ class Aot:
       topology: the slice, such as v5e-256, v5p-128 or v6e-16.
       num_slices: equal slices joined by the data centre network; the mesh's data axis
         crosses between them.
-      model: a published shape by name.
+      model: a published shape by name, or the path of a config.json.
+      plan: a run folder after `sgpo plan`: its settings, and of its shapes those that
+        a rehearsal of its methods uses. Replaces all options below but --mesh.
       mesh: devices along each axis of the mesh.
       row_length: tokens per packed row; every length is a rung.
       rows: rows per device and micro-batch; every number is a rung.
@@ -39,7 +50,8 @@ class Aot:
 
     topology: str
     num_slices: int = 1
-    model: str = "qwen3-8b"
+    model: str = ""
+    plan: str = ""
     mesh: sharding.MeshShape = sharding.MeshShape()
     row_length: tuple[int, ...] = (4096,)
     rows: tuple[int, ...] = (1,)
@@ -54,43 +66,102 @@ class Aot:
     only: str = ""
     out: str = ""
 
-    def workload(self) -> programs.Workload:
-        """Build the run's programs; raises ValueError on what cannot be."""
-        decoder = public.find(self.model)
-        found = topology.devices(
-            chips.parse_slice(self.topology), num_slices=self.num_slices
+    @property
+    def name(self) -> str:
+        """What is compiled for what."""
+        many = f"{self.num_slices} x " if self.num_slices > 1 else ""
+        what = self.model or ("the policy" if self.plan else MODEL)
+        planned = f" as planned in {self.plan}" if self.plan else ""
+        return f"{what}{planned} on {many}{self.topology}"
+
+    def workload(self) -> tuple[programs.Workload, list[str]]:
+        """Build the run's programs, and lines on those left out.
+
+        Raises:
+          ValueError: on what cannot be.
+        """
+        piece = chips.parse_slice(self.topology)
+        run = planned.read(pathlib.Path(self.plan)) if self.plan else None
+        decoder = (
+            run.decoder if run and not self.model else public.find(self.model or MODEL)
         )
+        found = topology.devices(piece, num_slices=self.num_slices)
         mesh = topology.mesh(self.mesh, found, num_slices=self.num_slices)
-        shards = sharding.rows_shards(mesh, sharding.Rules())
-        return programs.Workload(
-            decoder=decoder,
-            mesh=mesh,
-            ladder=packing.make_ladder(
+        host = topology.sampling_mesh(
+            self.mesh, piece, mesh, num_slices=self.num_slices
+        )
+        shards, lines = sharding.rows_shards(mesh, sharding.Rules()), []
+        if run:
+            ladder = setup.make_ladder(
+                run.config, longest_prompt=run.setup.longest_prompt, shards=shards
+            )
+            ladder, lines = _used(run, ladder)
+            engine = setup.make_engine(
+                run.config,
+                decoder,
+                longest_prompt=run.setup.longest_prompt,
+                stop_tokens=run.setup.tokenizer.stop_ids,
+                shards=sharding.rows_shards(host, sharding.Rules()),
+                hosts=self.num_slices * piece.hosts,
+                mesh=host,
+            )
+        else:
+            ladder = packing.make_ladder(
                 row_lengths=self.row_length,
                 rows=[rows * shards for rows in self.rows],
                 response_length=self.response,
                 shortest_response=self.shortest_response,
-            ),
-            engine=sampling.Engine(
-                decoder,
-                lanes=self.lanes * shards,
-                slots=self.slots,
-                max_prompt=self.prompt,
-                max_response=self.response,
-                stop_tokens=(0,),
-                banks=self.banks,
-                staged=self.staged,
-                prefill_prompts=self.prefill_prompts,
-                mesh=mesh,
-            ),
+            )
+            engine = self._engine(decoder, host)
+        made = programs.Workload(
+            decoder=decoder, mesh=mesh, ladder=ladder, engine=engine
         )
+        return made, lines
+
+    def _engine(self, decoder, mesh) -> sampling.Engine:
+        return sampling.Engine(
+            decoder,
+            lanes=self.lanes * sharding.rows_shards(mesh, sharding.Rules()),
+            slots=self.slots,
+            max_prompt=self.prompt,
+            max_response=self.response,
+            stop_tokens=(0,),
+            banks=self.banks,
+            staged=self.staged,
+            prefill_prompts=self.prefill_prompts,
+            mesh=mesh,
+        )
+
+
+MODEL = "qwen3-8b"
+"""What is compiled if nothing is said."""
+
+
+def _used(
+    run: planned.Planned, ladder: packing.Ladder
+) -> tuple[packing.Ladder, list[str]]:
+    """Return the shapes a rehearsal uses, and what to say about it."""
+    lines = ["Micro-batches of each shape in a rehearsal of 16 steps:", ""]
+    names = [f"{shape.rows} x {shape.row_length}" for shape in ladder.shapes]
+    lines += ["| method | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    total = {shape: 0 for shape in ladder.shapes}
+    for method, counts in run.rehearse(ladder).items():
+        total = {shape: total[shape] + counts[shape] for shape in total}
+        cells = " | ".join(str(counts[shape]) for shape in ladder.shapes)
+        lines.append(f"| {method} | {cells} |")
+    used = packing.Ladder(tuple(shape for shape in ladder.shapes if total[shape]))
+    if len(used.shapes) < len(ladder.shapes):
+        lines += ["", "Shapes that no method uses were not compiled."]
+    return used, lines
 
 
 def main(args: Sequence[str]) -> int:
     """Run the command; returns 0 if everything fits, 1 if not, 2 on a mistake."""
     options = tyro.cli(Aot, args=list(args), prog="sgpo aot")
+    # What a compiler without a device wrote, it cannot read again.
+    jax.config.update("jax_enable_compilation_cache", False)
     try:
-        workload = options.workload()
+        workload, notes = options.workload()
     except ValueError as error:
         print(f"sgpo: error: {error}", file=sys.stderr)
         return 2
@@ -99,10 +170,8 @@ def main(args: Sequence[str]) -> int:
     for job in [*workload.step_jobs(), *workload.sampler_jobs()]:
         if job.name.startswith(options.only):
             print(f"sgpo aot: compiling {job.name}", file=sys.stderr, flush=True)
-            results.append(facts.compile_job(job, workload.mesh))
-    many = f"{options.num_slices} x " if options.num_slices > 1 else ""
-    title = f"{options.model} on {many}{options.topology}"
-    lines = list(report.write(title, workload, chip, results))
+            results.append(facts.compile_job(job))
+    lines = list(report.write(options.name, workload, chip, results, notes))
     print("\n".join(lines))
     if options.out:
         command = f"Made by `sgpo aot {' '.join(args)}`."

@@ -189,6 +189,7 @@ def from_run(
 ) -> list[Shown]:
     """Return completions of a policy of a run folder."""
     from sgpo_jax import rewards, sampling
+    from sgpo_jax.commands.options import cache_programs
     from sgpo_jax.pipeline import RunFolder, Setup, UserError, folder, stages
     from sgpo_jax.presets import PRESETS
 
@@ -197,6 +198,7 @@ def from_run(
         raise UserError(f"{run.path} is no run folder; choose one with --out")
     saved = folder.unflatten(PRESETS["default"](), folder.read_json(run.config))
     config = dataclasses.replace(saved, out=options.out)
+    cache_programs(config.cache)
     setup = Setup(config=config, worker=rewards.Worker())
     tokenizer = setup.tokenizer
     if not run.policy.exists():

@@ -106,11 +106,6 @@ class Setup:
         except ValueError as error:
             raise UserError(str(error)) from error
 
-    def _spread(self, count: int) -> int:
-        """Round up to what can be split evenly over the devices."""
-        shards = sharding.rows_shards(self.mesh, sharding.Rules())
-        return -(-count // shards) * shards
-
     @functools.cached_property
     def sampling_mesh(self) -> jax.sharding.Mesh:
         """The mesh that sampling runs on: all devices, or this process's own of many.
@@ -121,8 +116,8 @@ class Setup:
         if self.hosts.count == 1:
             return self.mesh
         devices = jax.local_devices()
-        tensor = math.gcd(self.config.mesh.tensor, len(devices))
-        return sharding.make_mesh(sharding.MeshShape(tensor=tensor), devices)
+        shape = self.config.mesh.of_one_host(len(devices))
+        return sharding.make_mesh(shape, devices)
 
     def here(self, params: models.Params) -> models.Params:
         """Bring parameters of the global mesh to `sampling_mesh`; a meeting."""
@@ -144,17 +139,14 @@ class Setup:
     @functools.cached_property
     def engine(self) -> sampling.Engine:
         """The sampler."""
-        c = self.config.sampler
         mesh = self.sampling_mesh
-        shards = sharding.rows_shards(mesh, sharding.Rules())
-        lanes = -(-c.lanes // (self.hosts.count * shards)) * shards
-        return sampling.Engine(
+        return make_engine(
+            self.config,
             self.decoder,
-            lanes=lanes,
-            slots=c.slots,
-            max_prompt=prompt_rungs(self.longest_prompt),
-            max_response=c.max_response,
+            longest_prompt=self.longest_prompt,
             stop_tokens=self.tokenizer.stop_ids,
+            shards=sharding.rows_shards(mesh, sharding.Rules()),
+            hosts=self.hosts.count,
             mesh=mesh if mesh.size > 1 else None,
         )
 
@@ -177,14 +169,9 @@ class Setup:
     @functools.cached_property
     def ladder(self) -> packing.Ladder:
         """Shapes of the training step."""
-        c = self.config.pack
-        longest = self.longest_prompt + self.config.sampler.max_response
-        return packing.make_ladder(
-            row_lengths=[max(c.row_length, math.ceil(longest / 128) * 128)],
-            rows=sorted({self._spread(rows) for rows in c.rows}),
-            response_length=self.config.sampler.max_response,
-            shortest_response=c.shortest_response,
-        )
+        shards = sharding.rows_shards(self.mesh, sharding.Rules())
+        longest = self.longest_prompt
+        return make_ladder(self.config, longest_prompt=longest, shards=shards)
 
     @functools.cached_property
     def _by_optimizer(self) -> dict[training.OptimizerConfig, training.Programs]:
@@ -245,6 +232,43 @@ class Setup:
             )
             for prompt, answer in pairs
         ]
+
+
+def make_ladder(
+    config: Experiment, *, longest_prompt: int, shards: int
+) -> packing.Ladder:
+    """Return the shapes of the training step, rows a multiple of the shards."""
+    pack, response = config.pack, config.sampler.max_response
+    longest = math.ceil((longest_prompt + response) / 128) * 128
+    return packing.make_ladder(
+        row_lengths=[max(pack.row_length, longest)],
+        rows=sorted({-(-rows // shards) * shards for rows in pack.rows}),
+        response_length=response,
+        shortest_response=pack.shortest_response,
+    )
+
+
+def make_engine(
+    config: Experiment,
+    decoder: models.DecoderConfig,
+    *,
+    longest_prompt: int,
+    stop_tokens: tuple[int, ...],
+    shards: int,
+    hosts: int,
+    mesh: jax.sharding.Mesh | None,
+) -> sampling.Engine:
+    """Return the sampler of one host: its share of the lanes, over its shards."""
+    c = config.sampler
+    return sampling.Engine(
+        decoder,
+        lanes=-(-c.lanes // (hosts * shards)) * shards,
+        slots=c.slots,
+        max_prompt=prompt_rungs(longest_prompt),
+        max_response=c.max_response,
+        stop_tokens=stop_tokens,
+        mesh=mesh,
+    )
 
 
 def prompt_rungs(longest: int) -> tuple[int, ...]:

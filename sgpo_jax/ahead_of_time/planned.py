@@ -1,0 +1,123 @@
+"""The shapes of a run that has a folder: its settings, its profile, its plan."""
+
+import collections
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from sgpo_jax import packing, rewards
+from sgpo_jax.config import Experiment, MethodName
+from sgpo_jax.models import DecoderConfig
+from sgpo_jax.pipeline import Display, RunFolder, Setup, UserError, folder, stages
+from sgpo_jax.profiling import Profile
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Planned:
+    """What a run folder says about a run.
+
+    Attributes:
+      setup: its settings and questions.
+      files: where its profile and plan are; both are there.
+    """
+
+    setup: Setup
+    files: RunFolder
+
+    @property
+    def config(self) -> Experiment:
+        """The settings."""
+        return self.setup.config
+
+    @property
+    def decoder(self) -> DecoderConfig:
+        """Shape of the policy."""
+        return self.setup.decoder
+
+    def rehearse(
+        self, ladder: packing.Ladder, *, steps: int = 16
+    ) -> dict[MethodName, collections.Counter[packing.Shape]]:
+        """Return how often each method would use each shape, in so many of its steps.
+
+        The schedules and selections are those of the run. Responses are right as often
+        as in the profile, and as long as a query's were on average; those cut short
+        have the longest length.
+        """
+        return {name: self._rehearse(name, ladder, steps) for name in self._methods}
+
+    @property
+    def _methods(self) -> tuple[MethodName, ...]:
+        return self.config.method.names
+
+    def _rehearse(
+        self, name: MethodName, ladder: packing.Ladder, steps: int
+    ) -> collections.Counter[packing.Shape]:
+        queries, encode = self.setup.train, self.setup.tokenizer.encode_prompt
+        known = Profile.load(self.files.profile).select([q.id for q in queries])
+        rate = np.nan_to_num(known.success_rate)
+        schedule = stages.schedule(name, self.setup, self.files, Display(quiet=True))
+        select = stages.selection(name, self.config.method)
+        state, used = schedule.init(), collections.Counter()
+        for step in range(steps):
+            rng = np.random.default_rng([self.config.seed, step])
+            draw, state = schedule.draw(
+                state,
+                budget=self.config.train.rollouts,
+                progress=step / steps,
+                seed=step,
+            )
+            group = np.repeat(np.arange(len(draw.rows)), draw.sizes)
+            rows = draw.rows[group]
+            solved = (rng.random(len(rows)) < rate[rows]).astype(np.float64)
+            advantage, state = schedule.credit(state, draw, group=group, rewards=solved)
+            keep = select(advantage, seed=step) != 0
+            lengths = _lengths(known, rows, self.config.sampler.max_response, rng)
+            groups = [
+                packing.Group(
+                    prompt=encode(queries[row].prompt),
+                    responses=[[0] * n for n in lengths[keep & (group == place)]],
+                    ids=np.flatnonzero(keep & (group == place)).tolist(),
+                )
+                for place, row in enumerate(draw.rows)
+                if (keep & (group == place)).any()
+            ]
+            for one in packing.pack(groups, ladder):
+                rows, length = one.tokens.shape
+                (shape,) = [
+                    s for s in ladder.shapes if (s.rows, s.row_length) == (rows, length)
+                ]
+                used[shape] += 1
+        return used
+
+
+def _lengths(
+    known: Profile, rows: np.ndarray, longest: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw a length for a response to each query."""
+    samples = np.maximum(known.samples + known.unscorable, 1)
+    cut = rng.random(len(rows)) < (known.truncated / samples)[rows]
+    whole = np.maximum(samples - known.truncated, 1)
+    mean = (known.tokens - known.truncated * longest) / whole
+    return np.where(cut, longest, np.clip(np.rint(mean[rows]), 1, longest)).astype(int)
+
+
+def read(path: pathlib.Path) -> Planned:
+    """Read a run folder.
+
+    Raises:
+      ValueError: if it holds no settings, no finished profile or no plan; says which.
+    """
+    files = RunFolder(path.expanduser())
+    for file in (files.config, files.profile, files.plan):
+        if not file.exists():
+            raise ValueError(
+                f"{path} has no {file.name}: give a run folder after `sgpo plan`"
+            )
+    config = folder.unflatten(Experiment(), folder.read_json(files.config))
+    try:
+        setup = Setup(config=config, worker=rewards.Worker())
+        _ = setup.train
+    except UserError as error:
+        raise ValueError(str(error)) from error
+    return Planned(setup=setup, files=files)

@@ -1,0 +1,121 @@
+"""A run folder says which shapes its methods use; a config.json, which model."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from sgpo_jax import packing
+from sgpo_jax.ahead_of_time import planned, public
+from sgpo_jax.config import Experiment, MethodConfig, PackConfig, SplitConfig
+from sgpo_jax.pipeline import Display, Setup, open_folder, stages
+from sgpo_jax.profiling import Profile
+from sgpo_jax.rewards import Worker
+from sgpo_jax.training import TrainConfig
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    return Experiment(
+        out=str(tmp_path / "run"),
+        split=SplitConfig(max_train=40, max_held_out=8),
+        train=TrainConfig(steps=20, rollouts=64),
+        method=MethodConfig(names=("grpo", "sgpo")),
+        pack=PackConfig(rows=(1, 64)),
+    )
+
+
+def profiled(config, rate):
+    """Leave a profile in which every question is solved as often as told."""
+    setup = Setup(config=config, worker=Worker())
+    files = open_folder(config)
+    ids = [query.id for query in setup.train]
+    count = np.full(len(ids), 8)
+    Profile(
+        ids=tuple(ids),
+        samples=count,
+        successes=np.round(count * rate).astype(int),
+        unscorable=0 * count,
+        tokens=3 * count,
+        truncated=0 * count,
+    ).save(files.profile)
+    return setup, files
+
+
+def test_a_folder_without_a_plan_is_refused(experiment, tmp_path):
+    with pytest.raises(ValueError, match="has no config.json"):
+        planned.read(tmp_path)
+    profiled(experiment, 0.5)
+    with pytest.raises(ValueError, match="has no plan.json: .* after `sgpo plan`"):
+        planned.read(tmp_path / "run")
+
+
+def test_a_rehearsal_uses_the_shapes_that_the_tokens_need(experiment):
+    setup, files = profiled(experiment, 0.5)
+    stages.plan(setup, files, Display(quiet=True))
+    run = planned.read(files.path)
+    assert run.config == dataclasses.replace(experiment, out=str(files.path))
+    small, large = (
+        packing.Shape(
+            row_length=128, response_length=8, targets=128, slots=64, rows=rows
+        )
+        for rows in (1, 64)
+    )
+    used = run.rehearse(packing.Ladder((small, large)), steps=4)
+    assert set(used) == {"grpo", "sgpo"}
+    # 64 responses of 3 tokens and their prompts are a few rows of 128: the large shape
+    # would be taken for more than one row, and it is.
+    tokens = (
+        sum(len(setup.tokenizer.encode_prompt(q.prompt)) for q in setup.train)
+        / len(setup.train)
+        * 8
+        + 64 * 3
+    )
+    expected = small if tokens < 128 else large
+    assert used["grpo"] == {expected: 4}
+    # With room for all in one row, one row is enough.
+    longer = [dataclasses.replace(s, row_length=2048, targets=2048) for s in (small,)]
+    used = run.rehearse(packing.Ladder(tuple(longer)), steps=4)
+    assert used["grpo"] == {longer[0]: 4}
+
+
+def test_a_method_that_learns_nothing_needs_no_shape(experiment):
+    config = dataclasses.replace(
+        experiment, method=MethodConfig(names=("grpo", "grpo-live"))
+    )
+    setup, files = profiled(config, 0.5)
+    stages.plan(setup, files, Display(quiet=True))
+    profiled(config, 1.0)  # every group is all right: no response is worth training on
+    ladder = packing.make_ladder(row_lengths=[128], rows=[8], response_length=8)
+    used = planned.read(files.path).rehearse(ladder, steps=3)
+    assert not used["grpo-live"]
+    assert used["grpo"].total() >= 3
+
+
+def test_a_model_is_found_by_its_config_file(tmp_path):
+    known = public.find("qwen3-0.6b")
+    path = tmp_path / "config.json"
+    content = {
+        "model_type": "qwen3",
+        "vocab_size": known.vocab_size,
+        "hidden_size": known.embed_dim,
+        "num_hidden_layers": known.num_layers,
+        "num_attention_heads": known.num_heads,
+        "num_key_value_heads": known.num_kv_heads,
+        "head_dim": known.head_dim,
+        "intermediate_size": known.mlp_dim,
+        "rope_theta": known.rope_base,
+        "rms_norm_eps": known.norm_eps,
+        "tie_word_embeddings": True,
+    }
+    path.write_text(json.dumps(content))
+    assert public.find(str(path)) == public.find(str(tmp_path)) == known
+    path.write_text(json.dumps(content | {"model_type": "mamba"}))
+    with pytest.raises(ValueError, match="'mamba' is not supported"):
+        public.find(str(path))
+    path.write_text("[")
+    with pytest.raises(ValueError, match="is no JSON"):
+        public.find(str(path))
+    with pytest.raises(ValueError, match="known: tiny.*path of a config.json"):
+        public.find(str(tmp_path / "nothing"))
