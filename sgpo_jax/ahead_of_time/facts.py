@@ -90,11 +90,16 @@ def compile_job(job: Job) -> Facts:
 
 
 def _reason(message: str) -> str:
-    """Return the sentence of an error that says how much memory is missing."""
-    found = re.search(r"Used (\S+) of (\S+) (\w+)", message)
+    """Return what an error says about missing memory, or its first line.
+
+    >>> _reason("Ran out of memory on HBM, the total memory required for HLO"
+    ...         " temporaries (26.98G) exceeds available HBM (15.75G).")
+    'needs 26.98G of 15.75G HBM, without what is held beside it'
+    """
+    found = re.search(r"\(([\d.]+\w)\) exceeds available (\w+) \(([\d.]+\w)\)", message)
     if found:
-        used, of, kind = found.groups()
-        return f"needs {used} of {of} {kind} without what is held beside it"
+        needs, kind, there = found.groups()
+        return f"needs {needs} of {there} {kind}, without what is held beside it"
     return message.strip().splitlines()[0][:200]
 
 

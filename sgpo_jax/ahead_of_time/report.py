@@ -1,5 +1,6 @@
 """The facts of a workload as Markdown, and what to change where it does not fit."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -37,24 +38,38 @@ def advice(facts: Facts, chip: Chip, workload: Workload) -> str:
     """Say what to change for a program that does not fit."""
     if fits(facts, chip):
         return ""
-    mesh = workload.mesh.shape
     if facts.name.startswith(("prefill", "decode")):
-        tensor = workload.sampling_mesh.shape["tensor"]
-        if tensor < workload.sampling_mesh.size:
-            return (
-                f"raise --mesh.tensor (the sampler splits parameters over {tensor} of"
-                f" its {workload.sampling_mesh.size} devices); or lower --lanes,"
-                " --slots or --response"
-            )
+        return _advice_on_sampling(workload)
+    mesh, state = workload.mesh.shape, workload.state()
+    split = mesh["fsdp"] * mesh["tensor"]
+    wider = f"raise --mesh.fsdp (now {mesh['fsdp']}) or --mesh.tensor"
+    wider += f" (now {mesh['tensor']})"
+    if mesh["data"] == 1:
+        wider = f"take a larger slice (all {split} devices share the state already)"
+    kept = device_bytes(state) + device_bytes(state.params)
+    room = chip.hbm_gib * GIB * (1 - RESERVED)
+    if kept > room or facts.name == "update":
+        least = 1 << (math.ceil(split * kept / room) - 1).bit_length()
         return (
-            "lower --lanes, --slots or --response, or take a chip with more memory:"
-            f" the sampler splits parameters over all {tensor} devices it has"
+            f"parameters, gradients and optimizer take {gib(kept)} GiB per device,"
+            f" split over {split}; {least} would do: {wider}"
         )
-    if facts.name == "update":
-        return f"raise --mesh.fsdp (now {mesh['fsdp']}) or take a larger slice"
     return (
-        "lower --rows or --row-length (more micro-batches cost no memory), or raise"
-        f" --mesh.fsdp (now {mesh['fsdp']}) or --mesh.tensor (now {mesh['tensor']})"
+        f"lower --rows or --row-length (more micro-batches cost no memory), or {wider}"
+    )
+
+
+def _advice_on_sampling(workload: Workload) -> str:
+    mesh = workload.sampling_mesh
+    tensor, less = mesh.shape["tensor"], "lower --lanes, --slots or --response"
+    if tensor < mesh.size:
+        return (
+            f"raise --mesh.tensor (the sampler splits parameters over {tensor} of the"
+            f" {mesh.size} devices it has); or {less}"
+        )
+    return (
+        f"{less}, or take a chip with more memory: the sampler splits parameters over"
+        f" all {tensor} devices it has"
     )
 
 

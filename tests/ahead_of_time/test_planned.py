@@ -44,10 +44,10 @@ def profiled(config, rate):
 
 
 def test_a_folder_without_a_plan_is_refused(experiment, tmp_path):
-    with pytest.raises(ValueError, match="has no config.json"):
+    with pytest.raises(ValueError, match=r"has no config\.json"):
         planned.read(tmp_path)
     profiled(experiment, 0.5)
-    with pytest.raises(ValueError, match="has no plan.json: .* after `sgpo plan`"):
+    with pytest.raises(ValueError, match=r"has no plan\.json: .* after `sgpo plan`"):
         planned.read(tmp_path / "run")
 
 
@@ -117,5 +117,5 @@ def test_a_model_is_found_by_its_config_file(tmp_path):
     path.write_text("[")
     with pytest.raises(ValueError, match="is no JSON"):
         public.find(str(path))
-    with pytest.raises(ValueError, match="known: tiny.*path of a config.json"):
+    with pytest.raises(ValueError, match=r"known: tiny.*path of a config\.json"):
         public.find(str(tmp_path / "nothing"))

@@ -6,7 +6,8 @@ import jax
 import pytest
 
 from sgpo_jax import chips, ledger, sharding
-from sgpo_jax.ahead_of_time import facts, programs, topology
+from sgpo_jax.ahead_of_time import facts, programs, report, topology
+from sgpo_jax.commands import aot
 from sgpo_jax.commands.aot import Aot
 
 pytest.importorskip("libtpu")
@@ -107,6 +108,57 @@ def test_only_gradients_cross_between_slices():
     rest = facts.compile_job(update).counts
     assert rest is not None
     assert rest.sent("dcn") == 0
+
+
+def test_what_does_not_fit_is_named_with_what_to_change(capsys):
+    args = ["--topology", "v5e-4", "--model", "qwen3-8b", "--mesh.fsdp", "4"]
+    assert aot.main([*args, "--only", "update"]) == 1
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("* ")]
+    assert line.startswith("* update: needs 30.52G of 15.75G HBM")
+    # 8.2e9 parameters of 16 bytes, with moments and gradients, in 15 GiB each.
+    assert "30.516 GiB per device, split over 4; 16 would do" in line
+    assert "take a larger slice" in line
+    assert aot.main(["--topology", "v5e-3"]) == 2
+    assert "no TPU slice" in capsys.readouterr().err
+
+
+def test_advice_follows_what_is_large(workload):
+    v5e = chips.parse_slice("v5e-4").chip
+    state = 2 * programs.device_bytes(workload.state())
+
+    def advice(name, *, hbm, temporaries, mesh=workload):
+        chip = dataclasses.replace(v5e, hbm_gib=hbm / chips.GIB)
+        found = facts.Facts(name=name, arguments=1, temporaries=temporaries)
+        return report.advice(found, chip, mesh)
+
+    assert advice("gradients", hbm=10 * state, temporaries=state) == ""
+    # Smaller batches help where the batch is what is large, and not elsewhere.
+    assert "lower --rows" in advice("gradients", hbm=state, temporaries=state)
+    assert "lower --rows" not in advice("gradients", hbm=state // 4, temporaries=state)
+    assert "larger slice" in advice("update", hbm=state, temporaries=state)
+    assert "--mesh.tensor (the sampler splits parameters over 2 of the 4" in advice(
+        "decode 65", hbm=state, temporaries=state
+    )
+    data, _ = dataclasses.replace(
+        OPTIONS, mesh=sharding.MeshShape(data=2, tensor=2)
+    ).workload()
+    assert "raise --mesh.fsdp (now 1)" in advice(
+        "update", hbm=state, temporaries=state, mesh=data
+    )
+
+
+@pytest.mark.slow
+def test_each_host_of_several_samples_on_its_own_devices():
+    options = dataclasses.replace(
+        OPTIONS, topology="v5e-16", mesh=sharding.MeshShape(fsdp=2, tensor=8)
+    )
+    workload, _ = options.workload()
+    assert workload.mesh.size == 16
+    assert dict(workload.sampling_mesh.shape) == {"data": 1, "fsdp": 1, "tensor": 4}
+    found = compiled(workload.sampler_jobs(), "decode", workload)
+    assert found.counts is not None
+    assert max(c.group for c in found.counts.collectives) == 4
+    assert {c.over for c in found.counts.collectives} == {"ici"}
 
 
 @pytest.mark.parametrize("name", ["v5e-3", "v9-8", "v5e", "v5p-2", "v5e-512", "v4-32"])

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from sgpo_jax import chips
 
@@ -37,8 +38,12 @@ CASES = {
         *RUN,
     ],
     "tpu-vm": ["tpu-vm", *COMMON[1:], "--slice", "v5e-16", "--restarts", "2", *RUN],
+    "queue": ["queue", *COMMON[1:], "--slice", "v5e-16", "--queue", "tpu", *RUN],
+    "sky": ["sky", *COMMON[1:], "--slice", "v5e-16", "--flags", "gather", *RUN],
+    "example": ["jobset", str(LAUNCH / "example.toml")],
 }
 SCRIPTS = ["gcluster", "xpk", "tpu-vm"]
+JOBSETS = ["one-slice", "two-slices", "example"]
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +60,115 @@ def render():
 @pytest.mark.parametrize("name", CASES)
 def test_renderings_are_as_checked_in(render, name, capsys):
     assert render.main(CASES[name]) == 0
-    suffix = "sh" if name in SCRIPTS else "json"
+    suffix = {"sky": "yaml"}.get(name, "sh" if name in SCRIPTS else "json")
     assert capsys.readouterr().out == (GOLDEN / f"{name}.{suffix}").read_text()
 
 
-@pytest.mark.parametrize("name", ["one-slice", "two-slices"])
+@pytest.mark.parametrize("name", JOBSETS)
+def test_a_jobset_has_the_fields_of_its_definition_and_no_others(name):
+    models = pytest.importorskip("kubeflow_trainer_api.models")
+    jobset = json.loads((GOLDEN / f"{name}.json").read_text())
+    known = models.JobsetV1alpha2JobSet.from_dict(jobset)
+    # What the definition does not know gets lost on the way; defaults are added.
+    assert within(jobset, known.to_dict())
+
+
+def within(part, whole):
+    """Whether all that a tree of lists and dicts says is also in another."""
+    if isinstance(part, dict):
+        return all(k in whole and within(v, whole[k]) for k, v in part.items())
+    if isinstance(part, list):
+        return len(part) == len(whole) and all(map(within, part, whole))
+    return part == whole
+
+
+def test_a_queue_admits_the_jobset_that_names_it_and_no_larger_one(render):
+    (flavor, cluster, local) = json.loads((GOLDEN / "queue.json").read_text())["items"]
+    jobset = json.loads((GOLDEN / "one-slice.json").read_text())
+    (group,) = jobset["spec"]["replicatedJobs"]
+    spec = group["template"]["spec"]
+    pod = spec["template"]["spec"]
+    assert jobset["metadata"]["labels"] == {
+        "kueue.x-k8s.io/queue-name": local["metadata"]["name"]
+    }
+    assert local["spec"]["clusterQueue"] == cluster["metadata"]["name"]
+    (covered,) = cluster["spec"]["resourceGroups"]
+    (quota,) = covered["flavors"]
+    assert quota["name"] == flavor["metadata"]["name"]
+    assert flavor["spec"]["nodeLabels"] == pod["nodeSelector"]
+    (resource,) = quota["resources"]
+    limits = pod["containers"][0]["resources"]["limits"]
+    assert covered["coveredResources"] == [resource["name"]] == list(limits)
+    wanted = spec["parallelism"] * limits["google.com/tpu"] * group["replicas"]
+    assert resource["nominalQuota"] == wanted
+
+
+def test_a_queue_needs_a_name(render, capsys):
+    assert render.main(["queue", *COMMON[1:], "--slice", "v5e-16", *RUN]) == 2
+    assert "--queue NAME" in capsys.readouterr().err
+
+
+def test_skypilot_recovers_what_jobset_starts_again(render):
+    task = yaml.safe_load((GOLDEN / "sky.yaml").read_text())
+    codes = task["resources"]["job_recovery"]["recover_on_exit_codes"]
+    assert not set(codes) & {0, 1, 2}
+    assert {42, 134, 137} == set(codes)
+    assert task["resources"]["accelerators"] == "tpu-v5litepod-16"
+    # SIGTERM must reach Python: the last line of the script is the run itself.
+    assert task["run"].strip().splitlines()[-1].startswith("exec sgpo/bin/sgpo run ")
+
+
+def test_skypilot_parses_its_task():
+    sky = pytest.importorskip("sky")
+    task = yaml.safe_load((GOLDEN / "sky.yaml").read_text())
+    parsed = sky.Task.from_yaml_config(task, env_overrides=[("BUCKET", "b")])
+    (resources,) = parsed.resources
+    assert resources.accelerators == {"tpu-v5litepod-16": 1}
+
+
+def test_the_command_line_replaces_what_the_file_says(render, capsys, tmp_path):
+    path = tmp_path / "job.toml"
+    path.write_text(
+        'name = "a"\nimage = "i"\nslice = "v5e-16"\nargs = ["run", "b c"]\n'
+    )
+    assert (
+        render.main(["gcluster", str(path), "--name", "other", "--restarts", "3"]) == 0
+    )
+    script = capsys.readouterr().out
+    assert "--name other" in script
+    assert "--restarts 3" in script
+    assert "run '\"'\"'b c'\"'\"'" in script  # quoted twice, for two shells
+    assert render.main(["gcluster", str(path), "--", "eval"]) == 0
+    assert "entrypoint.sh eval " in capsys.readouterr().out
+
+
+GOOD = "name='x'\nimage='i'\nslice='v5e-4'\nargs='a'"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nmae = 'x'", "no field nmae; there are name, image"),
+        ("name = 'x'", "image, slice, args must be given"),
+        ("name = ", "job.toml: "),
+        (
+            "name='x'\nimage='i'\nslice='v5e-4'\nargs='a'\nrestarts='9'",
+            "restarts = '9'",
+        ),
+        ("name='x'\nimage='i'\nslice='v5e-4'\nargs=[1]", "args = "),
+        ("name='x'\nimage='i'\nslice='v5e-3'\nargs='a'", "no TPU slice 'v5e-3'"),
+    ],
+)
+def test_mistakes_in_a_file_are_named(render, capsys, tmp_path, text, message):
+    path = tmp_path / "job.toml"
+    path.write_text(text)
+    assert render.main(["jobset", str(path)]) == 2
+    assert message in capsys.readouterr().err
+    assert render.main(["jobset", str(tmp_path / "absent.toml")]) == 2
+    assert "No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", JOBSETS)
 def test_each_job_of_a_jobset_follows_the_schema_of_kubernetes(name):
     kubernetes_validate = pytest.importorskip("kubernetes_validate")
     jobset = json.loads((GOLDEN / f"{name}.json").read_text())
@@ -70,7 +179,7 @@ def test_each_job_of_a_jobset_follows_the_schema_of_kubernetes(name):
 
 def test_only_refused_codes_of_undisturbed_pods_end_the_jobset(render):
     job = render.Job(name="x", image="i", slice="v5e-16", args=("run",))
-    (group,) = render.jobset(job)["spec"]["replicatedJobs"]
+    (group,) = render.jobset.jobset(job)["spec"]["replicatedJobs"]
     rules = group["template"]["spec"]["podFailurePolicy"]["rules"]
 
     def ends(code, disrupted):
@@ -176,7 +285,7 @@ def test_pods_and_chips_add_up(render, name, slices):
             render.Job(name="x", image="i", slice=name, num_slices=slices, args=("a",))
         return
     job = render.Job(name="x", image="i", slice=name, num_slices=slices, args=("run",))
-    (group,) = render.jobset(job)["spec"]["replicatedJobs"]
+    (group,) = render.jobset.jobset(job)["spec"]["replicatedJobs"]
     spec = group["template"]["spec"]
     pod = spec["template"]["spec"]
     (container,) = pod["containers"]
@@ -197,7 +306,7 @@ def test_pods_and_chips_add_up(render, name, slices):
         ({"slice": "v5e-3"}, "no TPU slice"),
         ({"args": ()}, "say what to run"),
         ({"num_slices": 0}, "must be positive"),
-        ({"flags": "fast"}, "no set of flags 'fast'; known: gather, slices"),
+        ({"flags": "fast"}, "no set of flags 'fast' for v5e; known: gather"),
     ],
 )
 def test_mistakes_are_refused(render, change, message):
