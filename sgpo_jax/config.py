@@ -343,7 +343,7 @@ class LogConfig:
       profile_steps: steps A:B whose trace is written to `methods/NAME/trace`.
     """
 
-    trackers: tuple[Literal["wandb", "trackio"], ...] = ()
+    trackers: tuple[Literal["wandb", "trackio", "goodput"], ...] = ()
     project: str = "sgpo_jax"
     profile_steps: str = ""
 

@@ -68,8 +68,10 @@ def _evaluate(
     log: Log,
 ) -> None:
     assert progress.pending is not None
+    started = time.perf_counter()
     found = evaluate(progress)
-    log.write(step, progress.pending | found)
+    took = {"time/eval": time.perf_counter() - started}
+    log.write(step, progress.pending | found | took)
     progress.logged += 1
     progress.pending = None
     success = found.get("eval/success")

@@ -23,7 +23,10 @@ def rates(
               {\text{seconds} \cdot \text{devices} \cdot \text{peak}}
 
     Rematerialisation and padding are no use to anybody and do not count
-    (arXiv:2204.02311, appendix B).
+    (arXiv:2204.02311, appendix B). A prompt counts as often as it is encoded, once per
+    group and row: sharing it lowers the operations and the seconds alike, so that the
+    utilisation says how busy the chips are, and not how much work sharing saved. That
+    is `prefix_sharing`, tokens without sharing over tokens with it.
 
     Args:
       sampling: what sampling cost.

@@ -1,7 +1,9 @@
 """What operators see: traces hold the steps asked for, trackers get the numbers."""
 
+import datetime
 import sys
 import types
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import pytest
 from sgpo_jax.ledger import Entry
 from sgpo_jax.training import Trace, Trackers, parse_steps
 from sgpo_jax.training.operations import rates
+from sgpo_jax.training.trackers import GoodputLog
 
 
 def test_a_trace_holds_the_steps_asked_for(tmp_path):
@@ -82,6 +85,49 @@ def test_trackers_get_numbers_and_are_finished(tmp_path, monkeypatch):
     }
     assert line == (3, {"reward": 0.5})
     assert end == "finished"
+
+
+def test_goodput_is_told_when_each_step_began():
+    told = []
+
+    class Recorder:
+        def record_job_start_time(self):
+            told.append("start")
+
+        def record_step_start_time(self, step, began):
+            now = datetime.datetime.now(datetime.UTC)
+            told.append((step, (now - began).total_seconds()))
+
+        def record_job_end_time(self):
+            told.append("end")
+
+    log = GoodputLog("p", "r", recorder=Recorder())
+    log.log({"eval/success": 0.5}, step=0)  # an evaluation before the first step
+    log.log({"step_time_sec": 20.0}, step=1)
+    log.log({"step_time_sec": 20.0, "time/save": 5.0}, step=2)
+    log.finish()
+    start, (one, first), (two, second), end = told
+    assert (start, one, two, end) == ("start", 1, 2, "end")
+    assert 20 <= first < 21
+    assert 25 <= second < 26
+
+
+def test_the_recorder_of_goodput_writes_entries_that_its_calculator_knows():
+    source = pytest.importorskip("ml_goodput_measurement.src.goodput")
+
+    class Cloud:
+        entries: ClassVar = []
+
+        def write_cloud_logging_entry(self, entry):
+            self.entries.append(entry)
+
+    recorder = source.GoodputRecorder("r", "p", True, Cloud())
+    log = GoodputLog("p", "r", recorder=recorder)
+    log.log({"step_time_sec": 20.0}, step=1)
+    log.finish()
+    steps = [e["step_count"] for e in Cloud.entries if "step_count" in e]
+    assert steps == [1]
+    assert len(Cloud.entries) == 3
 
 
 def test_an_absent_tracker_is_refused_before_work(tmp_path):
