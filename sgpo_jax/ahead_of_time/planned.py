@@ -9,7 +9,7 @@ import numpy as np
 from sgpo_jax import packing, rewards
 from sgpo_jax.config import Experiment, MethodName
 from sgpo_jax.models import DecoderConfig
-from sgpo_jax.pipeline import Display, RunFolder, Setup, UserError, folder, stages
+from sgpo_jax.pipeline import Display, RunFolder, Setup, UserError, folder, methods
 from sgpo_jax.profiling import Profile
 
 
@@ -56,8 +56,8 @@ class Planned:
         queries, encode = self.setup.train, self.setup.tokenizer.encode_prompt
         known = Profile.load(self.files.profile).select([q.id for q in queries])
         rate = np.nan_to_num(known.success_rate)
-        schedule = stages.schedule(name, self.setup, self.files, Display(quiet=True))
-        select = stages.selection(name, self.config.method)
+        schedule = methods.schedule(name, self.setup, self.files, Display(quiet=True))
+        select = methods.selection(name, self.config.method)
         state, used = schedule.init(), collections.Counter()
         for step in range(steps):
             rng = np.random.default_rng([self.config.seed, step])
