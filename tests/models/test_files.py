@@ -1,7 +1,9 @@
 """Checkpoint files: what is refused, and loading into shardings."""
 
+import dataclasses
 import json
 import struct
+import tracemalloc
 
 import jax
 import numpy as np
@@ -74,6 +76,35 @@ def test_every_device_reads_its_own_part(folder, params, shape, monkeypatch):
     # Heads are rows of the file: each tensor shard reads its rows, per fsdp shard.
     assert len(queries) == fsdp * tensor
     assert {stop - start for _, start, stop in queries} == {16 // tensor}
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 1), (1, 8, 1)], ids=["copies", "parts"])
+def test_the_host_holds_one_parameter_at_a_time(tmp_path, shape):
+    """Measured: eight devices do not take eight copies, nor the whole model."""
+    wide = dataclasses.replace(CONFIG, embed_dim=64, mlp_dim=512, vocab_size=4096)
+    rng = np.random.default_rng(0)
+    drawn = jax.tree.map(
+        lambda x: rng.normal(size=x.shape).astype(np.float32), models.shapes(wide)
+    )
+    pretrained.save(tmp_path, jax.tree.map(jax.numpy.asarray, drawn), wide)
+    sizes = [x.nbytes for x in jax.tree.leaves(drawn)]
+    data, fsdp, tensor = shape
+    mesh = sharding.make_mesh(
+        sharding.MeshShape(data=data, fsdp=fsdp, tensor=tensor), jax.devices()[:8]
+    )
+    shardings = sharding.tree_shardings(
+        models.logical_axes(wide), models.shapes(wide), sharding.Rules(), mesh
+    )
+    found = pretrained.open_source(f"hf:{tmp_path}")
+    tracemalloc.start()
+    loaded = pretrained.load_params(found.tensors, found.config, shardings=shardings)
+    jax.block_until_ready(loaded)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # What numpy holds beyond what became the devices' own memory, which on CPU may be
+    # numpy's: the largest parameter, and it once more while its rows are turned.
+    assert peak - kept < 2.5 * max(sizes)
+    assert max(sizes) < 0.4 * sum(sizes)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -201,8 +232,6 @@ def test_configs_that_would_compute_something_else_are_refused(change, message):
 
 
 def test_what_no_family_computes_is_not_written():
-    import dataclasses
-
     odd = dataclasses.replace(CONFIG, final_soft_cap=3.0)
     with pytest.raises(ValueError, match="no published family"):
         pretrained.write_config(odd)

@@ -5,10 +5,10 @@ Imports `gguf`, `tokenizers`, `jinja2` and `huggingface_hub` only where they are
 
 from sgpo_jax.models.pretrained.adapters import load_adapters as load_adapters
 from sgpo_jax.models.pretrained.adapters import save_adapters as save_adapters
-from sgpo_jax.models.pretrained.families import read_config as read_config
-from sgpo_jax.models.pretrained.families import write_config as write_config
 from sgpo_jax.models.pretrained.gguf_tokenizer import read_tokenizer as read_tokenizer
 from sgpo_jax.models.pretrained.load import load_params as load_params
+from sgpo_jax.models.pretrained.read import read_config as read_config
 from sgpo_jax.models.pretrained.save import save as save
 from sgpo_jax.models.pretrained.source import Pretrained as Pretrained
 from sgpo_jax.models.pretrained.source import open_source as open_source
+from sgpo_jax.models.pretrained.write import write_config as write_config

@@ -10,7 +10,7 @@ import numpy as np
 from sgpo_jax.models import decoder
 from sgpo_jax.models.config import DecoderConfig
 from sgpo_jax.models.lora import LETTERS
-from sgpo_jax.models.pretrained.families import layer_names, layer_prefix
+from sgpo_jax.models.pretrained.names import layer_names, layer_prefix
 from sgpo_jax.models.pretrained.save import write_tensors
 from sgpo_jax.models.pretrained.tensors import SafeTensors
 

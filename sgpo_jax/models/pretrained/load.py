@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 from sgpo_jax.models import decoder
 from sgpo_jax.models.config import DecoderConfig
 from sgpo_jax.models.lora import LETTERS
-from sgpo_jax.models.pretrained.families import WHOLE, layer_names, layer_prefix
+from sgpo_jax.models.pretrained.names import WHOLE, layer_names, layer_prefix
 from sgpo_jax.models.pretrained.tensors import Tensors
 
 # Buffers that old checkpoints carry and nobody reads.

