@@ -13,7 +13,10 @@ from sgpo_jax.profiling import Chunks, Profile, measure
 def profile(setup: Setup, folder: RunFolder, display: Display) -> Profile:
     """Return the profile of the training queries under the initial policy."""
     if setup.hosts.tell(folder.profile.exists()):
-        return Profile.load(folder.profile)
+        try:
+            return Profile.load(folder.profile)
+        except ValueError as error:
+            raise UserError(f"{error}; delete it: its chunks are kept") from error
     params = warmup(setup, folder, display)
     config = setup.config
     source = {
@@ -51,7 +54,10 @@ def profile(setup: Setup, folder: RunFolder, display: Display) -> Profile:
 def plan(setup: Setup, folder: RunFolder, display: Display) -> planning.Plan:
     """Return the plan made from the profile."""
     if setup.hosts.tell(folder.plan.exists()):
-        return planning.Plan.load(folder.plan)
+        try:
+            return planning.Plan.load(folder.plan)
+        except ValueError as error:
+            raise UserError(f"{error}; delete it: it is made again") from error
     config = setup.config.plan
     curriculum = planning.EasyToHard() if config.order == "easy-to-hard" else None
     try:

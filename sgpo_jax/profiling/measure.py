@@ -97,8 +97,8 @@ def measure(
         part = queries[start : start + chunk]
         path = chunks.folder / f"{_chunk_name(part, samples, source)}.parquet"
         note = path.with_suffix(".json")
-        if hosts.tell(path.exists() and note.exists()):
-            profile, spent = Profile.load(path), Ledger(json.loads(note.read_text()))
+        if hosts.tell(_sound(path, note)):
+            profile, spent = _read(path, note)
         else:
             scored = rollouts(params, part, [samples] * len(part), step=0)
             profile, spent = summarize(part, scored, source), Ledger()
@@ -112,6 +112,19 @@ def measure(
     if total is None:
         raise ValueError("there is no query to profile")
     return total, costs
+
+
+def _read(path: pathlib.Path, note: pathlib.Path) -> tuple[Profile, Ledger]:
+    return Profile.load(path), Ledger(json.loads(note.read_text()))
+
+
+def _sound(path: pathlib.Path, note: pathlib.Path) -> bool:
+    """Tell whether a chunk is there and undamaged; otherwise it is made again."""
+    try:
+        _read(path, note)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _keep(

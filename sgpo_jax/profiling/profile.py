@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from sgpo_jax import theory
 
-_METADATA = b"sgpo_jax"
+_METADATA, _CHECKSUM = b"sgpo_jax", b"sgpo_jax.fingerprint"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,8 @@ class Profile:
         columns = {name: getattr(self, name) for name in self.COUNTS}
         table = pa.table({"id": list(self.ids), **columns})
         source = json.dumps(self.source, sort_keys=True).encode()
-        table = table.replace_schema_metadata({_METADATA: source})
+        notes = {_METADATA: source, _CHECKSUM: self.fingerprint().encode()}
+        table = table.replace_schema_metadata(notes)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         pq.write_table(table, temporary)
         os.replace(temporary, path)
@@ -129,7 +130,7 @@ class Profile:
         """Read a profile.
 
         Raises:
-          ValueError: if the file is not a profile.
+          ValueError: if the file is not a profile, or not as it was written.
         """
         try:
             table = pq.read_table(path)
@@ -138,7 +139,14 @@ class Profile:
                 for name in cls.COUNTS
             }
             ids = tuple(table.column("id").to_pylist())
-        except (pa.ArrowException, KeyError) as error:
+        except FileNotFoundError:
+            raise
+        # pyarrow reports some damages as OSError.
+        except (pa.ArrowException, KeyError, OSError) as error:
             raise ValueError(f"{path} is not a profile: {error}") from error
-        source = json.loads((table.schema.metadata or {}).get(_METADATA, b"{}"))
-        return cls(ids=ids, source=source, **columns)
+        notes = table.schema.metadata or {}
+        source = json.loads(notes.get(_METADATA, b"{}"))
+        found = cls(ids=ids, source=source, **columns)
+        if notes.get(_CHECKSUM) != found.fingerprint().encode():
+            raise ValueError(f"{path} is not a profile as it was written (checksum)")
+        return found

@@ -63,3 +63,40 @@ def test_a_file_that_is_no_profile_is_refused(tmp_path):
 def test_impossible_profiles_are_refused(ids, successes, samples, message):
     with pytest.raises(ValueError, match=message):
         make(ids, successes, samples)
+
+
+def test_a_flipped_bit_is_not_read(tmp_path):
+    path, count = tmp_path / "p.parquet", 200
+    ids = [f"q{i}" for i in range(count)]
+    made = make(ids, [i % 5 for i in range(count)], [8] * count)
+    made.save(path)
+    whole, refused = path.read_bytes(), 0
+    rng = np.random.default_rng(0)
+    for place in rng.integers(0, len(whole), 60).tolist():
+        content = bytearray(whole)
+        content[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(content)
+        try:
+            assert Profile.load(path).fingerprint() == made.fingerprint()
+        except ValueError:
+            refused += 1
+    assert refused > 30, "the others are in names and notes that nobody reads"
+
+
+def test_a_damaged_chunk_is_made_again(tmp_path):
+    from sgpo_jax.profiling import Chunks, measure
+    from tests.training.test_loop import QUERIES, Scripted
+
+    def profile(source):
+        chunks = Chunks(folder=tmp_path, size=4)
+        return measure(source, None, QUERIES, samples=2, chunks=chunks, source={})
+
+    first, again = Scripted(), Scripted()
+    whole, cost = profile(first)
+    assert len(first.noise) == 3
+    path = sorted(tmp_path.glob("*.parquet"))[0]
+    path.write_bytes(path.read_bytes()[:100])
+    found, spent = profile(again)
+    assert len(again.noise) == 1, "only the damaged one"
+    assert found.fingerprint() == whole.fingerprint()
+    assert spent["profiling"] == cost["profiling"]
