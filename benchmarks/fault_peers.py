@@ -10,7 +10,7 @@ from faults import EXACT, Rows, go_on, reference, short
 HEARTBEAT, PATIENCE = 10, 60
 LIMITS = [
     *("--distributed.heartbeat", str(HEARTBEAT)),
-    *("--distributed.patience", str(PATIENCE)),
+    *("--distributed.patience", str(PATIENCE), "--reward.batch-deadline", "30"),
 ]
 STARTED = 4  # seconds a process may take to end by itself once it wants to
 
@@ -58,20 +58,38 @@ def evaluating(out: pathlib.Path) -> bool:
 CASES = [
     ("SIGTERM", runs.TERM, 1, 2, "warm-up", warming),
     ("SIGTERM", runs.TERM, 1, 2, "the profile", profiling),
-    ("SIGTERM", runs.TERM, 0, 2, "training", training),
     ("SIGTERM", runs.TERM, 1, 2, "final evaluation", evaluating),
     ("SIGKILL", runs.KILL, 1, 2, "the profile", profiling),
     ("SIGKILL", runs.KILL, 1, 2, "training", training),
-    ("SIGKILL", runs.KILL, 0, 2, "training", training),
     ("SIGSTOP", runs.STOP, 1, 2, "training", training),
-    ("SIGSTOP", runs.STOP, 0, 2, "training", training),
+    ("SIGKILL", runs.KILL, 0, 2, "training", training),
     ("SIGKILL", runs.KILL, 3, 4, "training", training),
+    ("SIGTERM", runs.TERM, 0, 2, "training", training),
     ("SIGTERM", runs.TERM, 2, 4, "training", training),
+    ("SIGSTOP", runs.STOP, 0, 2, "training", training),
 ]
 
 
 def processes(work: pathlib.Path, rows: Rows, seed: int) -> None:
     del seed
+    for absent, present in ((1, 0), (0, 1)):
+        what = f"process {absent} of 2 never starts, 15 s of patience"
+        if rows.has(what):
+            continue
+        out = work / "absent"
+        limits = ["--distributed.patience", "15", "--reward.batch-deadline", "5"]
+        start = time.monotonic()
+        job = runs.start(
+            out, *limits, processes=2, only=[present], cache=work / "cache"
+        )
+        (code,) = job.wait()
+        rows.add(
+            what,
+            what,
+            f"code {code} after {time.monotonic() - start:.0f} s; says:"
+            f" {short(job.line(0, 'sgpo:'))}",
+            code == 42,
+        )
     for name, signal, victim, count, stage, when in CASES:
         what = f"{name} to process {victim} of {count} in {stage}"
         if rows.has(what):
@@ -95,21 +113,3 @@ def processes(work: pathlib.Path, rows: Rows, seed: int) -> None:
             right and good and seen == EXACT,
         )
         shutil.rmtree(out)
-    for absent, present in ((1, 0), (0, 1)):
-        what = f"process {absent} of 2 never starts, 15 s of patience"
-        if rows.has(what):
-            continue
-        out = work / "absent"
-        limits = ["--distributed.patience", "15"]
-        start = time.monotonic()
-        job = runs.start(
-            out, *limits, processes=2, only=[present], cache=work / "cache"
-        )
-        (code,) = job.wait()
-        rows.add(
-            what,
-            what,
-            f"code {code} after {time.monotonic() - start:.0f} s; says:"
-            f" {short(job.line(0, 'sgpo:'))}",
-            code == 42,
-        )

@@ -72,9 +72,10 @@ class Job:
         return self.logs[process].read_text(errors="replace")
 
     def line(self, process: int, word: str) -> str:
-        """Return the last line of a process that holds a word."""
-        lines = [line for line in self.said(process).splitlines() if word in line]
-        return lines[-1].strip() if lines else "nothing"
+        """Return the last line of a process that holds a word, and how it goes on."""
+        lines = self.said(process).splitlines()
+        found = [number for number, line in enumerate(lines) if word in line]
+        return " ".join(lines[found[-1] : found[-1] + 4]) if found else "nothing"
 
 
 def start(
