@@ -86,7 +86,8 @@ def start(
     cache: pathlib.Path,
 ) -> Job:
     """Start a run on some processes, or only some of them."""
-    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = cache.parent / "logs"  # not beside a run whose disk may be full
+    folder.mkdir(parents=True, exist_ok=True)
     args = ["run", "--out", str(out), "--cache", str(cache), *SMALL, *more]
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -106,7 +107,7 @@ def start(
                 *("--distributed.processes", str(processes)),
                 *("--distributed.process", str(index)),
             ]
-        log = out.parent / f"{out.name}.{index}.{time.time_ns()}.log"
+        log = folder / f"{out.name}.{index}.{time.time_ns()}.log"
         with log.open("w") as file:
             found.append(
                 subprocess.Popen(
