@@ -5,6 +5,7 @@ Exit codes are a contract with launchers, spelled out in `HELP`.
 
 import errno
 import importlib
+import logging
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -95,6 +96,7 @@ def run_command(argv: list[str]) -> int:
 def _execute(name: str, config: "Experiment", dry_run: bool) -> int:
     from sgpo_jax.hosts import work_on
 
+    logging.getLogger("absl").addFilter(_without_traceback)
     options.cache_programs(config.cache)
     return work_on(
         config.distributed, lambda hosts: _work(name, config, hosts, dry_run)
@@ -170,6 +172,12 @@ def _explain(error: Exception, display: "Display") -> int | None:
     if code is not None:
         print(f"sgpo: {text}", file=sys.stderr)
     return code
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Shorten what Orbax logs when it cannot write, and then raises as well."""
+    record.exc_info = record.exc_text = None
+    return True
 
 
 # What a disk or a file system may refuse, through no fault of the program.
