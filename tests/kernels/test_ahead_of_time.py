@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import topologies
+from jax.experimental.layout import Format
+from jax.experimental.layout import Layout as MemoryLayout
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sgpo_jax.kernels import Layout
 from sgpo_jax.kernels.shared_prefix_attention import over_mesh
-
-from .comparisons import value_and_grads
 
 TOPOLOGIES = {
     "v4": "v4:2x2x1",
@@ -40,20 +40,29 @@ def mesh_of(chip):
     return Mesh(np.array(topology.devices[:4]).reshape(2, 2), ("data", "tensor"))
 
 
-def compiled(chip, *, rows=2, length=2048, heads=4, kv_heads=2, width=128):
+def compiled(chip, *, rows=2, length=8192, heads=16, kv_heads=4, width=128):
     mesh = mesh_of(chip)
 
-    def array(shape, dtype, *axes):
-        sharding = NamedSharding(mesh, PartitionSpec(*axes))
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+    def array(shape, dtype):
+        return jax.ShapeDtypeStruct(shape, dtype)
 
-    split = "data", None, "tensor"
-    q = array((rows, length, heads, width), jnp.bfloat16, *split)
-    k = array((rows, length, kv_heads, width), jnp.bfloat16, *split)
-    integers = array((rows, length), jnp.int32, "data")
+    q = array((rows, length, heads, width), jnp.bfloat16)
+    k = array((rows, length, kv_heads, width), jnp.bfloat16)
+    integers = array((rows, length), jnp.int32)
     layout = Layout(integers, integers, integers)
-    attention = over_mesh(mesh, rows="data")
-    run = value_and_grads(functools.partial(attention, implementation="pallas"))
+    attention = functools.partial(over_mesh(mesh, rows="data"), implementation="pallas")
+
+    def run(q, k, v, dout, layout):
+        out, vjp = jax.vjp(lambda *x: attention(*x, layout), q, k, v)
+        # As in training, where there is no cotangent before there is an output.
+        out, dout = jax.lax.optimization_barrier((out, dout))
+        return out, vjp(dout)
+
+    # The compiler chooses the order in memory, as it does between operations.
+    split = NamedSharding(mesh, PartitionSpec("data", None, "tensor"))
+    heads = Format(MemoryLayout.AUTO, split)
+    integers = NamedSharding(mesh, PartitionSpec("data"))
+    run = jax.jit(run, in_shardings=(heads,) * 4 + (integers,), out_shardings=heads)
     return run.lower(q, k, k, q, layout).compile()
 
 
@@ -61,11 +70,9 @@ def compiled(chip, *, rows=2, length=2048, heads=4, kv_heads=2, width=128):
 @pytest.mark.parametrize("chip", TOPOLOGIES)
 def test_forward_and_backward_compile(chip):
     memory = compiled(chip).memory_analysis()
-    # v7x tiles [heads, width] by 16, so merging heads into columns copies every array.
-    factor = 2.2 if chip == "v7x" else 1.2
-    assert memory.temp_size_in_bytes <= factor * memory.argument_size_in_bytes
+    assert memory.temp_size_in_bytes <= 1.2 * memory.argument_size_in_bytes
 
 
 @pytest.mark.slow
 def test_narrow_heads_in_odd_groups_compile():
-    compiled("v5e", heads=14, kv_heads=2, width=64)
+    compiled("v5e", length=2048, heads=14, kv_heads=2, width=64)

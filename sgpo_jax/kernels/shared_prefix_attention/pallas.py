@@ -2,8 +2,8 @@
 
 The grid is (key heads, live items): its second size is data, so one program serves
 every layout and no step is dead. All query heads of a key head share a step, which
-reads the key tile once for them. Rows stay as [tokens, heads * width], the order in
-which projections write them, and a tile is a column block of that matrix.
+reads the key tile once for them. Arrays are [rows, heads, tokens, width] around the
+kernels, an order in which the compiler lets projections write and read them directly.
 """
 
 import functools
@@ -22,7 +22,7 @@ from .pallas_kernels import LANES, Step
 from .reads import Window
 from .scores import Scores
 from .tiles import Plan
-from .worklist import FIRST, WorkList, work_list
+from .worklist import WorkList, work_list
 
 LOG2_E = math.log2(math.e)
 
@@ -46,63 +46,90 @@ def attend(
     scores: Scores,
     plan: Plan,
 ) -> Float[Array, "N L H C"]:
-    """Attention over the keys each query reads; arbitrary where a query reads none."""
-    rows, length, heads, width = q.shape
+    """Attention over the keys each query reads; exactly 0 where it reads none.
+
+    Inputs must be finite at padding; the cotangent of the output need not be.
+    """
+    if window is not None:
+        window = jnp.asarray(window, jnp.int32)
+    return _attend(q, k, v, layout, window, scores, plan)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _attend(q, k, v, layout, window, scores, plan):
+    return _forward(q, k, v, layout, window, scores, plan)[0]
+
+
+def _forward(q, k, v, layout, window, scores, plan):
     # With the scale in q, and logits in base 2, the kernels multiply by nothing more.
     cap = scores.soft_cap
     factor = scores.scale * LOG2_E if cap is None else scores.scale / cap
-    q = (q.astype(jnp.float32) * factor).astype(q.dtype)
-    long = -length % math.lcm(plan.query, plan.key)
-    wide = -width % LANES
-    q, k, v = (jnp.pad(x, ((0, 0), (0, long), (0, 0), (0, wide))) for x in (q, k, v))
-    shape = Shape(rows, length + long, k.shape[2], heads // k.shape[2], width + wide)
-    q, k, v = (x.reshape(shape.rows * shape.length, -1) for x in (q, k, v))
-    layout = Layout(*(jnp.pad(x, ((0, 0), (0, long))) for x in layout))
-    if window is not None:
-        window = jnp.asarray(window, jnp.int32)
-    out: Array = _attend(q, k, v, layout, window, cap, shape, plan)
-    out = out.reshape(rows, shape.length, heads, shape.width)
-    return out[:, :length, :, :width]
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
-def _attend(q, k, v, layout, window, soft_cap, shape, plan):
-    return _forward(q, k, v, layout, window, soft_cap, shape, plan)[0]
-
-
-def _forward(q, k, v, layout, window, soft_cap, shape, plan):
+    size = q.shape
+    q = _heads_first((q.astype(jnp.float32) * factor).astype(q.dtype), plan)
+    k, v = _heads_first(k, plan), _heads_first(v, plan)
+    shape = _shape_of(q, k)
     keys = slice(0, shape.length // plan.key)
-    step = step_of(shape, plan, soft_cap, keys, windowed=window is not None)
-    work = work_list(layout, plan, keys=keys, window=window)
-    arrays = q, k, v, *tokens(layout, window, plan)
+    step = step_of(shape, plan, scores, keys, windowed=window is not None)
+    padded = _padded(layout, shape)
+    work = work_list(padded, plan, keys=keys, window=window)
+    arrays = q, k, v, *tokens(padded, window, plan)
     out, lse = outputs(arrays, work, step, shape, plan)
+    out = _heads_last(out, size)
     return out, (q, k, v, out, lse, layout, window)
 
 
-def _backward(soft_cap, shape, plan, residuals, dout):
+def _backward(scores, plan, residuals, dout):
     q, k, v, out, lse, layout, window = residuals
-    delta = dout.astype(jnp.float32) * out.astype(jnp.float32)
-    delta = delta.reshape(-1, plan.query, shape.kv_heads, shape.group, shape.width)
-    delta = delta.sum(-1).transpose(2, 0, 3, 1)
-    arrays = q, k, v, *tokens(layout, window, plan), dout, lse, delta
-    parts = []
-    for keys in plan.ranges(shape.length):
-        work = work_list(layout, plan, keys=keys, window=window)
-        step = step_of(shape, plan, soft_cap, keys, windowed=window is not None)
-        dq, *by_key = gradients(arrays, work, step, shape, plan)
-        # A query tile that reads nothing of this range holds garbage.
-        visited = _visited(work, shape, plan)
-        parts.append((jnp.where(visited, dq, jnp.zeros((), dq.dtype)), *by_key))
-    dq, *by_key = zip(*parts, strict=True)
-    dk, dv = (
-        jnp.concatenate([x.reshape(shape.rows, -1, x.shape[1]) for x in xs], axis=1)
-        for xs in by_key
-    )
-    dq = functools.reduce(jnp.add, dq)
-    return dq.astype(q.dtype), dk.reshape(k.shape), dv.reshape(v.shape), None, None
+    shape = _shape_of(q, k)
+    real = jnp.asarray(layout.real)[..., None, None]
+    dout = jnp.where(real, dout, jnp.zeros((), dout.dtype))
+    delta = (dout.astype(jnp.float32) * out.astype(jnp.float32)).sum(-1)
+    delta = _heads_first(delta, plan).reshape(lse.shape)
+    padded = _padded(layout, shape)
+    arrays = q, k, v, *tokens(padded, window, plan), _heads_first(dout, plan)
+    ranges = plan.ranges(shape.length)
+    dq = jnp.zeros(q.shape, jnp.float32)  # of the ranges so far, if there are several
+    by_key = []
+    for keys in ranges:
+        work = work_list(padded, plan, keys=keys, window=window)
+        step = step_of(shape, plan, scores, keys, windowed=window is not None)
+        before = (dq,) if len(ranges) > 1 else ()
+        inputs = *arrays, lse, delta, *before
+        dq, *of_keys = gradients(inputs, work, step, shape, plan)
+        by_key.append(of_keys)
+    if len(ranges) > 1:
+        dq = (dq * scores.scale).astype(q.dtype)
+    dk, dv = (jnp.concatenate(xs, axis=2) for xs in zip(*by_key, strict=True))
+    dq, dk, dv = (_heads_last(x, out.shape) for x in (dq, dk, dv))
+    return dq, dk, dv, None, None
 
 
 _attend.defvjp(_forward, _backward)
+
+
+def _shape_of(q, k) -> Shape:
+    rows, heads, length, width = q.shape
+    return Shape(rows, length, k.shape[1], heads // k.shape[1], width)
+
+
+def _heads_first(x, plan: Plan):
+    """Turn [N, L, H, ...] into [N, H, L, ...], padded to whole tiles and lanes."""
+    x = jnp.moveaxis(x, 2, 1)
+    padding = [(0, 0)] * x.ndim
+    padding[2] = (0, -x.shape[2] % math.lcm(plan.query, plan.key))
+    if x.ndim == 4:
+        padding[3] = (0, -x.shape[3] % LANES)
+    return jnp.pad(x, padding)
+
+
+def _heads_last(x, size: tuple[int, ...]):
+    """Undo `_heads_first`: the sizes give the length and width before."""
+    return jnp.moveaxis(x, 1, 2)[:, : size[1], :, : size[3]]
+
+
+def _padded(layout: Layout, shape: Shape) -> Layout:
+    long = shape.length - layout.end.shape[1]
+    return Layout(*(jnp.pad(x, ((0, 0), (0, long))) for x in layout))
 
 
 def outputs(arrays, work: WorkList, step: Step, shape: Shape, plan: Plan):
@@ -110,7 +137,7 @@ def outputs(arrays, work: WorkList, step: Step, shape: Shape, plan: Plan):
     q = arrays[0]
     specs = _specs(shape, step)
     tile = shape.group, step.query_tile
-    tiles = q.shape[0] // step.query_tile
+    numbers = shape.rows, shape.kv_heads, shape.group, shape.length
     running = pltpu.VMEM((*tile, LANES), jnp.float32)
     return _call(
         functools.partial(kernels.forward, step=step),
@@ -120,7 +147,7 @@ def outputs(arrays, work: WorkList, step: Step, shape: Shape, plan: Plan):
         out_specs=(specs.query, specs.number),
         out_shape=(
             jax.ShapeDtypeStruct(q.shape, q.dtype),
-            jax.ShapeDtypeStruct((shape.kv_heads, tiles, *tile), jnp.float32),
+            jax.ShapeDtypeStruct(numbers, jnp.float32),
         ),
         scratch_shapes=(
             running,
@@ -135,14 +162,22 @@ def gradients(arrays, work: WorkList, step: Step, shape: Shape, plan: Plan):
     q, k, v = arrays[:3]
     specs = _specs(shape, step)
     whole = step.range_length == shape.length
+    before = () if whole else (specs.query,)
     resident = pltpu.VMEM((step.range_length, shape.width), jnp.float32)
-    by_key = shape.rows * step.range_length, k.shape[1]
+    by_key = shape.rows, shape.kv_heads, step.range_length, shape.width
     query, number = specs.query, specs.number
+    # Each tile of an input is read for the last time before the gradient of that tile
+    # is written, so gradients can take the inputs' place. With several ranges, the sum
+    # of query gradients so far is an input, the last, and takes its own.
+    first = len(work) - 1
+    in_place = {first + i: i for i in range(3)}
+    if not whole:
+        in_place = {first + len(arrays) - 1: 0}
     return _call(
         functools.partial(kernels.backward, step=step),
         (shape.kv_heads, work, plan),
         arrays,
-        in_specs=(*specs.inputs, query, number, number),
+        in_specs=(*specs.inputs, query, number, number, *before),
         out_specs=(query, specs.row, specs.row),
         out_shape=(
             jax.ShapeDtypeStruct(q.shape, q.dtype if whole else jnp.float32),
@@ -154,6 +189,7 @@ def gradients(arrays, work: WorkList, step: Step, shape: Shape, plan: Plan):
             resident,
             resident,
         ),
+        input_output_aliases=in_place,
     )
 
 
@@ -161,49 +197,56 @@ class _Specs(NamedTuple):
     """What a step of the grid sees of each array."""
 
     inputs: tuple[pl.BlockSpec, ...]  # of q, k, v and what `tokens` returns
-    query: pl.BlockSpec  # of [N L, H C]: the query tile, all heads of a key head
-    number: pl.BlockSpec  # of [K, N nq, G, i]: one number per query and head
-    row: pl.BlockSpec  # of [N range, K C]: the whole row's range of keys
+    query: pl.BlockSpec  # of [N, H, L, C]: the query tile, all heads of a key head
+    number: pl.BlockSpec  # of [N, K, G, L]: one number per query and head
+    row: pl.BlockSpec  # of [N, K, range, C]: the whole row's range of keys
 
 
 def _specs(shape: Shape, step: Step) -> _Specs:
     queries = shape.length // step.query_tile
     keys = shape.length // step.key_tile
 
-    def of_query(w, work):
+    def by_query(h, w, *work):
         item = step.item(w, *work)
-        return item.row * queries + item.query
+        return item.row, h, item.query, 0
 
-    def of_key(w, work):
+    def by_key(h, w, *work):
         item = step.item(w, *work)
-        return item.row * keys + item.key
+        return item.row, h, item.key, 0
 
-    tile = (step.query_tile, shape.group * shape.width)
-    query = pl.BlockSpec(tile, lambda h, w, *work: (of_query(w, work), h))
-    key = pl.BlockSpec(
-        (step.key_tile, shape.width), lambda h, w, *work: (of_key(w, work), h)
-    )
-    number = (1, 1, shape.group, step.query_tile)
-    bounds = (step.key_tile // step.chunk, 1 + step.windowed, step.chunk)
-    masks = [pl.BlockSpec(bounds, lambda h, w, *work: (of_key(w, work), 0, 0))]
+    def number(h, w, *work):
+        item = step.item(w, *work)
+        return item.row, h, 0, item.query
+
+    def bounds(h, w, *work):
+        item = step.item(w, *work)
+        return item.row * keys + item.key, 0, 0
+
+    def positions(h, w, *work):
+        item = step.item(w, *work)
+        return item.row * queries + item.query, 0, 0
+
+    query = pl.BlockSpec((None, shape.group, step.query_tile, shape.width), by_query)
+    key = pl.BlockSpec((None, None, step.key_tile, shape.width), by_key)
+    chunks = step.key_tile // step.chunk, 1 + step.windowed, step.chunk
+    masks = [pl.BlockSpec(chunks, bounds)]
     if step.windowed:
-        position = (1, 1, step.query_tile)
-        masks.append(
-            pl.BlockSpec(position, lambda h, w, *work: (of_query(w, work), 0, 0))
-        )
+        masks.append(pl.BlockSpec((1, 1, step.query_tile), positions))
     return _Specs(
         inputs=(query, key, key, *masks),
         query=query,
-        number=pl.BlockSpec(number, lambda h, w, *work: (h, of_query(w, work), 0, 0)),
+        number=pl.BlockSpec((None, None, shape.group, step.query_tile), number),
         row=pl.BlockSpec(
-            (step.range_length, shape.width),
-            lambda h, w, *work: (step.item(w, *work).row, h),
+            (None, None, step.range_length, shape.width),
+            lambda h, w, *work: (step.item(w, *work).row, h, 0, 0),
+            # Written once per row: a second buffer would hide little.
+            pipeline_mode=pl.Buffered(1),
         ),
     )
 
 
 def step_of(
-    shape: Shape, plan: Plan, soft_cap: float | None, keys: slice, *, windowed: bool
+    shape: Shape, plan: Plan, scores: Scores, keys: slice, *, windowed: bool
 ) -> Step:
     """Specialize a kernel's body to a call."""
     return Step(
@@ -213,7 +256,8 @@ def step_of(
         key_tile=plan.key,
         part=plan.part,
         chunk=plan.chunk,
-        bound=None if soft_cap is None else soft_cap * LOG2_E,
+        scale=scores.scale,
+        bound=None if scores.soft_cap is None else scores.soft_cap * LOG2_E,
         windowed=windowed,
         mxu_sums=plan.mxu_sums,
         first_key=keys.start * plan.key,
@@ -221,7 +265,7 @@ def step_of(
     )
 
 
-def _call(body, how, arrays, *, out_shape, **specs):
+def _call(body, how, arrays, *, out_shape, input_output_aliases=None, **specs):
     kv_heads, (*items, number), plan = how
     return pl.pallas_call(
         body,
@@ -229,6 +273,7 @@ def _call(body, how, arrays, *, out_shape, **specs):
             num_scalar_prefetch=len(items), grid=(kv_heads, number[0]), **specs
         ),
         out_shape=out_shape,
+        input_output_aliases=input_output_aliases or {},
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "arbitrary"),
             vmem_limit_bytes=plan.vmem_bytes,
@@ -247,10 +292,3 @@ def tokens(layout: Layout, window: Window, plan: Plan) -> tuple[Array, ...]:
     limit = (position + window).reshape(-1, 1, plan.chunk)
     position = position.reshape(-1, 1, plan.query)
     return jnp.concatenate([end, limit], axis=1), position
-
-
-def _visited(work: WorkList, shape: Shape, plan: Plan):
-    tiles = shape.rows * shape.length // plan.query
-    tile = work.row * (shape.length // plan.query) + work.query
-    visited = jnp.zeros((tiles,), bool).at[tile].max(work.flags & FIRST != 0)
-    return jnp.repeat(visited, plan.query)[:, None]

@@ -5,7 +5,7 @@ Logits are kept in base 2: x = q . k with the scale already in q, and
     s = x                                 without a soft cap,
     s = bound * tanh(x)                   with one, bound = soft_cap * log2(e).
 
-Shapes inside a step, for one key head: q, o, dout [i, G C]; k, v [j, C]; per-query
+Shapes inside a step, for one key head: q, o, dout [G, i, C]; k, v [j, C]; per-query
 numbers [G, i]. The forward pass forms scores [i, j], whose output needs no transpose;
 the backward pass [j, i], in which per-query numbers lie along lanes.
 """
@@ -47,6 +47,7 @@ class Step:
     key_tile: int
     part: int
     chunk: int
+    scale: float
     bound: float | None
     windowed: bool
     mxu_sums: bool
@@ -56,7 +57,7 @@ class Step:
 
     @property
     def slope(self) -> float:
-        """Factor of d logit / dx, in natural logits, that is applied at the end."""
+        """Factor of dk, whose x is q . k times the scale, in natural logits."""
         return 0.6931471805599453 * (1.0 if self.bound is None else self.bound)
 
 
@@ -81,7 +82,7 @@ def forward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
             values = jnp.concatenate([values, ones], axis=1)
 
         def scores(g):
-            s = _nt(q[rows, _head(g, step)], keys)
+            s = _nt(q[g, rows], keys)
             if step.bound is not None:
                 s = step.bound * jnp.tanh(s)
             return s if mask is None else jnp.where(mask, s, LOWEST)
@@ -113,9 +114,11 @@ def forward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
     @pl.when(flag & LAST != 0)
     def _():
         for g in range(step.group):
-            mean = sums[g] * _lanes(1.0 / total[g], step.width)
-            out[:, _head(g, step)] = mean.astype(out.dtype)
-            lse[0, 0, pl.ds(g, 1)] = _row(top[g]) + jnp.log2(_row(total[g]))
+            # Padding reads nothing: no maximum, and a sum of 0 or of garbage.
+            weight = jnp.where(top[g] > LOWEST, 1.0 / total[g], 0.0)
+            mean = sums[g] * _lanes(weight, step.width)
+            out[g] = mean.astype(out.dtype)
+            lse[pl.ds(g, 1)] = _row(top[g]) + jnp.log2(_row(total[g]))
 
 
 def backward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
@@ -124,8 +127,10 @@ def backward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
     Key and value gradients of the whole row stay in VMEM, in float32: those of a
     prefix are summed over all its responses and query heads before they are written.
     """
-    *inputs, dout, lse, delta, dq, dk, dv, dq_sum, dk_sum, dv_sum = refs
-    work, (q, k, v, *tokens) = inputs[:5], inputs[5:]
+    *inputs, dq, dk, dv, dq_sum, dk_sum, dv_sum = refs
+    work, (q, k, v, end, *inputs) = inputs[:5], inputs[5:]
+    tokens = (end, inputs.pop(0)) if step.windowed else (end,)
+    dout, lse, delta, *before = inputs
     item = step.item(pl.program_id(1), *work)
     flag = item.flags
 
@@ -136,23 +141,26 @@ def backward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
 
     @pl.when(flag & FIRST != 0)
     def _():
-        dq_sum[...] = jnp.zeros_like(dq_sum)
+        if not before:
+            dq_sum[...] = jnp.zeros_like(dq_sum)
+        for of_ranges in before:
+            for g in range(step.group):
+                dq_sum[g] = of_ranges[g].T
 
     def attend(rows, columns, mask):
         keys, values = k[columns], v[columns]
         dkeys = jnp.zeros(keys.shape, jnp.float32)
         dvalues = jnp.zeros(values.shape, jnp.float32)
         for g in range(step.group):
-            head = _head(g, step)
-            queries, douts = q[rows, head], dout[rows, head]
+            queries, douts = q[g, rows], dout[g, rows]
             x = _nt(keys, queries)
             if step.bound is not None:
                 x = jnp.tanh(x)
             s = x if step.bound is None else step.bound * x
             if mask is not None:
                 s = jnp.where(mask, s, LOWEST)
-            p = jnp.exp2(s - lse[0, 0, pl.ds(g, 1), rows])
-            ds = p * (_nt(values, douts) - delta[0, 0, pl.ds(g, 1), rows])
+            p = jnp.exp2(s - lse[pl.ds(g, 1), rows])
+            ds = p * (_nt(values, douts) - delta[pl.ds(g, 1), rows])
             if step.bound is not None:
                 ds = ds * (1.0 - x * x)
             ds = ds.astype(keys.dtype)
@@ -169,7 +177,8 @@ def backward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
     @pl.when(flag & LAST != 0)
     def _():
         for g in range(step.group):
-            dq[:, _head(g, step)] = (dq_sum[g] * step.slope).T.astype(dq.dtype)
+            total = dq_sum[g] if before else dq_sum[g] * step.scale
+            dq[g] = total.T.astype(dq.dtype)
 
     @pl.when(flag & ROW_LAST != 0)
     def _():
@@ -228,10 +237,6 @@ def _mask(item: Item, tokens, step: Step, query_axis: int, row, chunk, number):
         position = tokens[1][0, :, pl.ds(row, step.part)]
         read &= along(position, query_axis) < of_keys(1)
     return read
-
-
-def _head(g: int, step: Step) -> slice:
-    return slice(g * step.width, (g + 1) * step.width)
 
 
 def _column(x: jax.Array) -> jax.Array:

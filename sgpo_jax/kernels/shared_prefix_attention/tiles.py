@@ -161,7 +161,7 @@ def backward_bytes(query: int, key: int, keys: int, heads: Heads) -> int:
     rows = heads.group * query
     tiles = 3 * 2 * rows * heads.width * heads.itemsize  # q, do and dq
     tiles += 2 * 2 * key * heads.width * heads.itemsize  # k and v
-    resident = 2 * keys * heads.width * (4 + 2 * heads.itemsize)  # dk, dv: sum, output
+    resident = 2 * keys * heads.width * (4 + heads.itemsize)  # dk, dv: sum, output
     running = rows * heads.width * 4  # dq
     scores = query * key * (4 * 4 + 2 * heads.itemsize)  # s, p, dp, ds; two cast
     return tiles + resident + running + scores

@@ -1,4 +1,7 @@
-"""The work list of the TPU kernels: one item per tile in which any key is read."""
+"""The work list of the TPU kernels: one item per tile in which any key is read.
+
+A query tile of padding alone has one item too, which writes its zeros.
+"""
 
 from typing import NamedTuple
 
@@ -80,6 +83,9 @@ def work_list(
 ) -> WorkList:
     """List the live tiles whose key tile lies in `keys`.
 
+    A query tile without any has one item with no part to compute, unless it lies before
+    all of these keys.
+
     Example:
       >>> from .layout import from_lengths
       >>> work = work_list(from_lengths([[(4, [2, 2])]], length=8),
@@ -91,9 +97,13 @@ def work_list(
     rows, queries, count = live.shape
     index = jnp.arange(count, dtype=jnp.int32)[None, None]
     live &= (index >= keys.start) & (index < keys.stop)
+    query = jnp.arange(queries, dtype=jnp.int32)[None, :, None]
+    after = (query + 1) * plan.query > keys.start * plan.key
+    idle = ~live.any(-1, keepdims=True) & after
+    live |= idle & (index == keys.start)
     # No more tiles than lie on or below the diagonal.
     last = np.minimum(-(-np.arange(1, queries + 1) * plan.query // plan.key), count)
-    number = live.sum(dtype=jnp.int32)
+    number = live.sum(dtype=jnp.int32)[None]
     (item,) = jnp.nonzero(live.ravel(), size=rows * int(last.sum()), fill_value=0)
     item = item.astype(jnp.int32)
     row, query, key = item // (queries * count), item // count, item % count
@@ -117,6 +127,4 @@ def work_list(
         + jnp.where(full.ravel()[item], 0, MASKED)
     )
     parts = _parts(layout, plan, window=window).ravel()[item]
-    # One item that does nothing keeps the grid from being empty.
-    flags, parts = jnp.where(live, flags, MASKED), jnp.where(live, parts, 0)
-    return WorkList(row, query, key, flags, parts, jnp.maximum(number, 1)[None])
+    return WorkList(row, query, key, flags, parts, number)
