@@ -18,11 +18,8 @@ import numpy as np
 from sgpo_jax.kernels.shared_prefix_attention import from_lengths
 from sgpo_jax.kernels.shared_prefix_attention import tiles as tile_sizes
 from sgpo_jax.kernels.shared_prefix_attention.worklist import (
-    LOW,
     MASKED,
-    PART_BITS,
-    SIZE,
-    sizes,
+    read_part,
     work_list,
 )
 
@@ -39,36 +36,43 @@ def shapes():
     generator = np.random.default_rng(0)
 
     def ragged(prefix, count, low, high):
-        lengths = generator.integers(low, high, count).tolist()
-        return f"P{prefix} G{count} R{low}..{high}", prefix, lengths
+        return prefix, generator.integers(low, high, count).tolist()
 
-    yield "P1024 G8 R512", 1024, [512] * 8
-    yield "P4096 G16 R1024", 4096, [1024] * 16
-    yield "P8192 G8 R512", 8192, [512] * 8
-    yield ragged(1000, 8, 79, 880)
-    yield ragged(4000, 16, 66, 995)
-    yield ragged(2000, 16, 64, 2048)
+    return {
+        "P1024 G8 R512": (1024, [512] * 8),
+        "P4096 G16 R1024": (4096, [1024] * 16),
+        "P8192 G8 R512": (8192, [512] * 8),
+        "P1000 G8 R79..880": ragged(1000, 8, 79, 880),
+        "P4000 G16 R66..995": ragged(4000, 16, 66, 995),
+        "P2000 G16 R64..2048": ragged(2000, 16, 64, 2048),
+    }
+
+
+SHAPES = shapes()
 
 
 def attended(prefix, lengths):
+    """Pairs of a query and a key that it reads."""
     own = sum(r * (r + 1) // 2 for r in lengths)
     return prefix * (prefix + 1) // 2 + prefix * sum(lengths) + own
 
 
 def computed(prefix, lengths, plan):
-    """Pairs computed by the kernels, and the number of items."""
+    """Pairs computed in full tiles and in masked ones, and the number of items."""
     length = prefix + sum(lengths)
-    length += -length % max(plan.query, plan.key)
+    length += -length % plan.unit
     layout = from_lengths([[(prefix, lengths)]], length=length)
     work = work_list(layout, plan, keys=slice(0, length // plan.key))
     number = int(work.number[0])
-    flags, parts = (np.asarray(x[:number]) for x in (work.flags, work.parts))
-    taken = np.array([0, *sizes(plan.key // plan.chunk)]) * plan.chunk
-    pairs = np.zeros(number, np.int64)
-    for part in range(plan.query // plan.part):
-        code = parts >> PART_BITS * part
-        pairs += taken[(code >> SIZE) & LOW] * plan.part
-    return int(np.where(flags & MASKED, pairs, plan.query * plan.key).sum()), number
+    masked = np.asarray(work.flags[:number]) & MASKED != 0
+    chunks = 0
+    for index in range(plan.query // plan.part):
+        _, count, tail = (
+            np.asarray(x)[masked] for x in read_part(work.parts[:number], index)
+        )
+        chunks += int((2 * count + tail).sum())
+    full = int((~masked).sum()) * plan.query * plan.key
+    return full, chunks * plan.chunk * plan.part // 2, number
 
 
 def seconds_of_work_list(rows, length):
@@ -84,8 +88,8 @@ def seconds_of_work_list(rows, length):
 
     @jax.jit
     def build(layout):
-        plan = tile_sizes.Plan(query=512, key=512, part=256, chunk=256)
-        return work_list(layout, plan, keys=slice(0, length // 512))
+        plan = tile_sizes.plan_for(length, HEADS, CHIPS["v5e"])
+        return work_list(layout, plan, keys=slice(0, length // plan.key))
 
     jax.block_until_ready(build(layout))
     found = []
@@ -101,21 +105,23 @@ def main():
         "# Tiles of the TPU kernels",
         "",
         "`python benchmarks/attention_tiles.py`. 4 query heads of width 128 on a key",
-        "head. Tiles are those that `plan_for` chooses; a masked tile counts the",
-        "chunks of keys in which any is read.",
+        "head, tiles that `plan_for` chooses. Pairs of a query and a key that are",
+        "computed, forward and backward, over those that are read.",
         "",
-        "| row | chip | tile | chunk | items | computed / attended |",
-        "|---|---|---|---|---|---|",
+        "| row | chip | tile, forward | backward | items | computed / read | |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for name, prefix, lengths in shapes():
+    for name, group in SHAPES.items():
         for chip, facts in CHIPS.items():
-            plan = tile_sizes.plan_for(prefix + sum(lengths), HEADS, facts)
-            pairs, items = computed(prefix, lengths, plan)
-            ratio = pairs / attended(prefix, lengths)
-            tile = f"{plan.query} x {plan.key}"
-            lines.append(
-                f"| {name} | {chip} | {tile} | {plan.chunk} | {items} | {ratio:.2f} |"
-            )
+            plan = tile_sizes.plan_for(group[0] + sum(group[1]), HEADS, facts)
+            found = [computed(*group, p) for p in (plan, plan.backward)]
+            ratios = [
+                f"{(full + some) / attended(*group):.3f}" for full, some, _ in found
+            ]
+            sizes = f"{plan.query} x {plan.key} | {plan.backward_query} x {plan.key}"
+            items = " + ".join(str(number) for *_, number in found)
+            cells = f"{name} | {chip} | {sizes} | {items} | {' | '.join(ratios)}"
+            lines.append(f"| {cells} |")
     lines += [
         "",
         "Layout on the host (numpy) and work list in jit, on this machine's CPU:",

@@ -62,8 +62,8 @@ def compiled(chip, *, rows=2, length=8192, heads=16, kv_heads=4, width=128):
     split = NamedSharding(mesh, PartitionSpec("data", None, "tensor"))
     heads = Format(MemoryLayout.AUTO, split)
     integers = NamedSharding(mesh, PartitionSpec("data"))
-    run = jax.jit(run, in_shardings=(heads,) * 4 + (integers,), out_shardings=heads)
-    return run.lower(q, k, k, q, layout).compile()
+    jitted = jax.jit(run, in_shardings=(heads,) * 4 + (integers,), out_shardings=heads)
+    return jitted.lower(q, k, k, q, layout).compile()
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import pytest
 from jax._src.pallas.mosaic.interpret import interpret_pallas_call
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import Mesh
+from jax.test_util import check_grads
 
 from sgpo_jax.kernels import shared_prefix_attention
 from sgpo_jax.kernels.shared_prefix_attention import (
@@ -24,7 +25,7 @@ from sgpo_jax.kernels.shared_prefix_attention import (
 )
 from sgpo_jax.kernels.shared_prefix_attention.scores import Scores
 from sgpo_jax.kernels.shared_prefix_attention.tiles import Plan
-from sgpo_jax.kernels.shared_prefix_attention.worklist import work_list
+from sgpo_jax.kernels.shared_prefix_attention.worklist import read_part, work_list
 
 from .comparisons import (
     assert_no_worse,
@@ -35,11 +36,25 @@ from .comparisons import (
 from .layouts import forests, inputs, ragged
 
 LENGTH = 60
-SMALL = Plan(query=16, key=16, part=8, chunk=8, interpret=True)
+SMALL = Plan(query=16, backward_query=32, key=16, part=8, chunk=4, interpret=True)
 PLANS = {
-    "wide keys": Plan(query=8, key=32, part=8, chunk=8, mxu_sums=True, interpret=True),
+    "wide keys": Plan(
+        query=8,
+        backward_query=8,
+        key=32,
+        part=8,
+        chunk=8,
+        mxu_sums=True,
+        interpret=True,
+    ),
     "wide queries": Plan(
-        query=32, key=8, part=8, chunk=8, key_ranges=3, interpret=True
+        query=32,
+        backward_query=16,
+        key=8,
+        part=8,
+        chunk=4,
+        key_ranges=3,
+        interpret=True,
     ),
 }
 
@@ -78,6 +93,7 @@ dense = value_and_grads(
 )
 
 
+# 30 batches of 8 rows: 240 layouts, one program.
 @hypothesis.settings(max_examples=30, deadline=None)
 @hypothesis.given(
     forests(count=8, length=LENGTH), hypothesis.strategies.integers(0, 99)
@@ -129,14 +145,31 @@ def test_two_runs_are_bitwise_equal():
     )
 
 
-def test_one_program_serves_every_layout():
-    run, arrays = kernels(SMALL), inputs(ragged(LENGTH))
+def test_gradients_equal_finite_differences():
+    layout = from_lengths([[(5, [4, 0, 3]), (2, [1])]], length=20)
+    q, k, v, dout = inputs(layout, heads=2, kv_heads=1, width=4)
+    attend = between_padding(
+        functools.partial(
+            pallas.attend, window=None, scores=Scores(scale=0.7), plan=SMALL
+        )
+    )
+    total = jax.jit(lambda *x: (attend(*x, layout) * dout).sum())
+    # Central differences in float32: about 1e-3 of the sums of 160 terms.
+    check_grads(
+        total, (q, k, v), order=1, modes=["rev"], eps=1e-2, atol=0.02, rtol=0.02
+    )
+
+
+def test_one_program_per_rung_over_50_plans():
+    run, rungs = kernels(SMALL), (32, 64)
     generator = np.random.default_rng(0)
-    for _ in range(50):
-        sizes = generator.integers(0, LENGTH // 10, size=8).tolist()
-        layout = from_lengths([[(sizes[0], sizes[1:])], [(5, sizes)]], length=LENGTH)
-        run(*arrays, layout)
-    assert run._cache_size() == 1
+    for plan in range(50):
+        length = rungs[plan % 2]
+        sizes = generator.integers(0, length // 10, size=8).tolist()
+        rows = [[(sizes[0], sizes[1:])], [(length // 10, sizes)]]
+        layout = from_lengths(rows, length=length)
+        run(*inputs(layout, heads=2, kv_heads=1), layout)
+    assert run._cache_size() == len(rungs)
 
 
 @pytest.mark.parametrize("ranges", [1, 2])
@@ -178,11 +211,35 @@ def test_work_list_holds_the_live_tiles_and_one_per_tile_of_padding():
     end = np.asarray(layout.end)[:, None, :]
     read = (tokens <= tokens[:, None]) & (tokens[:, None] < end)
     tiles = read.reshape(2, 4, 16, 4, 16).any((2, 4))
-    padding = ~tiles.any(2)
+    padding = np.logical_not(tiles.any(2))
     assert padding.sum() == 1
     tiles[..., 0] |= padding
     work = jax.jit(lambda layout: work_list(layout, SMALL, keys=slice(0, 4)))(layout)
     number = int(work.number[0])
     listed = zip(*(np.asarray(x[:number]) for x in work[:3]), strict=True)
     assert list(listed) == list(zip(*np.nonzero(tiles), strict=True))
-    assert not np.asarray(work.parts)[:number][padding[work.row, work.query][:number]]
+    row, query, parts = (np.asarray(x[:number]) for x in (work[0], work[1], work[4]))
+    assert not parts[padding[row, query]].any()
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_parts_cover_what_is_read_and_nothing_else_of_a_causal_row(causal):
+    layout = from_lengths([[(61, [])]], length=64) if causal else ragged(64)
+    plan = dataclasses.replace(SMALL, key=32)
+    work = work_list(layout, plan, keys=slice(0, 2))
+    rows = len(layout.end)
+    covered = np.zeros((rows, 16, 16), bool)  # by half parts of 4 and chunks of 4
+    for w in range(int(work.number[0])):
+        row, query, key = (int(x[w]) for x in work[:3])
+        for index in range(2):
+            low, count, tail = (int(x) for x in read_part(work.parts[w], index))
+            half, first = 4 * query + 2 * index, 8 * key + low
+            covered[row, half : half + 2, first : first + count] = True
+            covered[row, half + 1, first + count : first + count + tail] = True
+    tokens = np.arange(64)
+    end = np.asarray(layout.end)[:, None, :]
+    read = (tokens <= tokens[:, None]) & (tokens[:, None] < end)
+    live = np.any(read.reshape(rows, 16, 4, 16, 4), axis=(2, 4))
+    assert covered[live].all()
+    if causal:
+        np.testing.assert_array_equal(covered, live)

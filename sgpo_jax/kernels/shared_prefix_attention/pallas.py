@@ -65,8 +65,8 @@ def _forward(q, k, v, layout, window, scores, plan):
     cap = scores.soft_cap
     factor = scores.scale * LOG2_E if cap is None else scores.scale / cap
     size = q.shape
-    q = _heads_first((q.astype(jnp.float32) * factor).astype(q.dtype), plan)
-    k, v = _heads_first(k, plan), _heads_first(v, plan)
+    q = (q.astype(jnp.float32) * factor).astype(q.dtype)
+    q, k, v = (_heads_first(x, plan.unit) for x in (q, k, v))
     shape = _shape_of(q, k)
     keys = slice(0, shape.length // plan.key)
     step = step_of(shape, plan, scores, keys, windowed=window is not None)
@@ -79,14 +79,15 @@ def _forward(q, k, v, layout, window, scores, plan):
 
 
 def _backward(scores, plan, residuals, dout):
+    unit, plan = plan.unit, plan.backward
     q, k, v, out, lse, layout, window = residuals
     shape = _shape_of(q, k)
     real = jnp.asarray(layout.real)[..., None, None]
     dout = jnp.where(real, dout, jnp.zeros((), dout.dtype))
     delta = (dout.astype(jnp.float32) * out.astype(jnp.float32)).sum(-1)
-    delta = _heads_first(delta, plan).reshape(lse.shape)
+    delta = _heads_first(delta, unit).reshape(lse.shape)
     padded = _padded(layout, shape)
-    arrays = q, k, v, *tokens(padded, window, plan), _heads_first(dout, plan)
+    arrays = q, k, v, *tokens(padded, window, plan), _heads_first(dout, unit)
     ranges = plan.ranges(shape.length)
     dq = jnp.zeros(q.shape, jnp.float32)  # of the ranges so far, if there are several
     by_key = []
@@ -112,11 +113,11 @@ def _shape_of(q, k) -> Shape:
     return Shape(rows, length, k.shape[1], heads // k.shape[1], width)
 
 
-def _heads_first(x, plan: Plan):
-    """Turn [N, L, H, ...] into [N, H, L, ...], padded to whole tiles and lanes."""
+def _heads_first(x, unit: int):
+    """Turn [N, L, H, ...] into [N, H, L, ...], padded to whole units and lanes."""
     x = jnp.moveaxis(x, 2, 1)
     padding = [(0, 0)] * x.ndim
-    padding[2] = (0, -x.shape[2] % math.lcm(plan.query, plan.key))
+    padding[2] = (0, -x.shape[2] % unit)
     if x.ndim == 4:
         padding[3] = (0, -x.shape[3] % LANES)
     return jnp.pad(x, padding)
@@ -135,7 +136,7 @@ def _padded(layout: Layout, shape: Shape) -> Layout:
 def outputs(arrays, work: WorkList, step: Step, shape: Shape, plan: Plan):
     """Run the forward kernel: the outputs and the log2-sum-exp2 of every query."""
     q = arrays[0]
-    specs = _specs(shape, step)
+    specs = specs_of(shape, step)
     tile = shape.group, step.query_tile
     numbers = shape.rows, shape.kv_heads, shape.group, shape.length
     running = pltpu.VMEM((*tile, LANES), jnp.float32)
@@ -160,7 +161,7 @@ def outputs(arrays, work: WorkList, step: Step, shape: Shape, plan: Plan):
 def gradients(arrays, work: WorkList, step: Step, shape: Shape, plan: Plan):
     """Run the backward kernel for a range of keys: part of dq, all of its dk and dv."""
     q, k, v = arrays[:3]
-    specs = _specs(shape, step)
+    specs = specs_of(shape, step)
     whole = step.range_length == shape.length
     before = () if whole else (specs.query,)
     resident = pltpu.VMEM((step.range_length, shape.width), jnp.float32)
@@ -193,7 +194,7 @@ def gradients(arrays, work: WorkList, step: Step, shape: Shape, plan: Plan):
     )
 
 
-class _Specs(NamedTuple):
+class Specs(NamedTuple):
     """What a step of the grid sees of each array."""
 
     inputs: tuple[pl.BlockSpec, ...]  # of q, k, v and what `tokens` returns
@@ -202,7 +203,8 @@ class _Specs(NamedTuple):
     row: pl.BlockSpec  # of [N, K, range, C]: the whole row's range of keys
 
 
-def _specs(shape: Shape, step: Step) -> _Specs:
+def specs_of(shape: Shape, step: Step) -> Specs:
+    """Return the blocks of a call."""
     queries = shape.length // step.query_tile
     keys = shape.length // step.key_tile
 
@@ -232,7 +234,7 @@ def _specs(shape: Shape, step: Step) -> _Specs:
     masks = [pl.BlockSpec(chunks, bounds)]
     if step.windowed:
         masks.append(pl.BlockSpec((1, 1, step.query_tile), positions))
-    return _Specs(
+    return Specs(
         inputs=(query, key, key, *masks),
         query=query,
         number=pl.BlockSpec((None, None, shape.group, step.query_tile), number),

@@ -23,18 +23,18 @@ from .tiles import LANES
 from .worklist import (
     FIRST,
     LAST,
-    LOW,
     MASKED,
-    PART_BITS,
     ROW_FIRST,
     ROW_LAST,
-    SIZE,
     Item,
     listed,
-    sizes,
+    read_part,
 )
 
-LOWEST = -1e30
+# A masked score is far below the least maximum, so that its exponential is 0 even where
+# a query reads nothing; the sum of such a query stays at what it began with, not at 0.
+MASKED_SCORE, LEAST, TINY = -1e30, -1e29, 1e-30
+SUBLANES = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,8 +70,8 @@ def forward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
 
     @pl.when(flag & FIRST != 0)
     def _():
-        top[...] = jnp.full_like(top, LOWEST)
-        total[...] = jnp.zeros_like(total)
+        top[...] = jnp.full_like(top, LEAST)
+        total[...] = jnp.full_like(total, TINY)
         sums[...] = jnp.zeros_like(sums)
 
     def attend(rows, columns, mask):
@@ -85,7 +85,7 @@ def forward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
             s = _nt(q[g, rows], keys)
             if step.bound is not None:
                 s = step.bound * jnp.tanh(s)
-            return s if mask is None else jnp.where(mask, s, LOWEST)
+            return s if mask is None else s + mask
 
         following = scores(0)
         for g in range(step.group):
@@ -114,9 +114,7 @@ def forward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
     @pl.when(flag & LAST != 0)
     def _():
         for g in range(step.group):
-            # Padding reads nothing: no maximum, and a sum of 0 or of garbage.
-            weight = jnp.where(top[g] > LOWEST, 1.0 / total[g], 0.0)
-            mean = sums[g] * _lanes(weight, step.width)
+            mean = sums[g] * _lanes(1.0 / total[g], step.width)
             out[g] = mean.astype(out.dtype)
             lse[pl.ds(g, 1)] = _row(top[g]) + jnp.log2(_row(total[g]))
 
@@ -149,8 +147,9 @@ def backward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
 
     def attend(rows, columns, mask):
         keys, values = k[columns], v[columns]
-        dkeys = jnp.zeros(keys.shape, jnp.float32)
-        dvalues = jnp.zeros(values.shape, jnp.float32)
+        at = item.key * step.key_tile - step.first_key + columns.start
+        place = pl.ds(pl.multiple_of(at, step.chunk), columns.size)
+        dkeys, dvalues = dk_sum[place], dv_sum[place]
         for g in range(step.group):
             queries, douts = q[g, rows], dout[g, rows]
             x = _nt(keys, queries)
@@ -158,7 +157,7 @@ def backward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
                 x = jnp.tanh(x)
             s = x if step.bound is None else step.bound * x
             if mask is not None:
-                s = jnp.where(mask, s, LOWEST)
+                s = s + mask
             p = jnp.exp2(s - lse[pl.ds(g, 1), rows])
             ds = p * (_nt(values, douts) - delta[pl.ds(g, 1), rows])
             if step.bound is not None:
@@ -167,10 +166,8 @@ def backward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
             dvalues += _nn(p.astype(douts.dtype), douts)
             dkeys += _nn(ds, queries)
             dq_sum[g, :, rows] += _tn(keys, ds)
-        at = item.key * step.key_tile - step.first_key + columns.start
-        place = pl.ds(pl.multiple_of(at, step.chunk), columns.size)
-        dk_sum[place] += dkeys
-        dv_sum[place] += dvalues
+        dk_sum[place] = dkeys
+        dv_sum[place] = dvalues
 
     _each_part(item, step, attend, functools.partial(_mask, item, tokens, step, 1))
 
@@ -198,29 +195,47 @@ def _each_part(item: Item, step: Step, attend, mask):
         @pl.loop(0, step.query_tile // step.part)
         def _(index):
             row = pl.multiple_of(index * step.part, step.part)
-            code = lax.shift_right_logical(item.parts, index * PART_BITS)
-            chunk, size = code & LOW, lax.shift_right_logical(code, SIZE) & LOW
-            column = pl.multiple_of(chunk * step.chunk, step.chunk)
-            for power, number in enumerate(sizes(step.key_tile // step.chunk)):
+            run = read_part(item.parts, index)
 
-                @pl.when(size == power + 1)
-                def _(number=number):
-                    columns = pl.ds(column, number * step.chunk)
-                    attend(pl.ds(row, step.part), columns, mask(row, chunk, number))
+            def attend_to(row, rows, chunk, number):
+                column = pl.multiple_of(chunk * step.chunk, step.chunk)
+                columns = pl.ds(column, number * step.chunk)
+                attend(pl.ds(row, rows), columns, mask(row, rows, chunk, number))
+
+            every = step.key_tile // step.chunk
+
+            @pl.when(run.chunks == every)
+            def _():
+                attend_to(row, step.part, 0, every)
+
+            @pl.when(run.chunks < every)
+            def _():
+                # Pieces whose sizes are powers of two, the largest first.
+                for bit in reversed(range((every - 1).bit_length())):
+
+                    @pl.when(run.chunks & (1 << bit) != 0)
+                    def _(number=1 << bit):
+                        chunk = run.low + (run.chunks & -2 * number)
+                        attend_to(row, step.part, chunk, number)
+
+                @pl.when(run.tail != 0)
+                def _():
+                    half = step.part // 2
+                    lower = pl.multiple_of(row + half, half)
+                    attend_to(lower, half, run.low + run.chunks, 1)
 
 
-def _mask(item: Item, tokens, step: Step, query_axis: int, row, chunk, number):
-    """Whether the queries from `row` on read the keys of `number` chunks.
+def _mask(item: Item, tokens, step: Step, query_axis: int, row, rows, chunk, number):
+    """Return what to add to the scores of `rows` queries and `number` chunks of keys.
 
-    Of shape [i, j], or [j, i] for query axis 1.
+    Of shape [i, j], or [j, i] for query axis 1: 0 where a query reads a key. A number
+    that is added costs the vector unit less than a choice for every head.
     """
-    shape = step.part, number * step.chunk
+    shape = rows, number * step.chunk
     if query_axis == 1:
         shape = shape[::-1]
-    query = item.query * step.query_tile + row
-    query += lax.broadcasted_iota(jnp.int32, shape, query_axis)
-    key = item.key * step.key_tile + chunk * step.chunk
-    key += lax.broadcasted_iota(jnp.int32, shape, 1 - query_axis)
+    start = item.query * step.query_tile + row
+    query = lax.broadcasted_iota(jnp.int32, shape, query_axis)
 
     def along(x, axis):
         """Widen numbers along an axis to the tile."""
@@ -230,13 +245,17 @@ def _mask(item: Item, tokens, step: Step, query_axis: int, row, chunk, number):
 
     def of_keys(kind):
         parts = [tokens[0][chunk + n, pl.ds(kind, 1)] for n in range(number)]
-        return along(jnp.concatenate(parts, axis=1), 1 - query_axis)
+        return jnp.concatenate(parts, axis=1)
 
-    read = (key <= query) & (query < of_keys(0))
+    # Numbers of tokens relative to the first query.
+    first = item.key * step.key_tile + chunk * step.chunk - start
+    key = lax.broadcasted_iota(jnp.int32, (1, number * step.chunk), 1) + first
+    end = of_keys(0) - start
+    read = (along(key, 1 - query_axis) <= query) & (query < along(end, 1 - query_axis))
     if step.windowed:
-        position = tokens[1][0, :, pl.ds(row, step.part)]
-        read &= along(position, query_axis) < of_keys(1)
-    return read
+        position = tokens[1][0, :, pl.ds(row, rows)]
+        read &= along(position, query_axis) < along(of_keys(1), 1 - query_axis)
+    return jnp.where(read, 0.0, MASKED_SCORE)
 
 
 def _column(x: jax.Array) -> jax.Array:
@@ -247,14 +266,15 @@ def _column(x: jax.Array) -> jax.Array:
 def _row(x: jax.Array) -> jax.Array:
     """Turn [i, lanes] with all lanes equal into [1, i], without a transposition."""
     size = min(x.shape)
-    shape = size, x.shape[1]
-    diagonal = lax.broadcasted_iota(jnp.int32, shape, 0) == lax.broadcasted_iota(
-        jnp.int32, shape, 1
-    )
-    parts = [
-        jnp.where(diagonal, x[i : i + size], 0.0).sum(0, keepdims=True)[:, :size]
-        for i in range(0, x.shape[0], size)
-    ]
+    lane = lax.broadcasted_iota(jnp.int32, (SUBLANES, size), 1)
+    row = lax.broadcasted_iota(jnp.int32, (SUBLANES, size), 0)
+    parts = []
+    for i in range(0, x.shape[0], size):
+        diagonal = jnp.zeros((SUBLANES, size), x.dtype)
+        for j in range(0, size, SUBLANES):
+            rows = x[i + j : i + j + SUBLANES, :size]
+            diagonal = jnp.where(lane == row + j, rows, diagonal)
+        parts.append(diagonal.sum(0, keepdims=True))
     return jnp.concatenate(parts, axis=1)
 
 

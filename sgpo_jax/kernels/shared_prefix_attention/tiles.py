@@ -1,4 +1,4 @@
-"""Tile sizes of the TPU kernels, from a cost model and an inventory of VMEM."""
+"""Tile sizes of the TPU kernels, from static cycles and an inventory of VMEM."""
 
 import dataclasses
 import itertools
@@ -8,9 +8,27 @@ from typing import Any
 from jax.experimental.pallas import tpu as pltpu
 
 LANES = 128
-SIZES = (128, 256, 512, 1024)
+# Static estimates of cycles, forward and backward, by tile (queries, keys): a row of
+# 2048 tokens that all read each other, one key head with 4 query heads of width 128.
+# Narrow matrix units (v5e) first. From benchmarks/results/attention_cycles.json.
+DENSE_CYCLES = {
+    False: {
+        (512, 1024): (85792, 177497),
+        (1024, 1024): (87457, 176657),
+        (512, 512): (91360, 182335),
+        (256, 1024): (88626, 183516),
+        (256, 256): (148010, 214947),
+    },
+    True: {
+        (512, 1024): (43928, 85572),
+        (1024, 1024): (44534, 83505),
+        (512, 512): (50127, 92023),
+        (256, 1024): (48946, 90991),
+        (256, 256): (100256, 163914),
+    },
+}
 MAX_PARTS, MAX_CHUNKS = 4, 8  # what a number of the work list has bits for
-CHUNK = 256  # queries, and unit of keys, at a time where some pairs are masked
+PART = 256  # queries at a time where some pairs are masked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,7 +36,8 @@ class Plan:
     """How the kernels cut a row, and what they are compiled to.
 
     Attributes:
-      query: queries per tile.
+      query: queries per tile, forward.
+      backward_query: queries per tile, backward.
       key: keys per tile.
       part: queries at a time in a tile of which some pairs are masked.
       chunk: unit in which such a part finds the keys it reads.
@@ -30,6 +49,7 @@ class Plan:
     """
 
     query: int
+    backward_query: int
     key: int
     part: int
     chunk: int
@@ -39,16 +59,27 @@ class Plan:
     interpret: Any = False
 
     def __post_init__(self):
-        if self.query % self.part or self.query > MAX_PARTS * self.part:
-            raise ValueError(
-                f"part {self.part} must divide query tile {self.query} into at most "
-                f"{MAX_PARTS}"
-            )
+        for query in (self.query, self.backward_query):
+            if query % self.part or query > MAX_PARTS * self.part:
+                raise ValueError(
+                    f"part {self.part} must divide query tile {query} into at most "
+                    f"{MAX_PARTS}"
+                )
         if self.key % self.chunk or self.key > MAX_CHUNKS * self.chunk:
             raise ValueError(
                 f"chunk {self.chunk} must divide key tile {self.key} into at most "
                 f"{MAX_CHUNKS}"
             )
+
+    @property
+    def unit(self) -> int:
+        """What the length of rows is a multiple of."""
+        return math.lcm(self.query, self.backward_query, self.key)
+
+    @property
+    def backward(self) -> "Plan":
+        """The plan with the query tiles of the backward pass."""
+        return dataclasses.replace(self, query=self.backward_query)
 
     def ranges(self, length: int) -> list[slice]:
         """Split the key tiles of a row into ranges of equal size, the last smaller."""
@@ -105,45 +136,43 @@ def plan_for(length: int, heads: Heads, chip: Chip) -> Plan:
     """
     budget = int(0.75 * chip.vmem_bytes)  # the compiler needs room of its own
     plans = []
-    for query, key in itertools.product(SIZES, SIZES):
-        if max(query, key) > max(length, CHUNK) or key < CHUNK:
+    for (query, key), (backward_query, same) in itertools.product(
+        DENSE_CYCLES[chip.wide], repeat=2
+    ):
+        if key != same or max(query, backward_query, key) > max(length, PART):
             continue
-        left = budget - backward_bytes(query, key, 0, heads)
-        resident = backward_bytes(query, key, key, heads)
-        resident -= backward_bytes(query, key, 0, heads)
-        held = left // resident  # key tiles whose gradients fit
+        tile = backward_bytes(backward_query, key, 0, heads)
+        resident = backward_bytes(backward_query, key, key, heads) - tile
+        held = (budget - tile) // resident  # key tiles whose gradients fit
         if held < 1 or forward_bytes(query, key, heads) > budget:
             continue
         plan = Plan(
             query=query,
+            backward_query=backward_query,
             key=key,
-            part=min(query, CHUNK),
-            chunk=CHUNK,
+            part=PART,
+            chunk=LANES,
             mxu_sums=chip.wide,
             key_ranges=math.ceil(length / key / held),
             vmem_bytes=int(0.9 * chip.vmem_bytes),
         )
-        plans.append((cost(plan, length, heads, chip), plan))
+        plans.append((cost(plan, chip), plan))
     if not plans:
         raise ValueError(f"no tiles of {heads} fit in {chip.vmem_bytes} bytes of VMEM")
     return min(plans, key=lambda priced: priced[0])[1]
 
 
-def cost(plan: Plan, length: int, heads: Heads, chip: Chip) -> float:
-    """Estimate the cycles of a row for one key head, forward and backward.
+def cost(plan: Plan, chip: Chip) -> float:
+    """Compare plans: cycles of a dense row forward and backward, and of more ranges.
 
-    Linear in items and in the pairs they compute, with coefficients fitted to static
-    estimates of dense tiles with 4 heads of width 128 (benchmarks/attention_cycles.py).
-    A query is taken to read a quarter of the row; a part of a query tile computes,
-    beyond what its queries read, its diagonal and half a chunk at either end.
+    With parts of one size, tiles compute the same pairs of any layout: what differs is
+    what a pair costs. A further range reads and writes the query gradients once more,
+    about a twentieth of the work of a row that is long enough to need it.
     """
-    per_item, per_pair = (1514.0, 0.0286) if chip.wide else (1250.0, 0.0607)
-    keys = length / 4 + plan.part / 2 + plan.chunk
-    items = keys / plan.key + 1
-    pairs = keys * plan.query * heads.group / 4 * heads.width / LANES
-    # Every further range of keys passes over the query tiles again.
-    items += plan.key_ranges - 1
-    return length / plan.query * (items * per_item + pairs * per_pair)
+    cycles = DENSE_CYCLES[chip.wide]
+    forward, _ = cycles[plan.query, plan.key]
+    _, backward = cycles[plan.backward_query, plan.key]
+    return forward + backward * (1 + 0.05 * (plan.key_ranges - 1))
 
 
 def forward_bytes(query: int, key: int, heads: Heads) -> int:

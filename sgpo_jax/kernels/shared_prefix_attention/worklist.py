@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Int
 
 from .layout import Layout
@@ -16,15 +17,15 @@ from .tiles import Plan
 FIRST, LAST = 1, 2  # of the items of one query tile
 ROW_FIRST, ROW_LAST = 4, 8  # of the items of one row
 MASKED = 16  # some query does not read some key of the tile
-PART_BITS, SIZE, LOW = 8, 4, 15  # of a part: its first chunk below, its size above
+PART_BITS, COUNT, TAIL = 8, 3, 7  # of a part: first chunk, number of chunks, tail
 
 
 class WorkList(NamedTuple):
     """Live tiles of all rows, sorted by row, then query tile, then key tile.
 
     Only the first `number` items count. `flags` holds the bits above. `parts` says for
-    each part of the query tile, a byte each, from which chunk of keys on and how many
-    it takes: size s > 0 takes the s-th of `sizes`, 0 takes none.
+    each part of the query tile, a byte each, which run of chunks of keys it takes, as
+    `Part` reads it.
     """
 
     row: Int[Array, " W"]
@@ -50,30 +51,48 @@ def listed(w, *work) -> Item:
     return Item(*(x[w] for x in work))
 
 
-def sizes(chunks: int) -> list[int]:
-    """Numbers of chunks for which the kernels have code: powers of two, and all.
+class Part(NamedTuple):
+    """Which chunks of keys a part of a query tile takes.
 
-    Example:
-      >>> sizes(4), sizes(6)
-      ([1, 2, 4], [1, 2, 4, 6])
+    All its queries take `chunks` of them from `low` on; its second half takes one more
+    if `tail`, as below a diagonal.
     """
-    return [1 << n for n in range((chunks - 1).bit_length())] + [chunks]
+
+    low: Int[Array, ""]
+    chunks: Int[Array, ""]
+    tail: Int[Array, ""]
+
+
+def read_part(parts: Int[Array, ""], index) -> Part:
+    """Decode a part of an item."""
+    code = lax.shift_right_logical(parts, index * PART_BITS)
+    return Part(
+        low=code & (1 << COUNT) - 1,
+        chunks=lax.shift_right_logical(code, COUNT) & (1 << TAIL - COUNT) - 1,
+        tail=lax.shift_right_logical(code, TAIL) & 1,
+    )
 
 
 def _parts(
     layout: Layout, plan: Plan, *, window: Window = None
 ) -> Int[Array, "N nq nk"]:
     """Return the `parts` of each tile: the least that covers their live chunks."""
-    live = tiles(layout, query_tile=plan.part, key_tile=plan.chunk, window=window).live
+    half = plan.part // 2
+    live = tiles(layout, query_tile=half, key_tile=plan.chunk, window=window).live
     parts, chunks = plan.query // plan.part, plan.key // plan.chunk
-    rows, queries, keys = live.shape
-    live = live.reshape(rows, queries // parts, parts, keys // chunks, chunks)
-    low = jnp.argmax(live, -1).astype(jnp.int32)
-    high = chunks - jnp.argmax(live[..., ::-1], -1).astype(jnp.int32)
-    available = jnp.array(sizes(chunks), jnp.int32)
-    size = jnp.searchsorted(available, high - low).astype(jnp.int32)
-    low = jnp.minimum(low, chunks - available[size])
-    code = jnp.where(live.any(-1), low + jnp.left_shift(size + 1, SIZE), 0)
+    rows, _, keys = live.shape
+    live = live.reshape(rows, -1, parts, 2, keys // chunks, chunks)
+    any_live = live.any(-1)
+    first = jnp.where(any_live, jnp.argmax(live, -1).astype(jnp.int32), chunks)
+    last = jnp.argmax(live[..., ::-1], -1).astype(jnp.int32)
+    stop = jnp.where(any_live, chunks - last, 0)
+    low, high = first.min(3), stop.max(3)
+    # Only the second half takes its last chunk.
+    above = jnp.maximum(stop[:, :, :, 0], low)
+    tail = (stop[:, :, :, 1] == above + 1).astype(jnp.int32)
+    count = high - low - tail
+    code = low + jnp.left_shift(count, COUNT) + jnp.left_shift(tail, TAIL)
+    code = jnp.where(any_live.any(3), code, 0)
     shift = jnp.arange(parts, dtype=jnp.int32).reshape(1, 1, -1, 1) * PART_BITS
     return jnp.left_shift(code, shift).sum(2, dtype=jnp.int32)
 
@@ -89,7 +108,8 @@ def work_list(
     Example:
       >>> from .layout import from_lengths
       >>> work = work_list(from_lengths([[(4, [2, 2])]], length=8),
-      ...                  Plan(query=4, key=4, part=4, chunk=2), keys=slice(0, 2))
+      ...                  Plan(query=4, backward_query=4, key=4, part=4, chunk=2),
+      ...                  keys=slice(0, 2))
       >>> int(work.number[0]), work.query[:3].tolist(), work.key[:3].tolist()
       (3, [0, 1, 1], [0, 0, 1])
     """
