@@ -177,17 +177,34 @@ class SamplerConfig:
       slots: samples decoded at once per prompt.
       max_response: longest completion in tokens, EOS included.
       temperature: of sampling, and of every log-probability in training.
+      order: which prompts start first: as given, or by expected length, which the
+        profile tells and a call learns as it goes. It changes no token.
+      stop: strings that end a completion, besides the tokens that do.
+      thinking: tokens after which thinking is ended by force; 0 for no limit. Forced
+        tokens are no part of the loss.
+      end_of_thinking: what ends it.
     """
 
     lanes: int = 32
     slots: int = 4
     max_response: int = 8
     temperature: float = 1.0
+    order: Literal["given", "longest", "shortest"] = "given"
+    stop: tuple[str, ...] = ()
+    thinking: int = 0
+    end_of_thinking: str = "</think>"
 
     def __post_init__(self):
         _positive(self, "lanes", "slots", "max_response")
         if self.temperature <= 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
+        if not all(self.stop):
+            raise ValueError("an empty stop string would end every completion")
+        if self.thinking < 0 or (self.thinking and not self.end_of_thinking):
+            raise ValueError(
+                f"thinking={self.thinking} must not be negative, and needs"
+                " end_of_thinking to be said"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,75 +1,20 @@
 """`sgpo sample`: completions of prompts, with the log-probability of every token."""
 
-import contextlib
 import dataclasses
-import io
 import math
 import pathlib
-import re
 import sys
 import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import tyro
+from sgpo_jax.commands.sample_options import Options, parse
 
 if TYPE_CHECKING:
-    from sgpo_jax import sampling
+    from sgpo_jax import models, sampling
+    from sgpo_jax.config import SamplerConfig
     from sgpo_jax.models import Tokenizer
     from sgpo_jax.pipeline import Display
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Print completions of prompts, with the log-probability of every token.
-
-    They come from the initial policy of a run folder, or from a server.
-
-    Attributes:
-      prompts: what to complete; without any, the first held-out questions of the run.
-      out: the run folder.
-      samples: completions of each prompt.
-      temperature: of sampling; 0 takes the most probable token.
-      top_k: draw among that many most probable tokens; 0 for all.
-      top_p: draw among the likeliest tokens that make up this probability.
-      max_response: most tokens of a completion; 0 for what the run allows, or 128.
-      seed: of the noise.
-      server: address of an OpenAI-compatible server, as in http://localhost:8000/v1;
-        the run folder is not read then.
-      model: the server's name of the model.
-    """
-
-    prompts: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    _: dataclasses.KW_ONLY
-    out: str = "runs/default"
-    samples: int = 4
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    max_response: int = 0
-    seed: int = 0
-    server: str = ""
-    model: str = "default"
-
-    def __post_init__(self):
-        if self.samples < 1 or self.max_response < 0:
-            raise ValueError("samples must be at least 1, max_response at least 0")
-        if (self.top_k > 0) + (self.top_p < 1) + (self.temperature == 0) > 1:
-            raise ValueError("choose one of top_k, top_p < 1 and temperature 0")
-        if self.server and not self.prompts:
-            raise ValueError("give the server a prompt")
-
-    def method(self) -> "sampling.Method":
-        """Return how tokens are chosen."""
-        from sgpo_jax import sampling
-
-        if self.temperature == 0:
-            return sampling.Greedy()
-        if self.top_k:
-            return sampling.TopK(self.top_k, temperature=self.temperature)
-        if self.top_p < 1:
-            return sampling.TopP(self.top_p, temperature=self.temperature)
-        return sampling.Temperature(self.temperature)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,11 +49,11 @@ def main(args: list[str]) -> int:
     display = Display()
     try:
         options = parse(args)
-        method = options.method()
         if options.server:
-            shown = from_server(options, method, display)
+            shown = from_server(options, display)
         else:
-            shown = from_run(options, method, display)
+            policy = published(options) if options.source else of_run(options, display)
+            shown = complete(policy, options, display)
     except (UserError, ValueError) as error:
         print(f"sgpo: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -121,27 +66,7 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def parse(args: Sequence[str]) -> Options:
-    """Read the options.
-
-    Raises:
-      ValueError: one line that says what is wrong.
-      SystemExit: with code 0, for `--help`.
-    """
-    if any(arg in ("-h", "--help") for arg in args):
-        tyro.cli(Options, args=["--help"], prog="sgpo sample")
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            return tyro.cli(Options, args=args, prog="sgpo sample")
-    except SystemExit:
-        text = " ".join(re.sub(r"[─│╭╮╰╯├┤]+", " ", said.getvalue()).split())
-        raise ValueError(f"{text} (see sgpo sample --help)") from None
-
-
-def from_server(
-    options: Options, method: "sampling.Method", display: "Display"
-) -> list[Shown]:
+def from_server(options: Options, display: "Display") -> list[Shown]:
     """Return completions of a server.
 
     Raises:
@@ -154,9 +79,10 @@ def from_server(
         options.server,
         model=options.model,
         tokenizer=models.ByteTokenizer(),
-        max_response=options.max_response or 128,
+        max_response=options.end.max_response or 128,
         prompt_as_text=True,
         retry=sampling.Retry(attempts=3),
+        extra={"stop": list(options.end.stop)} if options.end.stop else {},
     )
     requests = [
         sampling.Request(_key(prompt), server.tokenizer.encode(prompt), options.samples)
@@ -165,9 +91,9 @@ def from_server(
     with display.progress("sample", len(requests) * options.samples) as advance:
         done, failures = server.complete(
             requests,
-            seed=options.seed,
+            seed=options.choice.seed,
             step=0,
-            method=method,
+            method=options.choice.method(),
             on_progress=follow(advance),
         )
     if failures:
@@ -184,52 +110,107 @@ def from_server(
     ]
 
 
-def from_run(
-    options: Options, method: "sampling.Method", display: "Display"
-) -> list[Shown]:
-    """Return completions of a policy of a run folder."""
-    from sgpo_jax import rewards, sampling
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What completes prompts.
+
+    Attributes:
+      config: shape of the decoder.
+      params: its parameters.
+      tokenizer: text to tokens and back.
+      prompts: what to complete.
+      sampler: lengths, stop strings and thinking budget, unless options say otherwise.
+    """
+
+    config: "models.DecoderConfig"
+    params: "models.Params"
+    tokenizer: "Tokenizer"
+    prompts: Sequence[str]
+    sampler: "SamplerConfig"
+
+
+def of_run(options: Options, display: "Display") -> Policy:
+    """Return a policy of a run folder."""
+    from sgpo_jax import rewards
     from sgpo_jax.commands.options import cache_programs
-    from sgpo_jax.pipeline import RunFolder, Setup, UserError, folder, stages
+    from sgpo_jax.pipeline import RunFolder, Setup, UserError, folder, saved
     from sgpo_jax.presets import PRESETS
 
     run = RunFolder(pathlib.Path(options.out).expanduser())
     if not run.config.exists():
         raise UserError(f"{run.path} is no run folder; choose one with --out")
-    saved = folder.unflatten(PRESETS["default"](), folder.read_json(run.config))
-    config = dataclasses.replace(saved, out=options.out)
+    config = folder.unflatten(PRESETS["default"](), folder.read_json(run.config))
+    config = dataclasses.replace(config, out=options.out)
     cache_programs(config.cache)
     setup = Setup(config=config, worker=rewards.Worker())
-    tokenizer = setup.tokenizer
-    if not run.policy.exists():
-        raise UserError(f"{run.path} has no initial policy yet; sgpo warmup makes it")
-    params = stages.warmup(setup, run, display)
-    prompts = options.prompts or [query.prompt for query in setup.held_out[:4]]
-    encoded = [tokenizer.encode(prompt) for prompt in prompts]
+    params = saved.saved_params(
+        options.policy, setup, run, display, checkpoint=options.checkpoint
+    )
+    return Policy(
+        config=setup.decoder,
+        params=params,
+        tokenizer=setup.tokenizer,
+        prompts=options.prompts or [query.prompt for query in setup.held_out[:4]],
+        sampler=config.sampler,
+    )
+
+
+def published(options: Options) -> Policy:
+    """Return a published policy, as `ModelConfig.source` names them."""
+    from sgpo_jax.config import SamplerConfig
+    from sgpo_jax.models import pretrained
+
+    source = pretrained.open_source(options.source)
+    return Policy(
+        config=source.config,
+        params=pretrained.load_params(source.tensors, source.config),
+        tokenizer=source.tokenizer(),
+        prompts=options.prompts,
+        sampler=SamplerConfig(max_response=128),
+    )
+
+
+def complete(policy: Policy, options: Options, display: "Display") -> list[Shown]:
+    """Return completions of a policy at hand."""
+    from sgpo_jax import sampling
+    from sgpo_jax.pipeline import setup
+
+    tokenizer, end = policy.tokenizer, options.end
+    ending = policy.sampler
+    if end.thinking:
+        ending = dataclasses.replace(
+            ending, thinking=end.thinking, end_of_thinking=end.end_of_thinking
+        )
+    stop = setup.stop_strings((*ending.stop, *end.stop), tokenizer)
+    encoded = [tokenizer.encode_prompt(prompt) for prompt in policy.prompts]
     engine = sampling.Engine(
-        setup.decoder,
-        lanes=len(prompts),
+        policy.config,
+        lanes=len(encoded),
         slots=min(options.samples, 16),
         max_prompt=max(map(len, encoded)),
-        max_response=options.max_response or config.sampler.max_response,
+        max_response=end.max_response or ending.max_response,
         stop_tokens=tokenizer.stop_ids,
+        stop_strings=stop,
+        end_of_thinking=setup.ending_tokens(ending, tokenizer),
         steps=16,
     )
     requests = [
-        sampling.Request(_key(prompt), ids, options.samples)
-        for prompt, ids in zip(prompts, encoded, strict=True)
+        sampling.Request(
+            _key(prompt), ids, options.samples, thinking=ending.thinking or None
+        )
+        for prompt, ids in zip(policy.prompts, encoded, strict=True)
     ]
     with display.progress("sample", len(requests) * options.samples) as advance:
         rollouts = engine.sample(
-            params,
+            policy.params,
             requests,
-            seed=options.seed,
+            seed=options.choice.seed,
             step=0,
-            method=method,
+            method=options.choice.method(),
             on_progress=follow(advance),
         )
     return [
-        _shown(prompts[request], rollouts, row, tokenizer)
+        _shown(policy.prompts[request], rollouts, row, tokenizer, stop)
         for row, request in enumerate(rollouts.request)
     ]
 
@@ -250,7 +231,11 @@ def _key(prompt: str) -> int:
 
 
 def _shown(
-    prompt: str, rollouts: "sampling.Rollouts", row: int, tokenizer: "Tokenizer"
+    prompt: str,
+    rollouts: "sampling.Rollouts",
+    row: int,
+    tokenizer: "Tokenizer",
+    stop: "sampling.StopStrings | None",
 ) -> Shown:
     from sgpo_jax.sampling import Finish
 
@@ -258,12 +243,13 @@ def _shown(
     tokens = rollouts.tokens[row, :length].tolist()
     values = rollouts.log_prob_at_one[row, :length].tolist()
     pieces = [
-        "<eos>" if token == tokenizer.eos_id else tokenizer.decode([token])
+        "<eos>" if token in tokenizer.stop_ids else tokenizer.decode([token])
         for token in tokens
     ]
+    text = tokenizer.decode(tokens)
     return Shown(
         prompt=prompt,
-        text=tokenizer.decode(tokens),
+        text=text if stop is None else stop.cut(text),
         tokens=list(zip(pieces, values, strict=True)),
         finish=Finish(int(rollouts.finish[row])).words,
     )

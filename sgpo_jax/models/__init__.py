@@ -17,6 +17,7 @@ from sgpo_jax.models.lora import Lora as Lora
 from sgpo_jax.models.lora import merge as merge
 from sgpo_jax.models.lora import trainable as trainable
 from sgpo_jax.models.memory import check_offload as check_offload
+from sgpo_jax.models.pieces import token_pieces as token_pieces
 from sgpo_jax.models.rope import LinearScaling as LinearScaling
 from sgpo_jax.models.rope import Llama3Scaling as Llama3Scaling
 from sgpo_jax.models.tokenizer import ByteTokenizer as ByteTokenizer

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sgpo_jax import advantages, losses, models, planning, training
+from sgpo_jax import advantages, losses, models, planning, sampling, training
 from sgpo_jax.config import MethodConfig, MethodName
 from sgpo_jax.ledger import Ledger
 from sgpo_jax.pipeline.display import Advance, Display
@@ -57,13 +57,12 @@ def selection(name: MethodName, config: MethodConfig) -> training.Selection:
     return training.Thinned(certain=config.certain)
 
 
-def train(
+def make_learner(
     name: MethodName, setup: Setup, folder: RunFolder, display: Display
-) -> training.Progress:
-    """Train one method to the end, from its newest checkpoint if there is one."""
+) -> training.Learner:
+    """Return what of a method's training does not change."""
     config = setup.config
-    params = warmup(setup, folder, display)
-    learner = training.Learner(
+    return training.Learner(
         programs=setup.programs(name),
         rollouts=setup.rollouts,
         queries=setup.train,
@@ -76,6 +75,22 @@ def train(
         trace=training.Trace(folder.method(name) / "trace", setup.traced_steps),
         agree=lambda: setup.hosts.gather(bytes),
     )
+
+
+def _expected(name: MethodName, folder: RunFolder) -> dict[str, float]:
+    """Return how long responses are; only methods that pay for the profile know."""
+    if name not in ("sgpo", "tracked"):
+        return {}
+    return Profile.load(folder.profile).mean_length
+
+
+def train(
+    name: MethodName, setup: Setup, folder: RunFolder, display: Display
+) -> training.Progress:
+    """Train one method to the end, from its newest checkpoint if there is one."""
+    config = setup.config
+    params = warmup(setup, folder, display)
+    learner = make_learner(name, setup, folder, display)
     beginning = learner.start(learner.programs.init(params))
     if name in ("sgpo", "tracked"):
         beginning.ledger.update(Ledger(read_json(folder.profile_cost)))
@@ -101,12 +116,16 @@ def train(
         finally:
             display.lines(checkpoints.problems)
         with display.progress(name, config.train.steps, start=start) as advance:
+            shown = _Shown(log, advance, start)
+            rollouts = setup.rollouts.adapted(
+                watch=shown.watch, expected=_expected(name, folder)
+            )
             return training.train(
-                learner,
+                dataclasses.replace(learner, rollouts=rollouts),
                 progress,
                 start=start,
                 store=store,
-                log=_Shown(log, advance),
+                log=shown,
                 evaluate=lambda progress: held_out(setup, progress),
             )
 
@@ -150,16 +169,22 @@ class _Tracked:
         self.writer.rewind(lines)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class _Shown:
-    """A log whose lines also move the progress bar."""
+    """A log whose lines also move the progress bar, as sampling between them does."""
 
     log: training.Log
     advance: Advance
+    step: int
+    headline: str = ""
 
     def write(self, step: int, metrics: training.Metrics) -> None:
         self.log.write(step, metrics)
-        self.advance(step, _headline(metrics))
+        self.step, self.headline = step, _headline(metrics)
+        self.advance(step, self.headline)
+
+    def watch(self, now: sampling.Progress) -> None:
+        self.advance(self.step, f"{self.headline} | {now}".strip(" |"))
 
     def rewind(self, lines: int) -> None:
         self.log.rewind(lines)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sgpo_jax import planning
+from sgpo_jax import planning, sampling
 from sgpo_jax.pipeline.display import Display
 from sgpo_jax.pipeline.folder import RunFolder, UserError, write_json
 from sgpo_jax.pipeline.policy import fingerprint, warmup
@@ -26,13 +26,19 @@ def profile(setup: Setup, folder: RunFolder, display: Display) -> Profile:
         "temperature": config.sampler.temperature,
     }
     with display.progress("profile", len(setup.train)) as advance:
+        done = 0
 
-        def on_chunk(done: int, total: int, chunk: Profile) -> None:
+        def on_chunk(now: int, total: int, chunk: Profile) -> None:
+            nonlocal done
             del total
+            done = now
             advance(done, f"success {np.nanmean(chunk.success_rate):.3f}")
 
+        def watch(now: sampling.Progress) -> None:
+            advance(done + now.ended // config.profile.samples, str(now))
+
         result, costs = measure(
-            setup.rollouts,
+            setup.rollouts.adapted(watch=watch),
             params,
             setup.train,
             samples=config.profile.samples,

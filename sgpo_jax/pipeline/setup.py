@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from sgpo_jax import data, models, packing, rewards, sampling, sharding, training
-from sgpo_jax.config import Experiment, MethodName
+from sgpo_jax.config import Experiment, MethodName, SamplerConfig
 from sgpo_jax.hosts import Alone, Hosts
 from sgpo_jax.models import pretrained
 from sgpo_jax.pipeline.folder import UserError
@@ -139,8 +139,8 @@ class Setup:
     @functools.cached_property
     def engine(self) -> sampling.Engine:
         """The sampler."""
-        mesh = self.sampling_mesh
-        return make_engine(
+        mesh, c = self.sampling_mesh, self.config.sampler
+        engine = make_engine(
             self.config,
             self.decoder,
             longest_prompt=self.longest_prompt,
@@ -148,6 +148,12 @@ class Setup:
             shards=sharding.rows_shards(mesh, sharding.Rules()),
             hosts=self.hosts.count,
             mesh=mesh if mesh.size > 1 else None,
+        )
+        return dataclasses.replace(
+            engine,
+            stop_strings=stop_strings(c.stop, self.tokenizer),
+            end_of_thinking=ending_tokens(c, self.tokenizer),
+            order=ORDERS[c.order],
         )
 
     @functools.cached_property
@@ -160,6 +166,7 @@ class Setup:
             worker=self.worker,
             seed=self.config.seed,
             temperature=self.config.sampler.temperature,
+            thinking=self.config.sampler.thinking or None,
             poll=self.hosts.poll,
         )
         if self.hosts.count == 1:
@@ -269,6 +276,31 @@ def make_engine(
         stop_tokens=stop_tokens,
         mesh=mesh,
     )
+
+
+ORDERS = {
+    "given": sampling.AsGiven(),
+    "longest": sampling.LongestFirst(sampling.Learned()),
+    "shortest": sampling.ShortestFirst(sampling.Learned()),
+}
+
+
+def stop_strings(
+    strings: Sequence[str], tokenizer: models.Tokenizer
+) -> sampling.StopStrings | None:
+    """Return what ends completions at strings; None if there are none."""
+    if not strings:
+        return None
+    return sampling.StopStrings(tuple(strings), models.token_pieces(tokenizer))
+
+
+def ending_tokens(
+    config: SamplerConfig, tokenizer: models.Tokenizer
+) -> tuple[int, ...]:
+    """Return the tokens that end thinking; none if there is no limit to it."""
+    if not config.thinking:
+        return ()
+    return tuple(tokenizer.encode(config.end_of_thinking))
 
 
 def prompt_rungs(longest: int) -> tuple[int, ...]:

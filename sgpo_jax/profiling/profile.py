@@ -61,6 +61,16 @@ class Profile:
         with np.errstate(invalid="ignore"):
             return np.where(self.samples > 0, self.successes / self.samples, np.nan)
 
+    @property
+    def mean_length(self) -> dict[str, float]:
+        """Mean response length by query id, of the queries that were sampled."""
+        drawn = self.samples + self.unscorable
+        return {
+            id_: float(tokens / count)
+            for id_, tokens, count in zip(self.ids, self.tokens, drawn, strict=True)
+            if count
+        }
+
     def posterior(self, prior: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation of each query's Beta posterior.
 

@@ -3,8 +3,8 @@
 import dataclasses
 import time
 import zlib
-from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,7 +12,14 @@ from sgpo_jax import ledger
 from sgpo_jax.data import Query
 from sgpo_jax.models import DecoderConfig, Params, Tokenizer
 from sgpo_jax.rewards import Worker
-from sgpo_jax.sampling import Engine, Method, Request, Rollouts, Temperature
+from sgpo_jax.sampling import (
+    Engine,
+    Method,
+    Progress,
+    Request,
+    Rollouts,
+    Temperature,
+)
 
 
 def query_key(query: Query) -> int:
@@ -74,6 +81,9 @@ class RolloutSource:
       worker: scores completions in a process that can be killed.
       seed: root of all sampling noise.
       temperature: of sampling.
+      thinking: tokens after which thinking is ended by force; None for no limit.
+      expected: response tokens to expect by query id, for the engine's order.
+      watch: told how far the sampler is, after every run of its program.
       poll: called between runs of the sampler's program and after scoring; what it
         raises ends the call.
     """
@@ -84,7 +94,14 @@ class RolloutSource:
     worker: Worker
     seed: int
     temperature: float = 1.0
+    thinking: int | None = None
+    expected: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    watch: Callable[[Progress], None] = lambda now: None
     poll: Callable[[], None] = lambda: None
+
+    def adapted(self, **changes: Any) -> "RolloutSource":
+        """Return a source with other attributes."""
+        return dataclasses.replace(self, **changes)
 
     def __call__(
         self,
@@ -104,9 +121,20 @@ class RolloutSource:
         """
         prompts = [self.tokenizer.encode_prompt(query.prompt) for query in queries]
         requests = [
-            Request(key=query_key(query), prompt=prompt, samples=int(count))
+            Request(
+                key=query_key(query),
+                prompt=prompt,
+                samples=int(count),
+                thinking=self.thinking,
+                expected_length=self.expected.get(query.id),
+            )
             for query, prompt, count in zip(queries, prompts, samples, strict=True)
         ]
+
+        def on_progress(now: Progress) -> None:
+            self.poll()
+            self.watch(now)
+
         self.poll()
         start = time.perf_counter()
         rollouts = self.engine.sample(
@@ -116,7 +144,7 @@ class RolloutSource:
             step=step,
             method=method or Temperature(self.temperature),
             version=version,
-            on_progress=lambda _: self.poll(),
+            on_progress=on_progress,
         )
         sampled = time.perf_counter()
         texts = self.texts(rollouts)

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +50,10 @@ class SharedRollouts:
     local: RolloutSource
     hosts: Hosts
     place: Callable[[Params], Params]
+
+    def adapted(self, **changes: Any) -> "SharedRollouts":
+        """Return rollouts whose local source has other attributes."""
+        return dataclasses.replace(self, local=self.local.adapted(**changes))
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -114,9 +119,9 @@ _COST = tuple(field.name for field in dataclasses.fields(ledger.Entry))
 
 def _cost(values: np.ndarray) -> ledger.Entry:
     """Read a cost; counts become integers again, which an array of floats has lost."""
-    entry = ledger.Entry(**dict(zip(_COST, values.tolist(), strict=True)))
+    entry = dict(zip(_COST, values.tolist(), strict=True))
     counts = ("rollouts", "tokens", "padded_tokens")
-    return dataclasses.replace(entry, **{n: int(getattr(entry, n)) for n in counts})
+    return ledger.Entry(**(entry | {name: int(entry[name]) for name in counts}))
 
 
 def _stats(parts: np.ndarray) -> Stats:

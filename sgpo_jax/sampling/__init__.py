@@ -9,6 +9,12 @@ from sgpo_jax.sampling.methods import MinP as MinP
 from sgpo_jax.sampling.methods import Temperature as Temperature
 from sgpo_jax.sampling.methods import TopK as TopK
 from sgpo_jax.sampling.methods import TopP as TopP
+from sgpo_jax.sampling.orders import AsGiven as AsGiven
+from sgpo_jax.sampling.orders import Learned as Learned
+from sgpo_jax.sampling.orders import LongestFirst as LongestFirst
+from sgpo_jax.sampling.orders import Order as Order
+from sgpo_jax.sampling.orders import ShortestFirst as ShortestFirst
+from sgpo_jax.sampling.orders import Told as Told
 from sgpo_jax.sampling.requests import Progress as Progress
 from sgpo_jax.sampling.requests import Request as Request
 from sgpo_jax.sampling.requests import Rollouts as Rollouts

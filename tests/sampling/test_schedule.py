@@ -24,11 +24,30 @@ def test_portions_cover_every_sample_once(counts, lanes, least, most):
     )
     found = [(p.request, p.first + i) for p in portions for i in range(p.count)]
     assert found == [(i, j) for i, n in enumerate(counts) for j in range(n)]
-    stages = schedule.stages(portions, most)
-    assert [p for stage in stages for p in stage] == portions
-    assert all(len(stage) <= most for stage in stages)
+
+
+@given(COUNTS, st.integers(1, 5), st.integers(1, 9), st.randoms())
+@settings(max_examples=60, deadline=None)
+def test_a_backlog_stages_every_sample_once_whatever_the_ranks(
+    counts, lanes, most, random
+):
+    waiting = np.arange(len(counts))
+    backlog = schedule.Backlog(
+        make_requests(counts), waiting, lanes=lanes, least=1, capacity=most
+    )
+    found, places = [], []
+    while len(backlog.waiting):
+        rank = np.array([random.choice([0.0, 1.0, np.inf]) for _ in counts])
+        lowest = min((rank[i] for i in backlog.waiting if counts[i]), default=None)
+        stage = backlog.take(rank)
+        assert len(stage) <= most
+        places.append({p.request for p in stage})
+        found += [(p.request, p.first + i) for p in stage for i in range(p.count)]
+        assert not stage or rank[stage[0].request] == lowest
+        # Nothing to do is not waited for.
+        assert all(counts[i] for i in backlog.waiting)
+    assert sorted(found) == [(i, j) for i, n in enumerate(counts) for j in range(n)]
     # The portions of a request lie in one stage, so its prompt is encoded once.
-    places = [{p.request for p in stage} for stage in stages]
     assert sum(map(len, places)) == len(set().union(*places))
 
 

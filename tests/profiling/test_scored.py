@@ -1,0 +1,77 @@
+"""What a source of rollouts hands to the sampler, and what it hears from it."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from sgpo_jax import data, models, rewards, sampling
+from sgpo_jax.profiling import RolloutSource
+from sgpo_jax.sampling import orders
+
+TOKENIZER = models.CharTokenizer("0123456789+=")
+CONFIG = models.DecoderConfig(
+    vocab_size=TOKENIZER.vocab_size, num_layers=1, embed_dim=8, mlp_dim=8, num_heads=2,
+    num_kv_heads=1, head_dim=4,
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """An order that remembers what it was told."""
+
+    told: list = dataclasses.field(default_factory=list, hash=False)
+
+    def __call__(self, seen: orders.Seen) -> np.ndarray:
+        self.told.append(seen.expected)
+        return np.zeros(len(seen.prompt))
+
+
+@pytest.fixture
+def worker():
+    with rewards.Worker() as worker:
+        yield worker
+
+
+def test_lengths_and_thinking_reach_the_sampler_and_progress_comes_back(worker):
+    order = Recording()
+    engine = sampling.Engine(
+        CONFIG,
+        lanes=2,
+        slots=2,
+        max_prompt=4,
+        max_response=6,
+        stop_tokens=(0,),
+        end_of_thinking=(3, 4),
+        order=order,
+        steps=2,
+    )
+    seen, polls = [], []
+    source = RolloutSource(
+        engine=engine,
+        config=CONFIG,
+        tokenizer=TOKENIZER,
+        worker=worker,
+        seed=0,
+    ).adapted(
+        thinking=1,
+        expected={"b": 4.5},
+        watch=seen.append,
+        poll=lambda: polls.append(len(seen)),
+    )
+    queries = [
+        data.Query(id="a", prompt="1+1=", reference="2"),
+        data.Query(id="b", prompt="2+1=", reference="3"),
+    ]
+    params = models.init(CONFIG, key=jax.random.key(0))
+    scored = source(params, queries, [3, 2], step=0)
+    np.testing.assert_array_equal(order.told[0], [np.nan, 4.5])
+    # The second token is forced, unless the first has ended the response or thinking.
+    forced = (scored.rollouts.kept == 0) & (
+        np.arange(6) < scored.rollouts.length[:, None]
+    )
+    assert forced[:, 1].any()
+    assert seen[-1].ended == seen[-1].total == 5
+    # Asked before the first run of the program, before each word, and at the end.
+    assert polls == [0, *range(len(seen)), len(seen)]

@@ -1,0 +1,101 @@
+"""Shapes, programs and memory of the sampler."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.sampling.tiny import CONFIG, RESPONSE, make_engine, make_requests
+
+
+def test_two_programs_per_prompt_rung(params, rng):
+    engine = make_engine(max_prompt=(2, 5))
+    for counts in ([3], [1, 40, 2], rng.integers(1, 65, 9), [64] * 3):
+        engine.sample(params, make_requests(rng, counts, longest=5), seed=0, step=0)
+    assert engine.compiles() == 4
+
+
+@pytest.mark.parametrize("grid", [{}, {"max_prompt": (4, 7), "slots": 1}])
+def test_prompts_in_chunks_are_as_prompts_at_once(params, engine, rng, grid):
+    requests = make_requests(rng, [3, 6, 1, 4, 2, 2])
+    whole = engine.sample(params, requests, seed=1, step=1)
+    chunked = make_engine(prefill_chunk=2, **grid)
+    parts = chunked.sample(params, requests, seed=1, step=1)
+    np.testing.assert_array_equal(parts.tokens, whole.tokens)
+    # float32, sums reordered
+    np.testing.assert_allclose(parts.log_prob, whole.log_prob, atol=1e-5)
+    # Chunks beyond the longest prompt of a block are not computed.
+    short = [dataclasses.replace(r, prompt=[1, 2, 3], samples=1) for r in requests[:2]]
+    stats = chunked.sample(params, short, seed=1, step=1).stats
+    assert stats.prefill_padded == 2 * 2
+
+
+def test_prefill_in_chunks_needs_little_more_memory_for_longer_prompts(params):
+    """Temporaries of the compiled program."""
+
+    def temporary(length, chunk):
+        engine = make_engine(max_prompt=length + 1, prefill_chunk=chunk)
+        programs = engine.programs
+        _, table = programs.start(engine.grid(length + 1, RESPONSE), 4)
+        tokens = jnp.zeros((2, chunk or length), jnp.int32)
+        zero = jnp.int32(0)
+        lowered = programs.prefill.lower(
+            params, table, tokens, zero, zero, chunked=chunk is not None
+        )
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary(1024, None) > 3 * temporary(512, None)
+    # A few of one layer: 2 prompts, 2 heads of width 4, keys and values, float32.
+    stored = 2 * 2 * 2 * 4 * 4 * 512
+    assert temporary(1024, 64) < temporary(512, 64) + 4 * stored
+    assert temporary(1024, 64) < temporary(1024, None) / 20
+
+
+def test_memory_does_not_grow_with_the_group(params, rng):
+    """Bytes on the device during a call, beyond what was there before it."""
+    prompts = make_requests(rng, [1] * 32)
+
+    def most(engine, group):
+        requests = [dataclasses.replace(r, samples=group) for r in prompts]
+        requests = requests[: 256 // group]
+        before, seen = {id(x) for x in jax.live_arrays()}, []
+
+        def look(_):
+            new = [x for x in jax.live_arrays() if id(x) not in before]
+            seen.append(sum(x.nbytes for x in new))
+
+        engine.sample(params, requests, seed=0, step=0, on_progress=look)
+        return max(seen)
+
+    engine = make_engine(steps=16)
+    groups_of_8 = most(engine, 8)
+    programs = engine.compiles()
+    assert 0 < most(engine, 64) <= groups_of_8
+    # The same programs, so the same temporaries.
+    assert engine.compiles() == programs == 2
+    ring = 2 * CONFIG.num_layers * CONFIG.num_kv_heads * CONFIG.head_dim * RESPONSE * 4
+    assert most(make_engine(slots=64, banks=4, steps=16), 8) > 3 * 62 * ring
+
+
+def test_short_budgets_take_a_short_ring(params, engine, rng):
+    requests = [
+        dataclasses.replace(r, budget=3) for r in make_requests(rng, [3, 6, 1, 4])
+    ]
+    laddered = make_engine(max_response=(3, RESPONSE))
+    rings = []
+    sample = laddered.programs.start
+    object.__setattr__(
+        laddered.programs,
+        "start",
+        lambda grid, staged: (rings.append(grid.response), sample(grid, staged))[1],
+    )
+    short = laddered.sample(params, requests, seed=1, step=1)
+    whole = engine.sample(params, requests, seed=1, step=1)
+    np.testing.assert_array_equal(short.tokens, whole.tokens)
+    mixed = [*requests[:2], dataclasses.replace(requests[2], budget=4)]
+    laddered.sample(params, mixed, seed=1, step=1)
+    assert rings == [3, RESPONSE]
+    with pytest.raises(ValueError, match="max_response must be positive and rise"):
+        make_engine(max_response=(6, 3))
