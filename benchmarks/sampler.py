@@ -3,6 +3,7 @@
     python benchmarks/sampler.py small            # the default run's calls, some grids
     python benchmarks/sampler.py ragged orders    # decode steps against their bound
     python benchmarks/sampler.py memory           # groups of 8 and of 64
+    taskset -c 0 python benchmarks/sampler.py trace  # where a step of `distinct` goes
     python benchmarks/sampler.py distinct shared  # the shapes the peers were timed at
 
 Prints one line of JSON per measurement. `distinct` is 64 prompts of 64 tokens with one
@@ -10,12 +11,15 @@ sample each, `shared` is 8 prompts of 512 tokens with 8 samples each; both sampl
 tokens from a random Llama of 8 layers, width 512, 8 heads, vocabulary 32000.
 """
 
+import collections
 import dataclasses
 import json
+import pathlib
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import jax
@@ -256,7 +260,8 @@ def memory():
         subprocess.run([sys.executable, __file__, name], check=True)
 
 
-def peer(name, prompts, length, samples, **grid):
+def peer_call(prompts, length, samples, **grid):
+    """Return the engine, the parameters and the requests of one peers' shape."""
     params = models.init(PEER, key=jax.random.key(0))
     rng = np.random.default_rng(0)
     engine = sampling.Engine(
@@ -269,7 +274,43 @@ def peer(name, prompts, length, samples, **grid):
     )
     counts = np.full(prompts, samples)
     requests = make_requests(rng, counts, np.full(prompts, length), 32_000)
-    measure(name, engine, params, requests, repeats=1)
+    return engine, params, requests
+
+
+DISTINCT = dict(lanes=64, slots=1, banks=1, prefill_prompts=16)
+
+
+def peer(name, prompts, length, samples, **grid):
+    measure(name, *peer_call(prompts, length, samples, **grid), repeats=1)
+
+
+def trace():
+    """Print the operations that a decode step of `distinct` spends its time on.
+
+    Names are XLA's, milliseconds those of one call over its 64 steps; pin the process
+    to one core, or they overlap.
+    """
+    engine, params, requests = peer_call(64, 64, 1, **DISTINCT)
+    engine.sample(params, requests, seed=0, step=0)
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            engine.sample(params, requests, seed=0, step=1)
+        (path,) = pathlib.Path(folder).glob("**/*.xplane.pb")
+        events = [
+            (event.name, event.duration_ns / 1e6)
+            for plane in jax.profiler.ProfileData.from_file(str(path)).planes
+            for row in plane.lines
+            # The decode program's own thread; the client's runs what comes before.
+            if row.name.startswith("tf_XLAEigen")
+            for event in row.events
+        ]
+    spent, calls = collections.Counter(), collections.Counter()
+    for name, milliseconds in events:
+        spent[name] += milliseconds
+        calls[name] += 1
+    for name, milliseconds in spent.most_common(25):
+        line = {"ms of a step": round(milliseconds / 64, 2), "calls": calls[name]}
+        print(json.dumps({"operation": name, **line}), flush=True)
 
 
 CASES = {
@@ -277,9 +318,8 @@ CASES = {
     "ragged": ragged,
     "orders": orders,
     "memory": memory,
-    "distinct": lambda: peer(
-        "distinct", 64, 64, 1, lanes=64, slots=1, banks=1, prefill_prompts=16
-    ),
+    "trace": trace,
+    "distinct": lambda: peer("distinct", 64, 64, 1, **DISTINCT),
     "shared": lambda: peer(
         "shared", 8, 512, 8, lanes=8, slots=8, banks=1, prefill_prompts=2
     ),
