@@ -211,7 +211,7 @@ def complete(policy: Policy, options: Options, display: "Display") -> list[Shown
         )
     return [
         _shown(policy.prompts[request], rollouts, row, tokenizer, stop)
-        for row, request in enumerate(rollouts.request)
+        for row, request in enumerate(rollouts.request.tolist())
     ]
 
 
