@@ -210,8 +210,8 @@ def complete(policy: Policy, options: Options, display: "Display") -> list[Shown
             on_progress=follow(advance),
         )
     return [
-        _shown(policy.prompts[request], rollouts, row, tokenizer, stop)
-        for row, request in enumerate(rollouts.request.tolist())
+        _shown(policy.prompts[int(request)], rollouts, row, tokenizer, stop)
+        for row, request in enumerate(rollouts.request)
     ]
 
 
