@@ -10,7 +10,7 @@ from sgpo_jax.ahead_of_time.counts import count
 from sgpo_jax.training import scores
 
 ROWS, TOKENS, WIDTH, WORDS = 8, 6, 16, 24
-MESHES = [(8, 1, 1), (2, 4, 1), (1, 2, 4), (2, 2, 2)]
+MESHES = [(8, 1, 1), (2, 4, 1), (1, 2, 4), (2, 2, 2), (1, 1, 8), (2, 1, 4)]
 
 
 def mesh_of(*sizes):
