@@ -336,7 +336,7 @@ def main() -> None:
             for row in found.values()
         ]
         text.append("")
-    RESULTS.write_text("\n".join(text))
+    RESULTS.write_text("\n".join(text).replace(f"{work}/", ""))
     sys.exit(bool(wrong))
 
 
