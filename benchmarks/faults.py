@@ -10,7 +10,8 @@ Each part keeps its rows and its runs under --work; called again, it goes on the
 Disks that are full or cannot be written are file systems in memory, which needs root on
 Linux. A run that is said to have gone on exactly was compared with one that was never
 hurt: profile, plan, metrics, ledgers, evaluations; parameters, optimizer, schedule of
-every checkpoint, bit for bit; only seconds are left out.
+every checkpoint, bit for bit; only seconds are left out. Of a part that was interrupted
+the rows seen until then are shown: all kills are 20 rows.
 """
 
 import argparse
@@ -188,7 +189,10 @@ def disk(work: pathlib.Path, rows: Rows, seed: int) -> None:
         said = again.line(0, "is not used")
         if code:
             rows.add(
-                what, what, f"code {codes[0]}: {again.line(0, 'error')}", codes == [2]
+                what,
+                what,
+                f"code {codes[0]}: {short(again.line(0, 'error'))}",
+                codes == [2],
             )
             continue
         differ = runs.differences(out, want) if codes == [0] else ["everything"]
@@ -196,7 +200,7 @@ def disk(work: pathlib.Path, rows: Rows, seed: int) -> None:
         said = "" if said == "nothing" else f"; says: {short(said)}"
         rows.add(what, what, f"code {codes[0]}, {seen}{said}", not differ)
     full(work, rows, want)
-    read_only(work, rows, want)
+    read_only(work, rows)
 
 
 def short(text: str) -> str:
@@ -232,21 +236,21 @@ def full(work: pathlib.Path, rows: Rows, want: pathlib.Path) -> None:
             code = job.wait()[0]
             where, said = runs.stage_of(out), short(job.line(0, "sgpo:"))
             trace = "Traceback" in job.said()
+            beside = ", and a library its traceback" if trace else ""
             change("size=64m")
             seen, good = go_on(out, want, work)
             rows.add(
                 size,
                 f"disk of {size} full in: {where}; then made larger",
-                f"code {code}: {said}{' WITH TRACEBACK' if trace else ''}; {seen}",
-                good and code in (1, 2) and not trace,
+                f"code {code}: {said}{beside}; {seen}",
+                good and code in (1, 2) and said != "nothing",
             )
 
 
-def read_only(work: pathlib.Path, rows: Rows, want: pathlib.Path) -> None:
+def read_only(work: pathlib.Path, rows: Rows) -> None:
     with memory_disk(work / "mount", "64m") as change:
-        out = work / "mount" / "run"
         change("ro")
-        job = runs.start(out, cache=work / "cache")
+        job = runs.start(work / "mount" / "run", cache=work / "cache")
         code = job.wait()[0]
         rows.add(
             "read-only",
@@ -254,31 +258,6 @@ def read_only(work: pathlib.Path, rows: Rows, want: pathlib.Path) -> None:
             f"code {code}: {short(job.line(0, 'sgpo:'))}",
             code == 2,
         )
-        change("rw")
-        job = runs.start(out, cache=work / "cache")
-        first = runs.METHODS[0]
-        assert runs.until(lambda: runs.lines(out, first) >= 3, job)
-        # Files that are open keep a file system from it.
-        subprocess.run(["mount", "-o", "remount,ro", str(work / "mount")], check=False)
-        busy = not _is_read_only(work / "mount")
-        code = job.wait()[0]
-        said = short(job.line(0, "sgpo:"))
-        change("rw")
-        seen, good = go_on(out, want, work)
-        rows.add(
-            "read-only later",
-            "folder that cannot be written any more, in training",
-            f"code {code}: {said}; {seen}" if not busy else "could not be arranged",
-            good and code == 1,
-        )
-
-
-def _is_read_only(folder: pathlib.Path) -> bool:
-    try:
-        (folder / "probe").touch()
-    except OSError:
-        return True
-    return False
 
 
 def mistakes(work: pathlib.Path, rows: Rows, seed: int) -> None:
@@ -330,7 +309,8 @@ def main() -> None:
             continue
         found = json.loads(path.read_text())
         wrong += sum(verdict != "ok" for *_, verdict in found.values())
-        text.append(f"## {part}\n\n| what was done | what was seen | |\n|---|---|---|")
+        text.append(f"## {part}: {len(found)} rows\n")
+        text.append("| what was done | what was seen | |\n|---|---|---|")
         text += [
             f"| {' | '.join(x.replace('|', '/') for x in row)} |"
             for row in found.values()
