@@ -1,8 +1,9 @@
 """What the sampler costs, in CPU-seconds (steadier than wall time on a busy machine).
 
     python benchmarks/sampler.py small            # the default run's calls, some grids
-    python benchmarks/sampler.py ragged           # decode steps against their bound
+    python benchmarks/sampler.py ragged orders    # decode steps against their bound
     python benchmarks/sampler.py memory           # groups of 8 and of 64
+    taskset -c 0 python benchmarks/sampler.py trace  # where a step of `distinct` goes
     python benchmarks/sampler.py distinct shared  # the shapes the peers were timed at
 
 Prints one line of JSON per measurement. `distinct` is 64 prompts of 64 tokens with one
@@ -10,11 +11,15 @@ sample each, `shared` is 8 prompts of 512 tokens with 8 samples each; both sampl
 tokens from a random Llama of 8 layers, width 512, 8 heads, vocabulary 32000.
 """
 
+import collections
+import dataclasses
 import json
+import pathlib
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import jax
@@ -104,33 +109,129 @@ def small():
             measure(name, engine, params, requests)
 
 
+def steps(name, params, requests, order, *, config=TINY, slots=4, longest=256, stop=()):
+    """Print the decode steps of one call on 64 slots beside their bound."""
+    engine = sampling.Engine(
+        config,
+        lanes=64 // slots,
+        slots=slots,
+        max_prompt=max(len(r.prompt) for r in requests),
+        max_response=longest,
+        stop_tokens=stop,
+        order=order,
+        steps=16,
+    )
+    ended = [(0, 0)]
+    rollouts = engine.sample(
+        params,
+        requests,
+        seed=0,
+        step=0,
+        on_progress=lambda now: ended.append((now.ended, now.tokens)),
+    )
+    stats = rollouts.stats
+    half = next(i for i, (n, _) in enumerate(ended) if 2 * n >= len(rollouts))
+    bound = stats.decode_tokens / 64
+    line = {
+        "case": name,
+        "grid": f"{64 // slots} x {slots}",
+        "order": repr(order),
+        "tokens": stats.decode_tokens,
+        "bound": round(bound),
+        "steps": stats.decode_steps,
+        "over the bound": f"{stats.decode_steps / bound - 1:.1%}",
+        "half ended by step": min(16 * half, stats.decode_steps),
+    }
+    print(json.dumps(line), flush=True)
+    return rollouts
+
+
+def static(name, lengths):
+    """Print the steps of batches of 64 that each last as long as their longest."""
+    padded = np.resize(lengths, -(-len(lengths) // 64) * 64).reshape(-1, 64)
+    bound = lengths.sum() / 64
+    line = {
+        "case": name,
+        "order": "static batches of 64",
+        "mean": round(float(lengths.mean()), 1),
+        "longest": int(lengths.max()),
+        "steps": int(padded.max(axis=1).sum()),
+        "over the bound": f"{padded.max(axis=1).sum() / bound - 1:.1%}",
+    }
+    print(json.dumps(line), flush=True)
+
+
 def ragged():
-    """Heavy-tailed lengths, mean a quarter of the longest; 64 slots."""
+    """Heavy-tailed lengths, mean a quarter of the longest, that nobody can foresee."""
     params = models.init(TINY, key=jax.random.key(0))
     rng = np.random.default_rng(0)
-    longest = 256
-    budgets = np.clip(np.round(rng.lognormal(3.7, 0.9, 2048)), 1, longest).astype(int)
-    static = budgets.reshape(-1, 64).max(axis=1).sum()
-    print(json.dumps({"mean": budgets.mean(), "longest": longest}), flush=True)
-    print(json.dumps({"static batches of 64": int(static)}), flush=True)
-    for slots, banks in ((1, 1), (4, 4)):
-        engine = sampling.Engine(
-            TINY,
-            lanes=64 // slots,
-            slots=slots,
-            banks=banks,
-            max_prompt=4,
-            max_response=longest,
-            stop_tokens=(),
-        )
-        requests = make_requests(rng, np.ones(2048), np.full(2048, 4), 5, budgets)
-        # In the order given, then with the lengths known beforehand.
-        plain = [
-            sampling.Request(r.key, r.prompt, 1, budget=r.budget, expected_length=1.0)
-            for r in requests
-        ]
-        measure("ragged, as they come", engine, params, plain, repeats=1)
-        measure("ragged, longest first", engine, params, requests, repeats=1)
+    budgets = np.clip(np.round(rng.lognormal(3.7, 0.9, 2048)), 1, 256).astype(int)
+    requests = make_requests(rng, np.ones(2048), np.full(2048, 4), 5, budgets)
+    static("ragged", budgets)
+    for slots in (1, 4):
+        orders = (sampling.AsGiven(), sampling.LongestFirst(), sampling.ShortestFirst())
+        for order in orders:
+            steps("ragged", params, requests, order, slots=slots)
+
+
+def chain(means):
+    """Return a decoder of which token i + 1 repeats for `means[i]` steps, then 0.
+
+    Its layers add nothing, so that what follows depends on the last token alone, and
+    lengths are geometric.
+    """
+    size = len(means) + 1
+    config = models.DecoderConfig(
+        vocab_size=size, num_layers=1, embed_dim=size, num_heads=1, num_kv_heads=1,
+        head_dim=2, mlp_dim=2, tie_embeddings=False,
+    )  # fmt: skip
+    params = models.init(config, key=jax.random.key(0))
+    params = jax.tree.map(np.zeros_like, params)
+    unembedding = np.full((size, size), -30.0, np.float32)
+    unembedding[1:, 0] = np.log(1 / means) / size**0.5
+    rows = np.arange(1, size)
+    unembedding[rows, rows] = np.log(1 - 1 / means) / size**0.5
+    params |= {
+        "embedding": np.eye(size, dtype=np.float32),
+        "final_norm": np.ones(size, np.float32),
+        "unembedding": unembedding,
+    }
+    return config, params
+
+
+def orders():
+    """What it is worth to know lengths: 192 queries, 8 samples each, a real stop token.
+
+    A query's samples are geometric, their means heavy-tailed, rising with the prompt's
+    length but for noise. The same tokens are drawn under every order.
+    """
+    rng = np.random.default_rng(0)
+    means = np.round(np.clip(np.exp(rng.normal(3.7, 0.9, 24)), 2, 256))
+    config, params = chain(means)
+    kind = rng.integers(0, 24, 192)
+    noise = np.exp(rng.normal(0, 0.3, 192))
+    size = np.clip(np.round(means[kind] ** 0.5 * noise * 2), 1, 40).astype(int)
+    untold = [
+        sampling.Request(key=i, prompt=[int(k) + 1] * n, samples=8)
+        for i, (k, n) in enumerate(zip(kind, size.tolist(), strict=True))
+    ]
+    told = [
+        dataclasses.replace(r, expected_length=float(means[k]))
+        for r, k in zip(untold, kind, strict=True)
+    ]
+    learned = sampling.Learned()
+    cases = (
+        ("nobody tells", untold, sampling.AsGiven()),
+        ("nobody tells", untold, sampling.LongestFirst(learned)),
+        ("nobody tells", untold, sampling.ShortestFirst(learned)),
+        ("mean lengths told", told, sampling.LongestFirst()),
+        ("mean lengths told", told, sampling.LongestFirst(learned)),
+        ("mean lengths told", told, sampling.ShortestFirst()),
+    )
+    for i, (name, requests, order) in enumerate(cases):
+        rollouts = steps(name, params, requests, order, config=config, stop=(0,))
+        if i == 0:
+            static(name, rollouts.length)
 
 
 def group(samples):
@@ -159,7 +260,8 @@ def memory():
         subprocess.run([sys.executable, __file__, name], check=True)
 
 
-def peer(name, prompts, length, samples, **grid):
+def peer_call(prompts, length, samples, **grid):
+    """Return the engine, the parameters and the requests of one peers' shape."""
     params = models.init(PEER, key=jax.random.key(0))
     rng = np.random.default_rng(0)
     engine = sampling.Engine(
@@ -172,16 +274,52 @@ def peer(name, prompts, length, samples, **grid):
     )
     counts = np.full(prompts, samples)
     requests = make_requests(rng, counts, np.full(prompts, length), 32_000)
-    measure(name, engine, params, requests, repeats=1)
+    return engine, params, requests
+
+
+DISTINCT = dict(lanes=64, slots=1, banks=1, prefill_prompts=16)
+
+
+def peer(name, prompts, length, samples, **grid):
+    measure(name, *peer_call(prompts, length, samples, **grid), repeats=1)
+
+
+def trace():
+    """Print the operations that a decode step of `distinct` spends its time on.
+
+    Names are XLA's, milliseconds those of one call over its 64 steps; pin the process
+    to one core, or they overlap.
+    """
+    engine, params, requests = peer_call(64, 64, 1, **DISTINCT)
+    engine.sample(params, requests, seed=0, step=0)
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            engine.sample(params, requests, seed=0, step=1)
+        (path,) = pathlib.Path(folder).glob("**/*.xplane.pb")
+        events = [
+            (event.name, event.duration_ns / 1e6)
+            for plane in jax.profiler.ProfileData.from_file(str(path)).planes
+            for row in plane.lines
+            # The decode program's own thread; the client's runs what comes before.
+            if row.name.startswith("tf_XLAEigen")
+            for event in row.events
+        ]
+    spent, calls = collections.Counter(), collections.Counter()
+    for name, milliseconds in events:
+        spent[name] += milliseconds
+        calls[name] += 1
+    for name, milliseconds in spent.most_common(25):
+        line = {"ms of a step": round(milliseconds / 64, 2), "calls": calls[name]}
+        print(json.dumps({"operation": name, **line}), flush=True)
 
 
 CASES = {
     "small": small,
     "ragged": ragged,
+    "orders": orders,
     "memory": memory,
-    "distinct": lambda: peer(
-        "distinct", 64, 64, 1, lanes=64, slots=1, banks=1, prefill_prompts=16
-    ),
+    "trace": trace,
+    "distinct": lambda: peer("distinct", 64, 64, 1, **DISTINCT),
     "shared": lambda: peer(
         "shared", 8, 512, 8, lanes=8, slots=8, banks=1, prefill_prompts=2
     ),
