@@ -22,6 +22,9 @@ def saved_params(
 ) -> models.Params:
     """Return a policy of a run that is there already, and train nothing.
 
+    Not for a method that another process trains meanwhile: opening its checkpoints puts
+    aside what is not whole.
+
     Args:
       name: "initial", or a method.
       setup: the experiment.
