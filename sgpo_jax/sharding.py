@@ -195,6 +195,52 @@ def constrain(x: Array, axes: Sequence[str | None]) -> Array:
     return jax.lax.with_sharding_constraint(x, sharding)
 
 
+def lookup(table: Array, tokens: Array, dtype: Any) -> Array:
+    """Return `table[tokens]` in a type, split by rows under the active rules.
+
+    Each device looks up its part of the width for the rows of all its neighbours along
+    that axis, and they exchange the parts. The gradient of the table is then added up
+    where its part is, and summed over the other axes of `rows`; a compiler left to
+    itself sums all of it everywhere once there are several slices.
+
+    Args:
+      table: an array of rows, [V, D].
+      tokens: which of them, [N, L].
+      dtype: of the result, [N, L, D].
+    """
+
+    def plain(table: Array, tokens: Array) -> Array:
+        return table[tokens].astype(dtype)
+
+    if not _ACTIVE:
+        return plain(table, tokens)
+    mesh, rules = _ACTIVE[-1]
+    rows, width = rules.rows, rules.embed
+    rows = (rows,) if isinstance(rows, str) else rows or ()
+    shards = rows_shards(mesh, rules)
+    if (
+        width is None
+        or width not in rows
+        or mesh.shape[width] == 1
+        or table.shape[1] % mesh.shape[width]
+        or tokens.shape[0] % shards
+    ):
+        return plain(table, tokens)
+
+    def local(table: Array, tokens: Array) -> Array:
+        found = plain(table, jax.lax.all_gather(tokens, width, tiled=True))
+        return jax.lax.all_to_all(found, width, 0, 2, tiled=True)
+
+    return jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(PartitionSpec(None, width), PartitionSpec(rows)),
+        out_specs=PartitionSpec(rows),
+        axis_names=set(rows),
+        check_vma=False,
+    )(table, tokens)
+
+
 def rows_shards(mesh: Mesh, rules: Rules) -> int:
     """Return over how many devices a batch's rows are split."""
     names = rules.rows

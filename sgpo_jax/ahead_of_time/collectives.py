@@ -62,9 +62,12 @@ def collect(runs: Iterable[Run], devices: int) -> tuple[Collective, ...]:
         found = _between_slices(one, times) or _in_a_slice(home, one, times, devices)
         if found is None:
             continue
-        # A collective split into steps keeps its channel.
-        channel = re.search(r"channel_id=(\d+)", one.attributes)
-        key = found.over, channel.group() if channel else (home, one.name)
+        # A collective split into steps keeps its channel and where it is from. Those of
+        # `shard_map` all have one channel, but each is from a place of its own.
+        channel = re.search(r"channel_id=\d+", one.attributes)
+        origin = re.search(r"metadata=\{[^}]*\}", one.attributes)
+        step = channel and (channel.group(), origin and origin.group())
+        key = found.over, step or (home, one.name)
         known = seen.get(key)
         if known is None or found.bytes > known.bytes:
             seen[key] = found

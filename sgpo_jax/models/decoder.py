@@ -153,7 +153,7 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "N L D"], PyTree]:
         """Return the final hidden states (after the last norm) and the carry."""
         c = self.config
-        x = self.embedding[...][tokens].astype(jnp.dtype(c.dtype))
+        x = sharding.lookup(self.embedding[...], tokens, jnp.dtype(c.dtype))
         if c.scale_embeddings:
             x = x * jnp.asarray(c.embed_dim**0.5, x.dtype)
         x = sharding.constrain(x, ("rows", None, None))

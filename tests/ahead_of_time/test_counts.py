@@ -144,6 +144,26 @@ def test_collectives_of_scanned_layers():
     assert all(c.count % LAYERS == 0 for c in moved.values())
 
 
+def test_collectives_written_by_hand_are_each_counted():
+    mesh = Mesh(np.array(jax.devices()[:4]), "x")
+
+    def exchange(a, b):
+        first = jax.lax.all_gather(a, "x", tiled=True)
+        second = jax.lax.all_gather(b, "x", tiled=True)
+        turned = jax.lax.all_to_all(second, "x", 1, 0, tiled=True)
+        return jax.lax.psum_scatter(first, "x", tiled=True), turned
+
+    split = PartitionSpec("x")
+    program = jax.shard_map(
+        exchange, mesh=mesh, in_specs=(split, split), out_specs=(split, split)
+    )
+    found = counts(program, jnp.zeros((M, 8)), jnp.zeros((2 * M, 12)))
+    moved = {c.kind: (c.count, c.bytes) for c in found.collectives}
+    assert moved["all-gather"] == (2, (M * 8 + 2 * M * 12) * 4)
+    assert moved["all-to-all"] == (1, 2 * M * 12 * 4)
+    assert moved["reduce-scatter"] == (1, M * 8 * 4 / 4)
+
+
 def test_bytes_of_a_copy():
     # What is read and what is written, nothing else.
     assert counts(lambda x: x + 1, jnp.zeros((M, K))).bytes == 2 * M * K * 4
