@@ -27,9 +27,9 @@ from sgpo_jax.training.selection import Everything as Everything
 from sgpo_jax.training.selection import NonZero as NonZero
 from sgpo_jax.training.selection import Selection as Selection
 from sgpo_jax.training.selection import Thinned as Thinned
-from sgpo_jax.training.step import MicroBatch as MicroBatch
+from sgpo_jax.training.state import MicroBatch as MicroBatch
+from sgpo_jax.training.state import TrainState as TrainState
 from sgpo_jax.training.step import Programs as Programs
-from sgpo_jax.training.step import TrainState as TrainState
 from sgpo_jax.training.step import apply_batch as apply_batch
 from sgpo_jax.training.step import log_probs as log_probs
 from sgpo_jax.training.trackers import Trackers as Trackers

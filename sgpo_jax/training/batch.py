@@ -9,7 +9,7 @@ import numpy as np
 from sgpo_jax import ledger, losses, packing
 from sgpo_jax.models import DecoderConfig
 from sgpo_jax.sampling import Rollouts
-from sgpo_jax.training.step import MicroBatch
+from sgpo_jax.training.state import MicroBatch
 
 
 def make_groups(

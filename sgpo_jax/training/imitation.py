@@ -7,7 +7,8 @@ import numpy as np
 
 from sgpo_jax import ledger, packing
 from sgpo_jax.training.batch import micro_batch, training_cost
-from sgpo_jax.training.step import Programs, TrainState, apply_batch
+from sgpo_jax.training.state import TrainState
+from sgpo_jax.training.step import Programs, apply_batch
 
 
 def imitate(

@@ -25,7 +25,8 @@ from sgpo_jax.training.batch import (
 from sgpo_jax.training.operations import Trace, rates
 from sgpo_jax.training.progress import Metrics, Progress, TrainConfig
 from sgpo_jax.training.selection import Selection
-from sgpo_jax.training.step import Programs, TrainState, apply_batch
+from sgpo_jax.training.state import TrainState
+from sgpo_jax.training.step import Programs, apply_batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from sgpo_jax import ledger
 from sgpo_jax.planning.schedules import State
-from sgpo_jax.training.step import TrainState
+from sgpo_jax.training.state import TrainState
 
 Metrics = dict[str, Any]
 

@@ -64,6 +64,19 @@ def stepped(shape=None, config=CONFIG):
     return state, metrics, scores
 
 
+@pytest.mark.parametrize("config", [CONFIG, LORA], ids=["all", "lora"])
+def test_shapes_without_arrays_are_those_of_the_arrays(config):
+    run, batch = programs((2, 2, 2), config), batches()[0]
+    state = run.init(models.init(config, key=jax.random.key(0)))
+    arrays = state, run.zeros(state.params), run.put(batch)
+
+    def kinds(tree):
+        found = jax.tree.leaves_with_path(tree)
+        return {path: (x.shape, x.dtype, x.sharding) for path, x in found}
+
+    assert kinds(run.abstract(batch)) == kinds(arrays)
+
+
 @pytest.mark.parametrize(("shape", "config"), STEPS, ids=lambda x: str(x)[:9])
 def test_the_step_is_the_same(shape, config):
     state, metrics, scores = stepped(shape, config)

@@ -1,0 +1,67 @@
+"""What the programs of training take and give: state, micro-batches, sums of them."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from jaxtyping import Bool, Float, PyTree
+
+from sgpo_jax import packing
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainState:
+    """Everything an update changes.
+
+    Also the shape of a tree of shardings, hence the wide types.
+
+    Attributes:
+      params: parameters; only `models.trainable(params)` of them ever change.
+      opt_state: state of the optimizer.
+      step: updates done, skipped ones included.
+      skipped: updates skipped in a row because something was not finite.
+    """
+
+    params: PyTree
+    opt_state: PyTree
+    step: Any
+    skipped: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MicroBatch:
+    """Packed rows, and what each of their responses is worth.
+
+    Attributes:
+      packed: rows and gather indices.
+      advantage: one per response slot.
+      token_weight: weight of each token of a response in the loss.
+      response_weight: share of a response in the loss's denominator.
+      old_log_prob: log pi_old of each token; ignored if `fresh`.
+      fresh: True on the first update of a batch.
+    """
+
+    packed: packing.Packed
+    advantage: Float[Any, " R"]
+    token_weight: Float[Any, " R"]
+    response_weight: Float[Any, " R"]
+    old_log_prob: Float[Any, "R T"]
+    fresh: Bool[Any, ""]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Accumulated:
+    """Sums over micro-batches; dividing by the weight gives the whole batch's mean.
+
+    Attributes:
+      grads: gradients of the total loss, as the trained parameters, in float32.
+      loss: a `Weighted`.
+      metrics: a `Weighted` by name.
+    """
+
+    grads: PyTree
+    loss: Any
+    metrics: Any
