@@ -38,6 +38,7 @@ class Scored:
       texts: decoded completions.
       cost: what sampling them cost.
       scoring_seconds: time the verifiers took.
+      scoring_queue: completions that waited for a verifier, the mean over that time.
     """
 
     rollouts: Rollouts
@@ -45,6 +46,7 @@ class Scored:
     texts: list[str]
     cost: ledger.Entry
     scoring_seconds: float
+    scoring_queue: float
 
 
 @runtime_checkable
@@ -156,6 +158,7 @@ class RolloutSource:
             texts=texts,
             cost=self._cost(prompts, rollouts, sampled - start),
             scoring_seconds=time.perf_counter() - sampled,
+            scoring_queue=self.worker.queue,
         )
 
     def texts(self, rollouts: Rollouts) -> list[str]:

@@ -111,6 +111,7 @@ class SharedRollouts:
             texts=self.local.texts(rollouts),
             cost=cost,
             scoring_seconds=max(float(part["scoring"]) for part in parts),
+            scoring_queue=float(np.mean([part["queue"] for part in parts])),
         )
 
 
@@ -143,6 +144,7 @@ def _pack(part: Scored, share: Sequence[int]) -> bytes:
         stats=np.array(dataclasses.astuple(rollouts.stats), np.float64),
         cost=np.array([getattr(part.cost, name) for name in _COST], np.float64),
         scoring=np.array(part.scoring_seconds),
+        queue=np.array(part.scoring_queue),
     )
     return file.getvalue()
 

@@ -96,6 +96,8 @@ class Worker:
 
     Attributes:
       problems: a `Problems`, collected over the life of the worker.
+      queue: completions of the last batch that waited for their score, the mean over
+        the time it took.
 
     Example:
       >>> query = Query(id="q", prompt="4+3=", reference="7")
@@ -123,6 +125,7 @@ class Worker:
         self._poll = poll
         self._supervisor: _Supervisor | None = None
         self.problems = Problems()
+        self.queue = 0.0
 
     def __enter__(self) -> "Worker":
         return self
@@ -187,6 +190,7 @@ class Worker:
         outcomes = []
         # Imports are no part of it: the first reply starts the clock.
         due = None
+        waiting = _Waiting(len(items))
         while len(outcomes) < len(items):
             self._poll()
             if due is not None and time.monotonic() > due:
@@ -198,8 +202,24 @@ class Worker:
             if "error" in reply:
                 raise ValueError(reply["error"])
             outcomes += reply["outcomes"]
+            self.queue = waiting.now(len(items) - len(outcomes))
             due = due or time.monotonic() + self._batch_deadline
         return outcomes
+
+
+class _Waiting:
+    """The mean of a number over time, told whenever it changes."""
+
+    def __init__(self, number: int):
+        self._begun = self._last = time.monotonic()
+        self._number, self._area = number, 0.0
+
+    def now(self, number: int) -> float:
+        """Take the number as it is from now on; return the mean so far."""
+        now = time.monotonic()
+        self._area += self._number * (now - self._last)
+        self._last, self._number = now, number
+        return self._area / max(now - self._begun, 1e-9)
 
 
 class _Supervisor:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from sgpo_jax import models
 from sgpo_jax.sampling import cache
@@ -61,6 +61,7 @@ class Call:
         self.first_id = np.cumsum([0, *samples]).astype(np.int32)
         self.request_of = np.repeat(np.arange(len(samples), dtype=np.int32), samples)
         self.seen = _nothing_seen(requests)
+        self.begun = np.zeros(len(self.request_of), bool)
         self.tapes: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self.work = dict.fromkeys(
             (
@@ -69,6 +70,7 @@ class Call:
                 "decode_tokens",
                 "decode_padded",
                 "decode_steps",
+                "waited",
             ),
             0,
         )
@@ -190,6 +192,7 @@ class Call:
         written = ids != FREE
         self.tapes.append((ids[written], token[written], score[written]))
         self.work["decode_padded"] += int(counts.sum()) * (in_slots.size // len(counts))
+        self.work["waited"] += self._waited(ids)
         in_slots = in_slots[in_slots != FREE]
         count = np.zeros_like(self.seen.tokens)
         np.add.at(count, self.request_of[ids[written]], 1)
@@ -214,6 +217,14 @@ class Call:
                 )
             )
         return steps
+
+    def _waited(self, ids: Int[np.ndarray, "steps lanes slots"]) -> int:
+        """Add up, over samples that begin now, the steps before their first token."""
+        step, *_ = np.nonzero(ids != FREE)
+        found, first = np.unique(ids[ids != FREE], return_index=True)
+        new = ~self.begun[found]
+        self.begun[found] = True
+        return int((self.work["decode_steps"] + step[first])[new].sum())
 
     def rollouts(self, width: int) -> Rollouts:
         """Assemble the result, `width` tokens wide."""

@@ -45,6 +45,7 @@ class Stats:
       decode_tokens: response tokens sampled.
       decode_padded: slot-steps computed, idle slots included.
       decode_steps: steps of the decode loop.
+      waited: steps that samples waited for a slot, added up over samples.
       seconds: wall-clock time.
     """
 
@@ -53,7 +54,13 @@ class Stats:
     decode_tokens: int
     decode_padded: int
     decode_steps: int
+    waited: int
     seconds: float
+
+    @property
+    def queue(self) -> float:
+        """Samples that wait for a slot, the mean over decode steps."""
+        return self.waited / max(self.decode_steps, 1)
 
     @property
     def occupancy(self) -> float:

@@ -253,5 +253,5 @@ class Server:
             log_prob_at_one=at_one,
             kept=unknown if method.truncates else inside.astype(np.float32),
             finish=np.array([r.finish for r in results], np.int64),
-            stats=Stats(prefill, prefill, decoded, decoded, 0, seconds),
+            stats=Stats(prefill, prefill, decoded, decoded, 0, 0, seconds),
         )

@@ -107,6 +107,8 @@ class Learner:
             "time/sample": scored.cost.seconds,
             "time/score": scored.scoring_seconds,
             "sampler/occupancy": scored.rollouts.stats.occupancy,
+            "queue/sample": scored.rollouts.stats.queue,
+            "queue/score": scored.scoring_queue,
         }
         factor = self.select(advantage, seed=hash_seed(self.seed, noise, 1))
         # What could not be scored is neither right nor wrong.

@@ -57,6 +57,7 @@ def lines(out: pathlib.Path, method: str):
     found = read_metrics(out / "methods" / method / "metrics.jsonl")
     for line in found:
         clocks = ("step_time_sec", "compiles", "time/", "tokens_per_sec/", "goodput")
+        clocks += ("queue/score",)
         for name in [name for name in line if name.startswith(clocks)]:
             line.pop(name)
         for entry in line.get("ledger", {}).values():

@@ -114,6 +114,15 @@ def test_a_batch_has_a_deadline_too():
         np.testing.assert_array_equal(again, [1])
 
 
+def test_the_queue_is_how_many_wait_for_how_long(worker):
+    """Nine wait a second for the one before them, or one for itself."""
+    _obey(worker, "true")
+    _obey(worker, "hang", *["true"] * 9)
+    assert 8 < worker.queue <= 10
+    _obey(worker, *["true"] * 9, "hang")
+    assert 0 < worker.queue < 3
+
+
 def test_many_cheap_items_are_one_exchange(worker):
     queries = [_query()] * 256
     seconds = []

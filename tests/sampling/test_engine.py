@@ -136,3 +136,18 @@ def test_impossible_requests_are_refused(params, engine):
         make_engine(staged=3)
     with pytest.raises(ValueError, match="uint32"):
         sample(key=-1)
+
+
+def test_the_queue_is_counted_step_by_step(params):
+    """One slot, a token each: sample k waits k steps, over several returns."""
+    engine = make_engine(lanes=1, slots=1, steps=4)
+    requests = [
+        sampling.Request(key=i, prompt=[5, 1], samples=samples, budget=1)
+        for i, samples in enumerate([5, 1, 3])
+    ]
+    stats = engine.sample(params, requests, seed=0, step=0).stats
+    assert (stats.decode_steps, stats.waited) == (9, sum(range(9)))
+    assert stats.queue == 4
+    # Slots for all: nobody waits.
+    engine = make_engine(lanes=3, slots=5)
+    assert engine.sample(params, requests, seed=0, step=0).stats.waited == 0

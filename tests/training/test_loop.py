@@ -61,7 +61,7 @@ class Scripted:
             log_prob_at_one=zeros,
             kept=(np.arange(4) < length[:, None]).astype(np.float32),
             finish=np.full(count, Finish.TOKEN),
-            stats=Stats(0, 0, 0, 0, 0, 0.0),
+            stats=Stats(0, 0, 0, 0, 0, 0, 0.0),
             version=version - self.behind if version is not None else None,
         )
         return Scored(
@@ -70,6 +70,7 @@ class Scripted:
             texts=[""] * count,
             cost=Entry(flops=1.0, rollouts=count),
             scoring_seconds=0.0,
+            scoring_queue=0.0,
         )
 
 
