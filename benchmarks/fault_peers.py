@@ -12,7 +12,6 @@ LIMITS = [
     *("--distributed.heartbeat", str(HEARTBEAT)),
     *("--distributed.patience", str(PATIENCE), "--reward.batch-deadline", "30"),
 ]
-STARTED = 4  # seconds a process may take to end by itself once it wants to
 
 
 def hurt(work, out, number, victim, processes, when):

@@ -152,21 +152,30 @@ def moments(rng: random.Random) -> dict[str, list[Callable[[pathlib.Path], bool]
 
         return now
 
+    def trained(out: pathlib.Path) -> bool:
+        found = read_metrics(out / "methods" / METHODS[-1] / "metrics.jsonl")
+        return bool(found) and found[-1]["step"] == STEPS
+
     return {
         "warm-up": [lambda out: (out / "config.json").exists()] * 2,
         "profile": [
-            lambda out, n=n: count(out, "profile.chunks/*.parquet") >= n
+            lambda out, n=n: (
+                (out / "policy" / "0").exists()
+                and count(out, "profile.chunks/*.parquet") >= n
+            )
             for n in rng.sample(range(4), 3)
         ],
         "training": [
             lambda out, m=m, n=n: lines(out, m) >= n
-            for m, n in [(rng.choice(METHODS), rng.randrange(STEPS)) for _ in range(6)]
+            for m, n in [(rng.choice(METHODS), 1 + i) for i in range(4)]
         ],
         "saving": [
-            saving(m, n) for m, n in [(rng.choice(METHODS), 1 + i) for i in range(4)]
+            saving(m, 1 + n % 4)
+            for m, n in [(rng.choice(METHODS), i) for i in range(6)]
         ],
         "evaluation": [
-            lambda out, n=n: count(out, "eval/*.json") >= n for n in (0, 0, 1)
+            trained,
+            *(lambda out, n=n: count(out, "eval/*.json") >= n for n in (1, 1)),
         ],
         "report": [lambda out: count(out, "eval/*.json") > len(METHODS)] * 2,
     }
@@ -191,6 +200,7 @@ def arrays(folder: pathlib.Path) -> dict[int, Any]:
 
 
 CLOCKS = ("seconds", "step_time_sec", "compiles", "time/", "tokens_per_sec/", "goodput")
+CLOCKS += ("queue/score",)
 
 
 def timeless(value: Any) -> Any:
@@ -250,6 +260,8 @@ def stage_of(out: pathlib.Path) -> str:
         return "report"
     if evaluated:
         return f"final evaluation {evaluated + 1} of {len(METHODS) + 1}"
+    if lines(out, METHODS[-1]) > STEPS:
+        return f"final evaluation 1 of {len(METHODS) + 1}"
     for method in reversed(METHODS):
         if (out / "methods" / method).exists():
             return f"{method}, {lines(out, method)} lines written"
