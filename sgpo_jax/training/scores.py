@@ -1,6 +1,6 @@
 """Log-probabilities over a mesh: each device scores its own rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -17,7 +17,8 @@ def over_mesh(
     The unembedding is gathered over the axes of `rows` once for all chunks, and what
     the chunks give it as gradient is added up on the device before the devices' parts
     are summed and scattered, once. A compiler left to itself does both for every chunk.
-    An axis of the vocabulary stays split as it is: the compiler sees to that.
+    Words that are split stay so: the gathering is over one part of them, the compiler
+    sees to the rest.
 
     Args:
       mesh: the devices.
@@ -35,16 +36,32 @@ def over_mesh(
     if rows is None or all(mesh.shape[axis] == 1 for axis in rows):
         return losses.token_log_probs
 
+    others = set(mesh.axis_names) - set(rows)
+
+    def dividing(axis: str | None, size: int, among: Collection[str]) -> str | None:
+        return axis if axis in among and size % mesh.shape[axis] == 0 else None
+
     def score(
         hidden: Any, unembedding: Any, targets: Any, mask: Any = None, **options: Any
     ) -> losses.TokenLogProbs:
-        width = rules.embed
-        if width not in rows or unembedding.shape[0] % mesh.shape[width]:
-            width = None
+        width = dividing(rules.embed, unembedding.shape[0], rows)
+        words = dividing(rules.vocab, unembedding.shape[1], others)
+
+        def whole(part: Any) -> Any:
+            return jax.lax.all_gather(part, width, tiled=True)
+
+        if words is not None:  # left to itself, the compiler gathers the words first
+            whole = jax.shard_map(
+                whole,
+                in_specs=PartitionSpec(None, words),
+                out_specs=PartitionSpec(None, words),
+                axis_names=others,
+                check_vma=False,
+            )
 
         def local(hidden, unembedding, targets, mask):
             if width is not None:
-                unembedding = jax.lax.all_gather(unembedding, width, tiled=True)
+                unembedding = whole(unembedding)
             return losses.token_log_probs(
                 hidden, unembedding, targets, mask=mask, **options
             )

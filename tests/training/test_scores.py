@@ -27,6 +27,16 @@ def data(width=WIDTH):
     return hidden, matrix, targets, mask
 
 
+def test_a_mesh_need_not_have_an_axis_for_words():
+    mesh = jax.sharding.Mesh(
+        np.array(jax.devices()[:8]).reshape(2, 4), ("data", "fsdp")
+    )
+    hidden, matrix, targets, mask = data()
+    found = jax.jit(scores.over_mesh(mesh))(hidden, matrix, targets, mask)
+    want = losses.token_log_probs(hidden, matrix, targets, mask=mask)
+    np.testing.assert_allclose(found.log_prob, want.log_prob, rtol=1e-5, atol=1e-5)
+
+
 def summed(score, hidden, matrix, targets, mask):
     out = score(hidden, matrix, targets, mask=mask, chunk_size=4, temperature=0.7)
     return (out.log_prob + 0.3 * out.entropy).sum(), out
@@ -81,3 +91,20 @@ def test_traffic_does_not_grow_with_the_number_of_chunks(chunk_size):
     # write the second as a sum of everywhere.
     assert sent.pop("all-gather") == share
     assert sum(sent.values()) <= 2 * share
+
+
+def test_a_part_of_the_vocabulary_is_never_gathered():
+    mesh = mesh_of(1, 2, 4)
+    hidden, matrix, targets, mask = data()
+
+    def loss(hidden, matrix):
+        score = scores.over_mesh(mesh)
+        return score(hidden, matrix, targets, mask=mask).log_prob.sum()
+
+    rows, parts = sharding.named(mesh, "fsdp"), sharding.named(mesh, "fsdp", "tensor")
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1)), out_shardings=(rows, parts))
+    args = jax.device_put(hidden, rows), jax.device_put(matrix, parts)
+    found = count(gradient.lower(*args).compile().as_text())
+    gathered = [one for one in found.collectives if one.kind == "all-gather"]
+    # Of the width, for a quarter of the words.
+    assert [(one.group, one.bytes) for one in gathered] == [(2, matrix.size / 4 * 4)]
