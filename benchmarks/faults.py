@@ -10,8 +10,10 @@ Each part keeps its rows and its runs under --work; called again, it goes on the
 Disks that are full or cannot be written are file systems in memory, which needs root on
 Linux. A run that is said to have gone on exactly was compared with one that was never
 hurt: profile, plan, metrics, ledgers, evaluations; parameters, optimizer, schedule of
-every checkpoint, bit for bit; only seconds are left out. Of a part that was interrupted
-the rows seen until then are shown: all kills are 20 rows.
+every checkpoint, bit for bit; only seconds are left out. Codes: 0 done, 1 a fault, 2 a
+mistake, 42 run me again, -6 aborted by jax (134 in a shell, also to be run again), -9
+and None the process that was killed or stood still. Libraries may print tracebacks of
+their own beside the message.
 """
 
 import argparse
@@ -204,8 +206,8 @@ def disk(work: pathlib.Path, rows: Rows, seed: int) -> None:
 
 
 def short(text: str) -> str:
-    """Leave out folders."""
-    words = [w for w in text.split() if not w.startswith("/")]
+    """Leave out folders and rulers."""
+    words = [w for w in text.split() if not w.startswith("/") and w.strip("-")]
     return " ".join(words)[:220]
 
 
@@ -275,10 +277,24 @@ def mistakes(work: pathlib.Path, rows: Rows, seed: int) -> None:
             *("--distributed.process", "2"),
         ],
     }.items():
-        job = runs.start(out, *more, cache=work / "cache")
-        code = job.wait()[0]
-        said = short(job.line(0, "error"))
-        rows.add(what, what, f"code {code}: {said}", code == 2 and len(said) > 20)
+        _mistake(rows, what, runs.start(out, *more, cache=work / "cache"), 2)
+    for what, more in {
+        "a value out of range, on two processes": ["--train.rollouts", "0"],
+        "a mesh that does not fit, on two processes": ["--mesh.fsdp", "3"],
+    }.items():
+        out = work / "mistaken"
+        job = runs.start(out, *more, processes=2, cache=work / "cache")
+        _mistake(rows, what, job, 2)
+    more = ["--method.learning-rate", "1e30", "--train.steps", "20"]
+    job = runs.start(work / "diverged", *more, cache=work / "cache")
+    _mistake(rows, "a step size at which every update overflows", job, 1)
+
+
+def _mistake(rows: Rows, what: str, job: runs.Job, wanted: int) -> None:
+    codes = job.wait()
+    said = short(job.line(0, "error" if wanted == 2 else "sgpo:"))
+    seen = f"codes {codes}: {said}" if len(codes) > 1 else f"code {codes[0]}: {said}"
+    rows.add(what, what, seen, set(codes) == {wanted} and len(said) > 20)
 
 
 def main() -> None:
