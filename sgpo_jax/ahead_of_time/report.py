@@ -4,8 +4,10 @@ import math
 from collections.abc import Iterator, Sequence
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from sgpo_jax import sharding
 from sgpo_jax.ahead_of_time.facts import Facts, copies, gib
 from sgpo_jax.ahead_of_time.programs import Workload, device_bytes
 from sgpo_jax.chips import GIB, Chip
@@ -54,8 +56,28 @@ def advice(facts: Facts, chip: Chip, workload: Workload) -> str:
             f"parameters, gradients and optimizer take {gib(kept)} GiB per device,"
             f" split over {split}; {least} would do: {wider}"
         )
+    return f"{_advice_on_rows(facts, workload)}, or {wider}"
+
+
+def _advice_on_rows(facts: Facts, workload: Workload) -> str:
+    decoder, shapes = workload.decoder, workload.ladder.shapes
+    name = "gradients {0.rows} x {0.row_length}"
+    shape = next((s for s in shapes if facts.name == name.format(s)), shapes[-1])
+    rows = shape.rows // sharding.rows_shards(workload.mesh, sharding.Rules())
+    less = "lower --rows or --row-length"
+    if rows == 1:  # and no axis of the mesh splits a row
+        less = (
+            f"lower --row-length (now {shape.row_length}; it need only hold a prompt"
+            " and a response)"
+        )
+    less += ": more micro-batches cost no memory"
+    if decoder.remat == "offload":
+        return less
+    width = decoder.embed_dim * jnp.dtype(decoder.dtype).itemsize
+    inputs = decoder.num_layers * rows * shape.row_length * width
     return (
-        f"lower --rows or --row-length (more micro-batches cost no memory), or {wider}"
+        f"{less}; or take --remat offload: the inputs of layers, {gib(inputs)} GiB per"
+        " device that no axis of the mesh splits, are kept by the host"
     )
 
 

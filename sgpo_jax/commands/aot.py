@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 import tyro
 
-from sgpo_jax import chips, packing, sampling, sharding
+from sgpo_jax import chips, models, packing, sampling, sharding
 from sgpo_jax.ahead_of_time import (
     facts,
     planned,
@@ -35,6 +35,7 @@ class Aot:
         a rehearsal of its methods uses. Replaces all options below but --mesh.
       mesh: devices along each axis of the mesh.
       row_length: tokens per packed row; every length is a rung.
+      remat: what the backward pass recomputes, as --model.remat of a run.
       rows: rows per device and micro-batch; every number is a rung.
       prompt: prompt tokens; every length is a rung of the sampler.
       response: longest response in tokens.
@@ -54,6 +55,7 @@ class Aot:
     plan: str = ""
     mesh: sharding.MeshShape = sharding.MeshShape()
     row_length: tuple[int, ...] = (4096,)
+    remat: models.Remat = "everything"
     rows: tuple[int, ...] = (1,)
     prompt: tuple[int, ...] = (512,)
     response: int = 1024
@@ -82,9 +84,11 @@ class Aot:
         """
         piece = chips.parse_slice(self.topology)
         run = planned.read(pathlib.Path(self.plan)) if self.plan else None
-        decoder = (
-            run.decoder if run and not self.model else public.find(self.model or MODEL)
-        )
+        if run and not self.model:
+            decoder = run.decoder
+        else:
+            decoder = public.find(self.model or MODEL)
+            decoder = dataclasses.replace(decoder, remat=self.remat)
         found = topology.devices(piece, num_slices=self.num_slices)
         mesh = topology.mesh(self.mesh, found, num_slices=self.num_slices)
         host = topology.sampling_mesh(

@@ -4,6 +4,7 @@ from sgpo_jax.models.attend import Attend as Attend
 from sgpo_jax.models.attend import Layer as Layer
 from sgpo_jax.models.attend import causal as causal
 from sgpo_jax.models.config import DecoderConfig as DecoderConfig
+from sgpo_jax.models.config import Remat as Remat
 from sgpo_jax.models.decoder import Decoder as Decoder
 from sgpo_jax.models.decoder import Params as Params
 from sgpo_jax.models.decoder import apply as apply

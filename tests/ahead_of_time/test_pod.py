@@ -137,8 +137,18 @@ def test_advice_follows_what_is_large(workload):
 
     assert advice("gradients", hbm=10 * state, temporaries=state) == ""
     # Smaller batches help where the batch is what is large, and not elsewhere.
-    assert "lower --rows" in advice("gradients", hbm=state, temporaries=state)
-    assert "lower --rows" not in advice("gradients", hbm=state // 4, temporaries=state)
+    long, _ = dataclasses.replace(OPTIONS, row_length=(512, 2**18)).workload()
+    found = advice("gradients 2 x 262144", hbm=state, temporaries=state, mesh=long)
+    assert "lower --row-length (now 262144; it need only hold" in found
+    sizes = long.decoder.num_layers * long.decoder.embed_dim
+    inputs = facts.gib(sizes * 2**18 * 2)  # bfloat16
+    assert float(inputs) > 0.01
+    assert f"take --remat offload: the inputs of layers, {inputs} GiB" in found
+    assert "--row" not in advice("gradients", hbm=state // 4, temporaries=state)
+    more, _ = dataclasses.replace(OPTIONS, rows=(1, 4), remat="offload").workload()
+    found = advice("gradients 8 x 512", hbm=state, temporaries=state, mesh=more)
+    assert found.startswith("lower --rows or --row-length: more micro-batches")
+    assert "offload" not in found
     assert "larger slice" in advice("update", hbm=state, temporaries=state)
     assert "--mesh.tensor (the sampler splits parameters over 2 of the 4" in advice(
         "decode 65", hbm=state, temporaries=state
