@@ -22,6 +22,9 @@ from sgpo_jax.hosts.signals import RESTART, STOPPED
 
 PREFIX = "sgpo/beat/"
 
+LEAVING = 1.0
+"""Seconds a process may take to end once it has said so, on a machine that is busy."""
+
 
 @runtime_checkable
 class Store(Protocol):
@@ -202,11 +205,12 @@ class Watch:
     def close(self, code: int) -> None:
         """Say that this process ends now; process 0 lets the others go first.
 
-        It keeps what the others read, and jax kills who loses it.
+        It keeps what the others read, and jax aborts who loses it: they are waited for
+        until they have said so, and a moment more, in which they end.
         """
         self._left = code
         self._closing.set()
-        self._told.wait(timeout=5)
+        self._told.wait(timeout=10)
 
     def _beat(self) -> None:
         for number in itertools.count(1):
@@ -218,13 +222,17 @@ class Watch:
                     json.dumps(dataclasses.asdict(beat)),
                     allow_overwrite=True,
                 )
+                if left is not None and self._index:
+                    self._told.set()
+                    return
                 found = self._store.key_value_dir_get(PREFIX)
             except jax.errors.JaxRuntimeError:
                 pass  # `Peers` sees that there was no answer.
             else:
                 beats = {int(k.removeprefix(PREFIX)): json.loads(v) for k, v in found}
                 self._peers.saw({i: Beat(**beat) for i, beat in beats.items()})
-                if left is not None and (self._index or self._peers.all_left()):
+                if left is not None and self._peers.all_left():
+                    time.sleep(LEAVING)
                     self._told.set()
                     return
             if self._closing.wait(self._interval):

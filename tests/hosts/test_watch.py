@@ -5,7 +5,7 @@ import threading
 import jax
 import pytest
 
-from sgpo_jax.hosts.watch import Beat, Peers, Watch
+from sgpo_jax.hosts.watch import LEAVING, Beat, Peers, Watch
 
 HEARTBEAT, PATIENCE = 10.0, 60.0
 
@@ -173,5 +173,7 @@ def test_the_coordinator_leaves_last():
     closer.join(0.5)
     assert closer.is_alive(), "process 0 left before the other"
     second.close(42)
-    closer.join(3)
+    closer.join(LEAVING / 2)
+    assert closer.is_alive(), "the other has said that it ends, and is about to"
+    closer.join(LEAVING + 2)
     assert not closer.is_alive()
