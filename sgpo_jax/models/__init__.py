@@ -8,12 +8,14 @@ from sgpo_jax.models.config import Remat as Remat
 from sgpo_jax.models.decoder import Decoder as Decoder
 from sgpo_jax.models.decoder import Params as Params
 from sgpo_jax.models.decoder import apply as apply
+from sgpo_jax.models.decoder import apply_unstacked as apply_unstacked
 from sgpo_jax.models.decoder import init as init
 from sgpo_jax.models.decoder import logical_axes as logical_axes
 from sgpo_jax.models.decoder import logits as logits
 from sgpo_jax.models.decoder import module as module
 from sgpo_jax.models.decoder import shapes as shapes
 from sgpo_jax.models.decoder import unembedding as unembedding
+from sgpo_jax.models.decoder import unstack as unstack
 from sgpo_jax.models.lora import Lora as Lora
 from sgpo_jax.models.lora import merge as merge
 from sgpo_jax.models.lora import trainable as trainable

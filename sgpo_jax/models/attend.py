@@ -11,14 +11,14 @@ class Layer(NamedTuple):
     """What an `Attend` is told about the layer that calls it.
 
     Attributes:
-      index: which layer.
+      index: which layer; an int where layers are written out.
       window: positions of its own sequence a token reads, itself included; None in
         decoders without sliding windows.
       scale: factor of the products q . k.
       soft_cap: bound c of the logits, c * tanh(logits / c), before the mask; or None.
     """
 
-    index: Int[Array, ""]  # pyright: ignore[reportIncompatibleMethodOverride] tuples have a method of that name
+    index: Int[Array, ""] | int  # pyright: ignore[reportIncompatibleMethodOverride] tuples have a method of that name
     window: Int[Array, ""] | None
     scale: float
     soft_cap: float | None

@@ -43,7 +43,7 @@ NO_WINDOW = 2**30
 class _Varying(NamedTuple):
     """What differs from layer to layer besides parameters: data, not programs."""
 
-    layer: Int[Array, "*layers"]
+    layer: Int[Array, "*layers"] | int
     window: Int[Array, "*layers"] | None
     frequency: Float[Array, "*layers F"]
 
@@ -153,10 +153,7 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "N L D"], PyTree]:
         """Return the final hidden states (after the last norm) and the carry."""
         c = self.config
-        x = sharding.lookup(self.embedding[...], tokens, jnp.dtype(c.dtype))
-        if c.scale_embeddings:
-            x = x * jnp.asarray(c.embed_dim**0.5, x.dtype)
-        x = sharding.constrain(x, ("rows", None, None))
+        x = _embed(c, self.embedding[...], tokens)
         stacked = nnx.to_pure_dict(nnx.state(self.layers))
         adapters = nnx.to_pure_dict(nnx.state(self.adapters)) if c.lora else {}
         layer = functools.partial(_layer, c, attend, positions)
@@ -164,6 +161,15 @@ class Decoder(nnx.Module):
         scan = rematerialized(layer, c.remat)
         (x, carry), _ = jax.lax.scan(scan, (x, carry), scanned)
         return _norm(c, x, self.final_norm[...]), carry
+
+
+def _embed(
+    c: DecoderConfig, embedding: Float[Array, "V D"], tokens: Int[Array, "N L"]
+) -> Float[Array, "N L D"]:
+    x = sharding.lookup(embedding, tokens, jnp.dtype(c.dtype))
+    if c.scale_embeddings:
+        x = x * jnp.asarray(c.embed_dim**0.5, x.dtype)
+    return sharding.constrain(x, ("rows", None, None))
 
 
 def _norm(
@@ -296,6 +302,57 @@ def apply(
       Hidden states after the final norm, and the carry; see :func:`logits`.
     """
     return module(params, config)(tokens, positions, attend, carry)
+
+
+def unstack(params: Params, config: DecoderConfig) -> Params:
+    """Return parameters with a tuple of one tree per layer in place of stacked ones.
+
+    Unstacked parameters are returned as they are.
+    """
+    if isinstance(params["layers"], tuple):
+        return params
+
+    def cut(name: str) -> tuple[PyTree[Array], ...]:
+        leaves, tree = jax.tree.flatten(params[name])
+        layers = range(config.num_layers)
+        return tuple(tree.unflatten([leaf[i] for leaf in leaves]) for i in layers)
+
+    names = [name for name in ("layers", "adapters") if name in params]
+    return {**params, **{name: cut(name) for name in names}}
+
+
+def apply_unstacked(
+    params: Params,
+    config: DecoderConfig,
+    tokens: Int[Array, "N L"],
+    positions: Int[Array, "N L"],
+    attend: Attend,
+) -> tuple[Float[Array, "N L D"], tuple[PyTree, ...]]:
+    """Run the decoder with its layers written out instead of looped over.
+
+    A loop cuts what belongs to a layer out of larger arrays, which XLA copies on CPU.
+    Here `attend` can keep an array per layer: it is told the layer's number as an int,
+    and gets no carry. Programs are larger and take longer to compile.
+
+    Args:
+      params: as from :func:`unstack`.
+      config: the decoder's shape.
+      tokens: token ids.
+      positions: position of each token in its own sequence.
+      attend: attention rule.
+
+    Returns:
+      Hidden states after the final norm, and what `attend` returned for each layer.
+    """
+    x = _embed(config, params["embedding"], tokens)
+    adapters = params.get("adapters", ({},) * config.num_layers)
+    varying, out = _varying(config), []
+    for i, weights in enumerate(params["layers"]):
+        own = jax.tree.map(lambda value, i=i: value[i], varying)._replace(layer=i)
+        of_layer = (own, weights, adapters[i])
+        (x, new), _ = _layer(config, attend, positions, (x, None), of_layer)
+        out.append(new)
+    return _norm(config, x, params["final_norm"]), tuple(out)
 
 
 def unembedding(params: Params, config: DecoderConfig) -> Float[Array, "D V"]:

@@ -32,26 +32,43 @@ class Vectors(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """Keys and values of every layer.
+    """Keys and values.
 
     The leading axes are [layers, prompts, heads, positions] in the table of encoded
-    prompts, [layers, lanes, heads, banks * positions] in the lanes, and [layers, lanes,
-    heads, slots, T] in the ring of own tokens, whose column is the step modulo T.
+    prompts. What the decode loop reads is a cache for each layer, for of a larger array
+    XLA copies the part that a product reads on CPU: [lanes, heads, banks * positions]
+    in the lanes, and [lanes, heads, slots, T] in the ring of own tokens, whose column
+    is the step modulo T.
     """
 
     key: Vectors
     value: Vectors
 
 
-def empty(config: DecoderConfig, dtype: str, rows: int, *inner: int) -> Cache:
-    """Return zeroed storage [layers, rows, heads, *inner]."""
-    shape = (config.num_layers, rows, config.num_kv_heads, *inner)
+Layers = tuple[Cache, ...]
+"""A cache for each layer."""
+
+
+def empty(config: DecoderConfig, dtype: str, *shape: int) -> Cache:
+    """Return zeroed storage of vectors."""
 
     def vectors() -> Vectors:
         scale = jnp.zeros(shape, jnp.float32) if dtype == "int8" else None
         return Vectors(jnp.zeros((*shape, config.head_dim), jnp.dtype(dtype)), scale)
 
     return Cache(vectors(), vectors())
+
+
+def empty_table(config: DecoderConfig, dtype: str, rows: int, length: int) -> Cache:
+    """Return a table without prompts."""
+    shape = (config.num_layers, rows, config.num_kv_heads, length)
+    return empty(config, dtype, *shape)
+
+
+def empty_layers(config: DecoderConfig, dtype: str, lanes: int, *inner: int) -> Layers:
+    """Return lanes or a ring without anything in them."""
+    shape = (lanes, config.num_kv_heads, *inner)
+    return tuple(empty(config, dtype, *shape) for _ in range(config.num_layers))
 
 
 def encode(x: Float[Array, "*n C"], like: Vectors) -> Vectors:
@@ -83,18 +100,24 @@ def write(into: Cache, new: Cache, start: Sequence[Int[Array, ""] | int]) -> Cac
 
 
 def copy_prefix(
-    lanes: Cache,
+    lanes: Layers,
     table: Cache,
     row: Int[Array, ""],
     lane: Int[Array, ""],
     bank: Int[Array, ""],
-) -> Cache:
+) -> Layers:
     """Copy one row of the table into one bank of one lane."""
-    prefix = jax.tree.map(
-        lambda source: jax.lax.dynamic_slice_in_dim(source, row, 1, axis=1), table
-    )
-    length = table.key.values.shape[3]
-    return write(lanes, prefix, (0, lane, 0, bank * length))
+    start = (lane, 0, bank * table.key.values.shape[3])
+
+    def prefix(index: int) -> Cache:
+        def cut(source: Array) -> Array:
+            at = (index, row, *[0] * (source.ndim - 2))
+            at = [jnp.asarray(i, jnp.int32) for i in at]
+            return jax.lax.dynamic_slice(source, at, (1, 1, *source.shape[2:]))[0]
+
+        return jax.tree.map(cut, table)
+
+    return tuple(write(layer, prefix(i), start) for i, layer in enumerate(lanes))
 
 
 FAR = 2**30
@@ -117,58 +140,66 @@ def behind_in_ring(
 ) -> Int[Array, "A S T"]:
     """Return how many steps ago each column of the ring was written.
 
-    `FAR` where that was before the slot's sample began: it reads its last age + 1.
+    `FAR` where that was before the slot's sample began: it reads its last `age`. The
+    column that this step will write was written `length` steps ago, so nobody reads it.
     """
-    behind = (column - jnp.arange(length, dtype=jnp.int32)) % length
+    behind = (column - 1 - jnp.arange(length, dtype=jnp.int32)) % length + 1
     return jnp.where(behind[None, None] <= age[:, :, None], behind[None, None], FAR)
 
 
 def attend_to_caches(
-    lanes: Cache,
+    lanes: Layers,
+    ring: Layers,
     prefix_behind: Int[Array, "A S J"],
     own_behind: Int[Array, "A S T"],
-    column: Int[Array, ""],
 ) -> models.Attend:
-    r"""Return attention of one new token per slot; the ring is the carry.
+    r"""Return attention of one new token per slot; what it carries out is the token's.
 
-    .. math:: o = \frac{e^{s_p} V_p + e^{s_o} V_o}{\sum e^{s_p} + \sum e^{s_o}}
+    .. math:: o = \frac{e^{s_p} V_p + e^{s_o} V_o + e^s v}
+                       {\sum e^{s_p} + \sum e^{s_o} + e^s}
 
-    with scores s_p of the shared prefix and s_o of the own tokens, each no further
-    behind than the layer's window.
+    with scores s_p of the shared prefix, s_o of the own tokens in the ring and s of the
+    new token, each no further behind than the layer's window. The ring is not written:
+    `write_column` does, after all reads, so that no copy of it is made.
     """
     shape = own_behind.shape[:2]
-    width = prefix_behind.shape[2]
-    behind = jnp.concatenate([prefix_behind, own_behind], axis=2)[:, None, :, None]
+    now = jnp.zeros((*shape, 1), jnp.int32)
+    behind = jnp.concatenate([prefix_behind, own_behind, now], axis=2)
+    behind = behind[:, None, :, None]
+    parts = (prefix_behind.shape[2], behind.shape[-1] - 1)
 
     def by_head(x: Array) -> Array:
         """[A*S, 1, K*G, C] -> [A, K, S, G, C]."""
-        x = x.reshape(*shape, lanes.key.values.shape[2], -1, x.shape[-1])
+        x = x.reshape(*shape, lanes[0].key.values.shape[1], -1, x.shape[-1])
         return jnp.swapaxes(x, 1, 2)
 
-    def attend(layer: models.Layer, q: Array, k: Array, v: Array, carry: Cache):
-        block = Cache(
-            *(
-                encode(by_head(x)[None], like)
-                for x, like in ((k, carry.key), (v, carry.value))
-            )
-        )
-        ring = write(carry, block, (layer.index, 0, 0, 0, column))
-        prefix, own = jax.tree.map(
-            lambda x: jax.lax.dynamic_index_in_dim(x, layer.index, keepdims=False),
-            (lanes, ring),
-        )
-        queries = by_head(q)
-        products = jnp.concatenate(
-            [_products(queries, prefix.key), _products(queries, own.key)], axis=-1
-        )
+    def attend(layer: models.Layer, q: Array, k: Array, v: Array, carry: None):
+        del carry
+        prefix, own = lanes[layer.index], ring[layer.index]
+        queries, key, value = by_head(q), by_head(k), by_head(v)
+        products = [
+            _products(queries, prefix.key),
+            _products(queries, own.key),
+            jnp.sum(queries * key, axis=-1, keepdims=True, dtype=jnp.float32),
+        ]
         reads = behind < (FAR if layer.window is None else layer.window)
-        logits = jnp.where(reads, layer.logits(products), -jnp.inf)
-        weights = jax.nn.softmax(logits, axis=-1)
-        out = _mix(weights[..., :width], prefix.value, q.dtype)
-        out += _mix(weights[..., width:], own.value, q.dtype)
-        return jnp.swapaxes(out, 1, 2).reshape(q.shape), ring
+        logits = layer.logits(jnp.concatenate(products, axis=-1))
+        weights = jax.nn.softmax(jnp.where(reads, logits, -jnp.inf), axis=-1)
+        of_prefix, of_own, of_new = jnp.split(weights, parts, axis=-1)
+        out = _mix(of_prefix, prefix.value, q.dtype) + _mix(of_own, own.value, q.dtype)
+        out += of_new.astype(q.dtype) * value
+        token = Cache(encode(key, own.key), encode(value, own.value))
+        return jnp.swapaxes(out, 1, 2).reshape(q.shape), token
 
     return attend
+
+
+def write_column(ring: Layers, new: Layers, column: Int[Array, ""]) -> Layers:
+    """Write the new token of every slot."""
+    return tuple(
+        write(into, token, (0, 0, 0, column))
+        for into, token in zip(ring, new, strict=True)
+    )
 
 
 def _per_slot(x: Array) -> Array:

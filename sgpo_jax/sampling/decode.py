@@ -69,7 +69,7 @@ def _load_items(
     loaded = jnp.sum(gets, dtype=jnp.int32)
     lanes = jnp.argsort(~gets, stable=True)  # those that load, first
 
-    def copy(i: Array, prefixes: cache.Cache) -> cache.Cache:
+    def copy(i: Array, prefixes: cache.Layers) -> cache.Layers:
         lane = lanes[i]
         row = banks.row[lane, bank[lane]]
         return cache.copy_prefix(prefixes, queue.table, row, lane, bank[lane])
@@ -90,23 +90,30 @@ def step(
 ) -> tuple[State, Int[Array, "A S"], Float[Array, "3 A S"]]:
     """Feed every slot its next token; free the slots whose sample ended.
 
+    Args:
+      params: the policy, as from `models.unstack`.
+      state: the grid.
+      ending: what ends a sample.
+      config: shape of the decoder.
+      grid: shape of the grid.
+      method: how tokens are chosen.
+
     Returns:
       The grid, the tokens sampled, and what `choose` says about them.
     """
     slots, column = state.slots, state.column[0]
     attend = cache.attend_to_caches(
         state.prefixes,
+        state.ring,
         cache.behind_in_prefix(slots, grid.banks, grid.prefix),
         cache.behind_in_ring(slots.age, column, grid.response),
-        column,
     )
-    hidden, ring = models.apply(
+    hidden, new = models.apply_unstacked(
         params,
         config,
         slots.token.reshape(-1, 1),
         (slots.prefix + slots.age).reshape(-1, 1),
         attend,
-        state.ring,
     )
     logits = models.logits(params, config, hidden[:, 0])
     forced = ending.force(slots.thought, slots.age, slots.thinking)
@@ -128,6 +135,10 @@ def step(
         ended |= stopping == ending.strings.found
     left = jnp.where(ended, FREE, slots.id)
     slots = slots._replace(id=left, token=token, age=slots.age + 1)
+    # XLA updates an array in place if all that reads it is known to come before, that
+    # is, if the update depends on it: so the place depends on the tokens (none is < 0).
+    place = column + jnp.minimum(jnp.min(token), 0)
+    ring = cache.write_column(state.ring, new, place)
     column = (state.column + 1) % grid.response
     return state._replace(slots=slots, ring=ring, column=column), token, score
 
@@ -170,7 +181,12 @@ def decode(
         state, tape = carry
         ids = state.slots.id
         state, token, score = step(
-            params, state, ending, config=config, grid=grid, method=method
+            models.unstack(params, config),
+            state,
+            ending,
+            config=config,
+            grid=grid,
+            method=method,
         )
 
         def append(into: Array, row: Array) -> Array:

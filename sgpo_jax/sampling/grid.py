@@ -49,8 +49,8 @@ class State(NamedTuple):
 
     banks: Items
     slots: Slots
-    prefixes: cache.Cache
-    ring: cache.Cache
+    prefixes: cache.Layers
+    ring: cache.Layers
     column: Int[Array, " D"]
 
 
@@ -107,8 +107,8 @@ def empty_state(config: DecoderConfig, grid: Grid, *, dtype: str, shards: int) -
     return State(
         banks=empty_banks(g.lanes, g.banks),
         slots=free_slots(g.lanes, g.slots),
-        prefixes=cache.empty(config, dtype, g.lanes, g.banks * g.prefix),
-        ring=cache.empty(config, dtype, g.lanes, g.slots, g.response),
+        prefixes=cache.empty_layers(config, dtype, g.lanes, g.banks * g.prefix),
+        ring=cache.empty_layers(config, dtype, g.lanes, g.slots, g.response),
         column=jnp.zeros(shards, jnp.int32),
     )
 

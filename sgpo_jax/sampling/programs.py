@@ -25,9 +25,10 @@ from sgpo_jax.sampling.prefill import prefill
 
 # Logical axes of the programs' arrays; one tuple may stand for a whole subtree.
 _ROWS = ("rows",)
-_CACHE = (None, "rows", "kv_heads")
-_STATE = State._make((_ROWS, _ROWS, _CACHE, _CACHE, _ROWS))
-_QUEUE = Queue._make((_ROWS, _CACHE, _ROWS, _ROWS, _ROWS))
+_TABLE = (None, "rows", "kv_heads")
+_LAYERS = ("rows", "kv_heads")
+_STATE = State._make((_ROWS, _ROWS, _LAYERS, _LAYERS, _ROWS))
+_QUEUE = Queue._make((_ROWS, _TABLE, _ROWS, _ROWS, _ROWS))
 _TAPE = Tape._make(((None, "rows"), (None, "rows"), (None, None, "rows"), _ROWS, _ROWS))
 
 
@@ -59,6 +60,13 @@ class Programs:
     def shards(self) -> int:
         """Over how many shards lanes are split."""
         return 1 if self.mesh is None else sharding.rows_shards(self.mesh, self.rules)
+
+    @property
+    def platform(self) -> str:
+        """What the programs run on: "cpu", "gpu" or "tpu"."""
+        if self.mesh is None:
+            return jax.default_backend()
+        return self.mesh.devices.flat[0].platform
 
     @functools.cached_property
     def traced(self) -> list[str]:
@@ -104,10 +112,10 @@ class Programs:
                 empty_state(
                     self.config, grid, dtype=self.cache_dtype, shards=self.shards
                 ),
-                cache.empty(self.config, self.cache_dtype, rows, grid.prefix),
+                cache.empty_table(self.config, self.cache_dtype, rows, grid.prefix),
             )
 
-        out = self._shardings((_STATE, _CACHE))
+        out = self._shardings((_STATE, _TABLE))
         return jax.jit(start, static_argnums=(0, 1), out_shardings=out)
 
     @functools.cached_property
@@ -124,14 +132,14 @@ class Programs:
         ) -> cache.Cache:
             self.traced.append("prefill")
             inner = functools.partial(prefill, config=self.config, chunked=chunked)
-            inner = self._per_shard(inner, ((), _CACHE, _ROWS, (), ()), _CACHE)
+            inner = self._per_shard(inner, ((), _TABLE, _ROWS, (), ()), _TABLE)
             return inner(params, table, tokens, first_row, start)
 
         return jax.jit(
             run,
             static_argnames="chunked",
             donate_argnums=1,
-            out_shardings=self._shardings(_CACHE),
+            out_shardings=self._shardings(_TABLE),
         )
 
     @functools.cached_property
@@ -156,6 +164,10 @@ class Programs:
             )
             axes = ((), _STATE, _QUEUE, (), ())
             inner = self._per_shard(inner, axes, (_STATE, _TAPE))
+            if self.platform == "cpu":
+                # There, what a product reads is copied if it is part of an array: once
+                # here, at every step in the loop. Elsewhere products read it in place.
+                params = models.unstack(params, self.config)
             return inner(params, state, queue, noise, ending)
 
         out = self._shardings((_STATE, _TAPE))

@@ -16,6 +16,47 @@ CONFIG = models.DecoderConfig(
 )
 
 
+EVERYTHING = dataclasses.replace(
+    CONFIG,
+    num_layers=3,
+    window=2,
+    global_layers=(1,),
+    local_rope_base=100.0,
+    qk_norm=True,
+    qkv_bias=True,
+    sandwich_norms=True,
+    lora=models.Lora(rank=2),
+)
+
+
+@pytest.mark.parametrize("config", [CONFIG, EVERYTHING], ids=["plain", "everything"])
+def test_layers_written_out_are_the_layers_looped_over(config):
+    leaves, tree = jax.tree.flatten(models.init(config, key=jax.random.key(0)))
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    # No parameter is zero or one, so that none can be left out.
+    noisy = [
+        x + 0.3 * jax.random.normal(k, x.shape)
+        for x, k in zip(leaves, keys, strict=True)
+    ]
+    params = tree.unflatten(noisy)
+    tokens = jnp.arange(10, dtype=jnp.int32).reshape(2, 5)
+    positions = jnp.broadcast_to(jnp.arange(5, dtype=jnp.int32), tokens.shape)
+    looped, _ = models.apply(params, config, tokens, positions, models.causal)
+    told = []
+
+    def attend(layer, q, k, v, carry):
+        told.append(layer.index)
+        return models.causal(layer, q, k, v, carry)[0], k[0, 0, 0, 0]
+
+    unstacked = models.unstack(params, config)
+    written, out = models.apply_unstacked(unstacked, config, tokens, positions, attend)
+    # float32; the same sums, compiled apart.
+    np.testing.assert_allclose(written, looped, atol=1e-4)
+    assert told == list(range(config.num_layers))
+    assert len({float(value) for value in out}) == config.num_layers
+    assert models.unstack(unstacked, config) is unstacked
+
+
 @pytest.fixture(scope="module")
 def params():
     return models.init(CONFIG, key=jax.random.key(0))

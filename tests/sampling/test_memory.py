@@ -1,12 +1,15 @@
 """Shapes, programs and memory of the sampler."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sgpo_jax import sampling
+from sgpo_jax.sampling.call import Call
 from tests.sampling.tiny import CONFIG, RESPONSE, make_engine, make_requests
 
 
@@ -77,6 +80,42 @@ def test_memory_does_not_grow_with_the_group(params, rng):
     assert engine.compiles() == programs == 2
     ring = 2 * CONFIG.num_layers * CONFIG.num_kv_heads * CONFIG.head_dim * RESPONSE * 4
     assert most(make_engine(slots=64, banks=4, steps=16), 8) > 3 * 62 * ring
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_the_decode_loop_copies_neither_caches_nor_weights(params, dtype, monkeypatch):
+    """What XLA made of it for CPU, where parts of arrays and unordered writes copy."""
+    engine = make_engine(cache_dtype=dtype)
+    programs, grid = engine.programs, engine.grid(7, RESPONSE)
+    lowered = []
+
+    def decode(*args, **static):
+        lowered.append(programs.decode.lower(*args, **static))
+        raise StopIteration
+
+    monkeypatch.setattr(Call, "_decode", lambda call, state, queue, grid: decode(
+        call.params, state, queue, call.noise, programs.placed_ending, grid=grid,
+        method=call.method,
+    ))  # fmt: skip
+    with pytest.raises(StopIteration):
+        engine.sample(params, [sampling.Request(0, [1, 2], 1)], seed=0, step=0)
+    text = lowered[0].compile().as_text()
+
+    state, _ = jax.eval_shape(lambda: programs.start(grid, 4))
+    caches = {x.shape for x in jax.tree.leaves((state.ring, state.prefixes))}
+    stacked = {x.shape for x in jax.tree.leaves(params["layers"])}
+    lines = text.splitlines()
+    copies = {shape for line in lines if " copy(" in line for shape in _shapes(line)}
+    assert not copies & caches
+    loops = [_shapes(line) for line in lines if " while(" in line]
+    assert any(caches <= carried for carried in loops)
+    assert not any(carried & stacked for carried in loops)
+
+
+def _shapes(line: str) -> set[tuple[int, ...]]:
+    """Return the shapes of an instruction's results."""
+    results = re.findall(r"[a-z]\w*\[([\d,]*)\]\{", line)
+    return {tuple(int(n) for n in dims.split(",") if n) for dims in results}
 
 
 def test_short_budgets_take_a_short_ring(params, engine, rng):
