@@ -123,7 +123,7 @@ def _attend_to_chunks(
 
 def _of_layer(
     stored: Shaped[Array, "layers rows K J *C"],
-    layer: Int[Array, ""],
+    layer: Int[Array, ""] | int,
     first_row: Int[Array, ""],
     rows: int,
 ) -> Shaped[Array, "M K J *C"]:
