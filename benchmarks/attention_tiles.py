@@ -62,7 +62,8 @@ def computed(prefix, lengths, plan):
     length = prefix + sum(lengths)
     length += -length % plan.unit
     layout = from_lengths([[(prefix, lengths)]], length=length)
-    work = work_list(layout, plan, keys=slice(0, length // plan.key))
+    keys = slice(0, length // plan.key)
+    work = jax.jit(lambda layout: work_list(layout, plan, keys=keys))(layout)
     number = int(work.number[0])
     masked = np.asarray(work.flags[:number]) & MASKED != 0
     chunks = 0
