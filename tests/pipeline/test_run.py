@@ -225,13 +225,19 @@ def test_a_killed_run_goes_on_bit_for_bit(finished, cache, tmp_path):
     assert ours.fingerprint() == theirs.fingerprint()
 
 
-def test_a_run_killed_after_its_last_line_is_not_taken_for_finished(
-    finished, cache, tmp_path
+@pytest.mark.parametrize("lost", ["checkpoint", "line"])
+def test_a_run_killed_in_its_last_step_is_not_taken_for_finished(
+    finished, cache, tmp_path, lost
 ):
-    """The line of the last step is written while its checkpoint still is."""
+    """The line of the last step is written while its checkpoint still is, or later."""
     out = tmp_path / "killed"
     shutil.copytree(finished, out)
-    shutil.rmtree(out / "methods" / "tracked" / "checkpoints" / "6")
+    method = out / "methods" / "tracked"
+    if lost == "checkpoint":
+        shutil.rmtree(method / "checkpoints" / "6")
+    else:
+        written = (method / "metrics.jsonl").read_text().splitlines(keepends=True)
+        (method / "metrics.jsonl").write_text("".join(written[:-1]))
     (out / "eval" / "tracked.json").unlink()
     assert run("eval", out, cache) == 0
     assert_same_run(out, finished, ("tracked",))
