@@ -71,7 +71,7 @@ def computed(prefix, lengths, plan):
         _, count, tail = (
             np.asarray(x)[masked] for x in read_part(work.parts[:number], index)
         )
-        chunks += int((2 * count + tail).sum())
+        chunks += int((2 * count - tail).sum())
     full = int((~masked).sum()) * plan.query * plan.key
     return full, chunks * plan.chunk * plan.part // 2, number
 

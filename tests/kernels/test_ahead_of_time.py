@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 
 # The compiler of libtpu looks for a TPU's environment, and for other processes.
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -69,8 +70,13 @@ def compiled(chip, *, rows=2, length=8192, heads=16, kv_heads=4, width=128):
 @pytest.mark.slow
 @pytest.mark.parametrize("chip", TOPOLOGIES)
 def test_forward_and_backward_compile(chip):
-    memory = compiled(chip).memory_analysis()
+    program = compiled(chip)
+    memory = program.memory_analysis()
     assert memory.temp_size_in_bytes <= 1.2 * memory.argument_size_in_bytes
+    # dq, dk and dv take the place of what the kernel has read.
+    lines = program.as_text().splitlines()
+    (call,) = [x for x in lines if "custom-call(" in x and "prefix_backward" in x]
+    assert len(re.findall(r"\{\d\}: \(\d+, \{\}\)", call)) == 3
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ the backward pass [j, i], in which per-query numbers lie along lanes.
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from .worklist import (
     MASKED,
     ROW_FIRST,
     ROW_LAST,
+    TAILED,
     Item,
     listed,
     read_part,
@@ -74,40 +76,45 @@ def forward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
         total[...] = jnp.full_like(total, TINY)
         sums[...] = jnp.zeros_like(sums)
 
-    def attend(rows, columns, mask):
-        keys, values = k[columns], v[columns]
-        size = keys.shape[0]
-        if step.mxu_sums:
-            ones = jnp.ones((size, LANES), values.dtype)
-            values = jnp.concatenate([values, ones], axis=1)
-
-        def scores(g):
-            s = _nt(q[g, rows], keys)
+    def attend(*pieces):
+        def scores(piece, g):
+            s = _nt(q[g, piece.rows], k[piece.columns])
             if step.bound is not None:
                 s = step.bound * jnp.tanh(s)
-            return s if mask is None else s + mask
+            return s if piece.mask is None else s + piece.mask
 
-        following = scores(0)
-        for g in range(step.group):
-            s = following
-            # A wide matrix unit is done early: let the next product overlap.
-            if step.mxu_sums and g + 1 < step.group:
-                following = scores(g + 1)
+        def weigh(p, piece):
+            """Return the weighted sum of values, and the sum of weights."""
+            values = v[piece.columns]
+            if not step.mxu_sums:
+                return _nn(p.astype(values.dtype), values), p.sum(1, keepdims=True)
+            ones = jnp.ones((values.shape[0], LANES), values.dtype)
+            values = jnp.concatenate([values, ones], axis=1)
+            weighted = _nn(p.astype(values.dtype), values)
+            return weighted[:, : step.width], weighted[:, step.width :]
+
+        # Products whose results are not needed yet hide the latency of the others: one
+        # ahead over all keys of a tile, all of them over fewer. A narrow matrix unit is
+        # done late, so that its product comes last.
+        units = [(piece, g) for piece in pieces for g in range(step.group)]
+        small = pieces[-1].columns.size < step.key_tile
+        queue = [scores(*unit) for unit in (units if small else units[:1])]
+        for n, (piece, g) in enumerate(units):
+            more = units[n + 1 : n + 2] if not small else []
+            rows = piece.rows
+            s = queue.pop(0)
+            if step.mxu_sums:
+                queue += [scores(*unit) for unit in more]
             old = top[g, rows]
             new = jnp.maximum(old, s.max(1, keepdims=True))
             fade = jnp.exp2(old - new)
-            p = jnp.exp2(s - _lanes(new, size))
+            p = jnp.exp2(s - _lanes(new, s.shape[1]))
             top[g, rows] = new
-            weighted = _nn(p.astype(values.dtype), values)
-            if step.mxu_sums:
-                sum_of_p = weighted[:, step.width :]
-            else:
-                sum_of_p = p.sum(1, keepdims=True)
-            total[g, rows] = total[g, rows] * fade + sum_of_p
-            faded = sums[g, rows] * _lanes(fade, step.width)
-            sums[g, rows] = faded + weighted[:, : step.width]
-            if not step.mxu_sums and g + 1 < step.group:
-                following = scores(g + 1)
+            weighted, weights = weigh(p, piece)
+            total[g, rows] = total[g, rows] * fade + weights
+            sums[g, rows] = sums[g, rows] * _lanes(fade, step.width) + weighted
+            if not step.mxu_sums:
+                queue += [scores(*unit) for unit in more]
 
     _each_part(item, step, attend, functools.partial(_mask, item, tokens, step, 0))
 
@@ -145,7 +152,11 @@ def backward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
             for g in range(step.group):
                 dq_sum[g] = of_ranges[g].T
 
-    def attend(rows, columns, mask):
+    def attend(*pieces):
+        for piece in pieces:
+            accumulate(*piece)
+
+    def accumulate(rows, columns, mask):
         keys, values = k[columns], v[columns]
         at = item.key * step.key_tile - step.first_key + columns.start
         place = pl.ds(pl.multiple_of(at, step.chunk), columns.size)
@@ -183,12 +194,20 @@ def backward(*refs, step: Step):  # noqa: C901 (a kernel is one function)
         dv[...] = dv_sum[...].astype(dv.dtype)
 
 
+class Piece(NamedTuple):
+    """Queries and keys of a tile, and what to add to their scores, if anything."""
+
+    rows: pl.Slice
+    columns: pl.Slice
+    mask: jax.Array | None
+
+
 def _each_part(item: Item, step: Step, attend, mask):
-    """Run `attend(rows, columns, mask)` over the whole tile, or its live parts."""
+    """Call `attend(*pieces)` with the whole tile, or by part with what it takes."""
 
     @pl.when(item.flags & MASKED == 0)
     def _():
-        attend(pl.ds(0, step.query_tile), pl.ds(0, step.key_tile), None)
+        attend(Piece(pl.ds(0, step.query_tile), pl.ds(0, step.key_tile), None))
 
     @pl.when(item.flags & MASKED != 0)
     def _():
@@ -197,32 +216,28 @@ def _each_part(item: Item, step: Step, attend, mask):
             row = pl.multiple_of(index * step.part, step.part)
             run = read_part(item.parts, index)
 
-            def attend_to(row, rows, chunk, number):
-                column = pl.multiple_of(chunk * step.chunk, step.chunk)
-                columns = pl.ds(column, number * step.chunk)
-                attend(pl.ds(row, rows), columns, mask(row, rows, chunk, number))
+            def piece(row, rows, chunks):
+                column = pl.multiple_of(run.low * step.chunk, step.chunk)
+                return Piece(
+                    pl.ds(row, rows),
+                    pl.ds(column, chunks * step.chunk),
+                    mask(row, rows, run.low, chunks),
+                )
 
+            # One body for each number of chunks: latencies are paid once, not by chunk.
             every = step.key_tile // step.chunk
+            for chunks in range(1, every + 1):
 
-            @pl.when(run.chunks == every)
-            def _():
-                attend_to(row, step.part, 0, every)
+                @pl.when((run.chunks == chunks) & (run.tail == 0))
+                def _(chunks=chunks):
+                    attend(piece(row, step.part, chunks))
 
-            @pl.when(run.chunks < every)
-            def _():
-                # Pieces whose sizes are powers of two, the largest first.
-                for bit in reversed(range((every - 1).bit_length())):
+            for chunks in (n for n in TAILED if n <= every):
 
-                    @pl.when(run.chunks & (1 << bit) != 0)
-                    def _(number=1 << bit):
-                        chunk = run.low + (run.chunks & -2 * number)
-                        attend_to(row, step.part, chunk, number)
-
-                @pl.when(run.tail != 0)
-                def _():
-                    half = step.part // 2
+                @pl.when((run.chunks == chunks) & (run.tail != 0))
+                def _(chunks=chunks, half=step.part // 2):
                     lower = pl.multiple_of(row + half, half)
-                    attend_to(lower, half, run.low + run.chunks, 1)
+                    attend(piece(row, half, chunks - 1), piece(lower, half, chunks))
 
 
 def _mask(item: Item, tokens, step: Step, query_axis: int, row, rows, chunk, number):

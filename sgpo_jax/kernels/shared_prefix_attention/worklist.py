@@ -18,6 +18,7 @@ FIRST, LAST = 1, 2  # of the items of one query tile
 ROW_FIRST, ROW_LAST = 4, 8  # of the items of one row
 MASKED = 16  # some query does not read some key of the tile
 PART_BITS, COUNT, TAIL = 8, 3, 7  # of a part: first chunk, number of chunks, tail
+TAILED = 2, 4  # numbers of chunks for which the kernels have a body with a tail
 
 
 class WorkList(NamedTuple):
@@ -54,7 +55,7 @@ def listed(w, *work) -> Item:
 class Part(NamedTuple):
     """Which chunks of keys a part of a query tile takes.
 
-    All its queries take `chunks` of them from `low` on; its second half takes one more
+    Its queries take `chunks` of them from `low` on, but its first half not the last one
     if `tail`, as below a diagonal.
     """
 
@@ -87,11 +88,10 @@ def _parts(
     last = jnp.argmax(live[..., ::-1], -1).astype(jnp.int32)
     stop = jnp.where(any_live, chunks - last, 0)
     low, high = first.min(3), stop.max(3)
-    # Only the second half takes its last chunk.
-    above = jnp.maximum(stop[:, :, :, 0], low)
-    tail = (stop[:, :, :, 1] == above + 1).astype(jnp.int32)
-    count = high - low - tail
-    code = low + jnp.left_shift(count, COUNT) + jnp.left_shift(tail, TAIL)
+    count = high - low
+    tail = (stop[:, :, :, 0] < high) & jnp.isin(count, jnp.array(TAILED))
+    code = low + jnp.left_shift(count, COUNT)
+    code += jnp.left_shift(tail.astype(jnp.int32), TAIL)
     code = jnp.where(any_live.any(3), code, 0)
     shift = jnp.arange(parts, dtype=jnp.int32).reshape(1, 1, -1, 1) * PART_BITS
     return jnp.left_shift(code, shift).sum(2, dtype=jnp.int32)
