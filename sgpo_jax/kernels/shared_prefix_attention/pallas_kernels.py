@@ -207,7 +207,8 @@ def _each_part(item: Item, step: Step, attend, mask):
 
     @pl.when(item.flags & MASKED == 0)
     def _():
-        attend(Piece(pl.ds(0, step.query_tile), pl.ds(0, step.key_tile), None))
+        tile = pl.Slice(0, step.query_tile), pl.Slice(0, step.key_tile)
+        attend(Piece(*tile, None))
 
     @pl.when(item.flags & MASKED != 0)
     def _():
@@ -219,8 +220,8 @@ def _each_part(item: Item, step: Step, attend, mask):
             def piece(row, rows, chunks):
                 column = pl.multiple_of(run.low * step.chunk, step.chunk)
                 return Piece(
-                    pl.ds(row, rows),
-                    pl.ds(column, chunks * step.chunk),
+                    pl.Slice(row, rows),
+                    pl.Slice(column, chunks * step.chunk),
                     mask(row, rows, run.low, chunks),
                 )
 
