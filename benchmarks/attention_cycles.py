@@ -165,9 +165,9 @@ list, or where that is too long from the row with 2 and with 4 of its like respo
 of which each further one costs the same (the forward row of P1024 on v5e: 147,130 so,
 146,666 whole); take the ratio of the whole row where there is one.
 
-Tiles are chosen by these cycles: on v5p by those of v5e, from which the dense row at 512
-x 1024 differs by 2 % (84,019 and 175,778), on v7x by those of v6e, for the evaluator
-ends at an instruction of v7x.
+Tiles are chosen by these cycles: on v5p by those of v5e, from which the dense row at
+512 x 1024 differs by 2 % (84,019 and 175,778), on v7x by those of v6e, for the
+evaluator ends at an instruction of v7x.
 
 | chip | row | ours | whole row | repeat + splash | ratio | of whole row \
 | packed splash | ratio | of whole row |
