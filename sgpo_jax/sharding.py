@@ -145,6 +145,18 @@ def fetch(x: Array) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
 
+def dividing(mesh: Mesh, axis: str | None, size: int) -> str | None:
+    """Return a mesh axis if it divides a size, else None: then that is kept whole.
+
+    An axis that the mesh does not have is one of a single device.
+
+    >>> mesh = make_mesh(MeshShape(), jax.devices()[:1])
+    >>> dividing(mesh, "tensor", 17), dividing(mesh, "pipeline", 17)
+    ('tensor', None)
+    """
+    return axis if axis in mesh.shape and size % mesh.shape[axis] == 0 else None
+
+
 def tree_shardings(
     axes: PyTree, shapes: PyTree, rules: Rules, mesh: Mesh
 ) -> PyTree[NamedSharding]:
@@ -158,7 +170,7 @@ def tree_shardings(
         shape: jax.ShapeDtypeStruct, names: tuple[str | None, ...]
     ) -> NamedSharding:
         entries = [
-            entry if entry is None or size % mesh.shape[entry] == 0 else None
+            dividing(mesh, entry, size)
             for size, entry in zip(shape.shape, rules.spec(names), strict=True)
         ]
         return NamedSharding(mesh, PartitionSpec(*entries))
@@ -207,6 +219,10 @@ def lookup(table: Array, tokens: Array, dtype: Any) -> Array:
       table: an array of rows, [V, D].
       tokens: which of them, [N, L].
       dtype: of the result, [N, L, D].
+
+    >>> table = jax.numpy.array([[1, 2], [3, 4]])
+    >>> lookup(table, jax.numpy.array([[1, 0, 1]]), "float32")[0, :, 0]
+    Array([3., 1., 3.], dtype=float32)
     """
 
     def plain(table: Array, tokens: Array) -> Array:
@@ -215,16 +231,10 @@ def lookup(table: Array, tokens: Array, dtype: Any) -> Array:
     if not _ACTIVE:
         return plain(table, tokens)
     mesh, rules = _ACTIVE[-1]
-    rows, width = rules.rows, rules.embed
-    rows = (rows,) if isinstance(rows, str) else rows or ()
-    shards = rows_shards(mesh, rules)
-    if (
-        width is None
-        or width not in rows
-        or mesh.shape[width] == 1
-        or table.shape[1] % mesh.shape[width]
-        or tokens.shape[0] % shards
-    ):
+    rows = (rules.rows,) if isinstance(rules.rows, str) else rules.rows or ()
+    width = dividing(mesh, rules.embed, table.shape[1])
+    alone = width not in rows or mesh.shape[width] == 1
+    if alone or tokens.shape[0] % rows_shards(mesh, rules):
         return plain(table, tokens)
 
     def local(table: Array, tokens: Array) -> Array:

@@ -308,6 +308,11 @@ def unstack(params: Params, config: DecoderConfig) -> Params:
     """Return parameters with a tuple of one tree per layer in place of stacked ones.
 
     Unstacked parameters are returned as they are.
+
+    >>> config = DecoderConfig(vocab_size=11, num_layers=2, embed_dim=8, mlp_dim=16)
+    >>> params = init(config, key=jax.random.key(0))
+    >>> [layer["gate"].shape for layer in unstack(params, config)["layers"]]
+    [(8, 16), (8, 16)]
     """
     if isinstance(params["layers"], tuple):
         return params
@@ -343,6 +348,16 @@ def apply_unstacked(
 
     Returns:
       Hidden states after the final norm, and what `attend` returned for each layer.
+
+    Example:
+      >>> from sgpo_jax.models import causal
+      >>> config = DecoderConfig(vocab_size=11, num_layers=2, embed_dim=8, mlp_dim=16)
+      >>> params = unstack(init(config, key=jax.random.key(0)), config)
+      >>> tokens = jnp.array([[3, 1, 4]])
+      >>> positions = jnp.arange(3)[None]
+      >>> hidden, _ = apply_unstacked(params, config, tokens, positions, causal)
+      >>> hidden.shape
+      (1, 3, 8)
     """
     x = _embed(config, params["embedding"], tokens)
     adapters = params.get("adapters", ({},) * config.num_layers)

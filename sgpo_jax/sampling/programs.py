@@ -166,7 +166,8 @@ class Programs:
             inner = self._per_shard(inner, axes, (_STATE, _TAPE))
             if self.platform == "cpu":
                 # There, what a product reads is copied if it is part of an array: once
-                # here, at every step in the loop. Elsewhere products read it in place.
+                # here, at every step in the loop. For TPUs the compiler moves the cuts
+                # out of the loop itself, into the cast, and needs less memory so.
                 params = models.unstack(params, self.config)
             return inner(params, state, queue, noise, ending)
 

@@ -1,6 +1,6 @@
 """Log-probabilities over a mesh: each device scores its own rows."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -38,19 +38,17 @@ def over_mesh(
 
     others = set(mesh.axis_names) - set(rows)
 
-    def dividing(axis: str | None, size: int, among: Collection[str]) -> str | None:
-        return axis if axis in among and size % mesh.shape[axis] == 0 else None
-
     def score(
         hidden: Any, unembedding: Any, targets: Any, mask: Any = None, **options: Any
     ) -> losses.TokenLogProbs:
-        width = dividing(rules.embed, unembedding.shape[0], rows)
-        words = dividing(rules.vocab, unembedding.shape[1], others)
+        width = sharding.dividing(mesh, rules.embed, unembedding.shape[0])
+        words = sharding.dividing(mesh, rules.vocab, unembedding.shape[1])
+        width = width if width in rows else None
 
         def whole(part: Any) -> Any:
             return jax.lax.all_gather(part, width, tiled=True)
 
-        if words is not None:  # left to itself, the compiler gathers the words first
+        if words in others:  # left to itself, the compiler gathers the words first
             whole = jax.shard_map(
                 whole,
                 in_specs=PartitionSpec(None, words),
