@@ -20,7 +20,8 @@ from tests.pipeline.test_run import SMALL, lines, run
 ROOT = pathlib.Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.slow
 EACH_ITS_OWN = {"ledger", "sampler/occupancy", "queue/sample"}  # lanes of a process
-ONE_METHOD = ("--method.names", "tracked", "--train.steps", "4")
+STEPS = 6
+ONE_METHOD = ("--method.names", "tracked", "--train.steps", f"{STEPS}")
 
 
 def start(out: pathlib.Path, processes: int, *more: str) -> subprocess.Popen:
@@ -39,12 +40,16 @@ def start(out: pathlib.Path, processes: int, *more: str) -> subprocess.Popen:
 
 
 def stop_in_training(process: subprocess.Popen, out: pathlib.Path) -> str:
-    """Wait for the first line of metrics, stop, return what was said."""
+    """Wait for the line of a step that was trained, stop, return what was said."""
     metrics = out / "methods" / "tracked" / "metrics.jsonl"
-    while process.poll() is None and not metrics.exists():
-        time.sleep(0.1)
+    while process.poll() is None:
+        if metrics.exists() and metrics.read_bytes().count(b"\n") > 1:
+            break
+        time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    return process.communicate(timeout=300)[0]
+    shown = process.communicate(timeout=300)[0]
+    assert 1 <= lines(out, "tracked")[-1]["step"] < STEPS, shown
+    return shown
 
 
 def saved(folder: pathlib.Path, step: int) -> dict[str, np.ndarray]:
@@ -62,7 +67,7 @@ def saved(folder: pathlib.Path, step: int) -> dict[str, np.ndarray]:
 
 
 def trained_params(out: pathlib.Path) -> dict[str, np.ndarray]:
-    found = saved(out / "methods" / "tracked" / "checkpoints", 4)
+    found = saved(out / "methods" / "tracked" / "checkpoints", STEPS)
     start = "[0]['params']"
     return {k.removeprefix(start): v for k, v in found.items() if k.startswith(start)}
 
