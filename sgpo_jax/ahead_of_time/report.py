@@ -167,8 +167,9 @@ def _work(results: Sequence[Facts]) -> Iterator[str]:
     yield ""
     yield "Products include rematerialisation, not those inside the attention kernel."
     yield "Loops count as often as they run, that over decode steps once: `decode`"
-    yield "is a step. Traffic is the sum of operands and results of every fusion"
-    yield "outside VMEM, an upper estimate."
+    yield "is a call of one step, with what comes once per call: on TPU that includes"
+    yield "cutting and casting the weights of each layer. Traffic is the sum of operands"
+    yield "and results of every fusion outside VMEM, an upper estimate."
 
 
 def _collectives(results: Sequence[Facts]) -> Iterator[str]:
