@@ -167,8 +167,8 @@ def _work(results: Sequence[Facts]) -> Iterator[str]:
     yield ""
     yield "Products include rematerialisation, not those inside the attention kernel."
     yield "Loops count as often as they run, that over decode steps once: `decode`"
-    yield "is a call of one step, with what comes once per call: on TPU that includes"
-    yield "cutting and casting the weights of each layer. Traffic is the sum of operands"
+    yield "is a call of one step, with what comes once per call: on TPU that is cutting"
+    yield "and casting the weights of each layer too. Traffic is the sum of operands"
     yield "and results of every fusion outside VMEM, an upper estimate."
 
 
