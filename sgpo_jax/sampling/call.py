@@ -14,9 +14,22 @@ from sgpo_jax.sampling.grid import Grid, Noise, Queue, State, Tape
 from sgpo_jax.sampling.methods import Method
 from sgpo_jax.sampling.orders import Order, Seen
 from sgpo_jax.sampling.programs import Programs
-from sgpo_jax.sampling.requests import Progress, Request, Rollouts, Stats
-from sgpo_jax.sampling.schedule import Backlog, Portion, collect, shares
+from sgpo_jax.sampling.requests import OnFinished, Progress, Request, Rollouts, Stats
+from sgpo_jax.sampling.schedule import Backlog, Portion, Written, shares
 from sgpo_jax.sampling.slots import FREE, Items
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Listeners:
+    """What is called after every run of the decode program.
+
+    Attributes:
+      progress: with how far the call is.
+      finished: with the rollouts that ended.
+    """
+
+    progress: Callable[[Progress], None] | None = None
+    finished: OnFinished | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,18 +64,18 @@ class Call:
         noise: tuple[int, int],
         method: Method,
         staging: Staging,
-        on_progress: Callable[[Progress], None] | None,
+        longest: int,
+        listeners: Listeners,
     ):
         self.programs, self.params, self.requests = programs, params, requests
         self.noise = Noise(*jax.device_put([np.uint32(number) for number in noise]))
-        self.method, self.on_progress = method, on_progress
-        self.staging = staging
+        self.method, self.staging, self.listeners = method, staging, listeners
         samples = [r.samples for r in requests]
         self.first_id = np.cumsum([0, *samples]).astype(np.int32)
         self.request_of = np.repeat(np.arange(len(samples), dtype=np.int32), samples)
         self.seen = _nothing_seen(requests)
         self.begun = np.zeros(len(self.request_of), bool)
-        self.tapes: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self.written = Written(len(self.request_of), longest)
         self.work = dict.fromkeys(
             (
                 "prefill_tokens",
@@ -190,7 +203,7 @@ class Call:
         ids, token = np.asarray(tape.id)[:steps], np.asarray(tape.token)[:steps]
         score = np.moveaxis(np.asarray(tape.score)[:steps], 1, -1)
         written = ids != FREE
-        self.tapes.append((ids[written], token[written], score[written]))
+        self.written.append(ids[written], token[written], score[written])
         self.work["decode_padded"] += int(counts.sum()) * (in_slots.size // len(counts))
         self.work["waited"] += self._waited(ids)
         in_slots = in_slots[in_slots != FREE]
@@ -205,8 +218,13 @@ class Call:
         )
         self.work["decode_tokens"] += int(written.sum())
         self.work["decode_steps"] += steps
-        if self.on_progress is not None:
-            self.on_progress(
+        if self.listeners.finished is not None and len(ended):
+            rows = zip(ended, self.written.length[ended], strict=True)
+            self.listeners.finished(
+                ended, [self.written.tokens[i, :length].tolist() for i, length in rows]
+            )
+        if self.listeners.progress is not None:
+            self.listeners.progress(
                 Progress(
                     ended=int(self.seen.ended.sum()),
                     total=int(self.first_id[-1]),
@@ -226,29 +244,20 @@ class Call:
         self.begun[found] = True
         return int((self.work["decode_steps"] + step[first])[new].sum())
 
-    def rollouts(self, width: int) -> Rollouts:
-        """Assemble the result, `width` tokens wide."""
-        total = int(self.first_id[-1])
-        empty = (
-            np.zeros(0, np.int32),
-            np.zeros(0, np.int32),
-            np.zeros((0, 3), np.float32),
-        )
-        ids, token, score = (
-            np.concatenate(parts) for parts in zip(empty, *self.tapes, strict=True)
-        )
-        length, (tokens, scores) = collect(ids, (token, score), total, width)
+    def rollouts(self) -> Rollouts:
+        """Return the result, in order."""
+        total, written = len(self.request_of), self.written
         request = self.request_of
         shift = np.array([r.first_sample for r in self.requests]) - self.first_id[:-1]
         return Rollouts(
             request=request,
             sample=(np.arange(total) + shift[request]).astype(np.int32),
-            tokens=tokens,
-            length=length.astype(np.int32),
-            log_prob=scores[:, :, 0],
-            log_prob_at_one=scores[:, :, 1],
-            kept=scores[:, :, 2],
-            finish=self.programs.ending.finish(tokens, length),
+            tokens=written.tokens,
+            length=written.length.astype(np.int32),
+            log_prob=written.scores[:, :, 0],
+            log_prob_at_one=written.scores[:, :, 1],
+            kept=written.scores[:, :, 2],
+            finish=self.programs.ending.finish(written.tokens, written.length),
             stats=Stats(**self.work, seconds=time.perf_counter() - self.started),
         )
 

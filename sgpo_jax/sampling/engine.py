@@ -8,13 +8,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sgpo_jax import models, sharding
-from sgpo_jax.sampling.call import Call, Staging
+from sgpo_jax.sampling.call import Call, Listeners, Staging
 from sgpo_jax.sampling.ending import Ending, StopStrings
 from sgpo_jax.sampling.grid import Grid
 from sgpo_jax.sampling.methods import Method, Temperature
 from sgpo_jax.sampling.orders import LongestFirst, Order
 from sgpo_jax.sampling.programs import Programs
-from sgpo_jax.sampling.requests import Progress, Request, Rollouts
+from sgpo_jax.sampling.requests import OnFinished, Progress, Request, Rollouts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +128,7 @@ class Engine:
         method: Method = Temperature(1.0),
         version: int | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        on_finished: OnFinished | None = None,
     ) -> Rollouts:
         """Sample every request.
 
@@ -140,6 +141,8 @@ class Engine:
           method: how tokens are chosen.
           version: of the policy; the rollouts carry it.
           on_progress: called after every run of the decode program.
+          on_finished: called with the rollouts that ended in that run, before
+            `on_progress`, so that they can be scored while others are sampled.
 
         Returns:
           One rollout per requested sample, ordered by (request, sample).
@@ -161,7 +164,8 @@ class Engine:
                 block=self.prefill_prompts,
                 chunk=self.prefill_chunk,
             ),
-            on_progress=on_progress,
+            longest=self.longest_response,
+            listeners=Listeners(progress=on_progress, finished=on_finished),
         )
         rung = np.searchsorted(self.rungs, [len(r.prompt) for r in requests])
         for index, longest in enumerate(self.rungs):
@@ -170,7 +174,7 @@ class Engine:
                 budgets = [requests[i].budget for i in members]
                 budget = max(b or self.longest_response for b in budgets)
                 call.sample(members, self.grid(longest, budget))
-        rollouts = call.rollouts(self.longest_response)
+        rollouts = call.rollouts()
         return dataclasses.replace(rollouts, version=version)
 
     def grid(self, longest: int, budget: int) -> Grid:

@@ -1,12 +1,16 @@
 """What is asked of a sampler, and what it returns."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from sgpo_jax.sampling.ending import Finish
+
+OnFinished = Callable[[Int[np.ndarray, " n"], Sequence[Sequence[int]]], None]
+"""Called with rollouts that ended, as rows of the `Rollouts` to come, and with the
+tokens of each; every rollout comes once, in any order."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -138,31 +138,35 @@ class Backlog:
         return stage
 
 
-def collect(
-    ids: np.ndarray, values: Sequence[np.ndarray], counts: int, width: int
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Sort what the slots wrote, in step order, into one row per rollout.
+class Written:
+    """Rollouts as far as they are sampled, one row each.
 
-    Args:
-      ids: rollout id of each written value.
-      values: arrays of written values.
-      counts: rollouts there are.
-      width: columns of the result.
+    Attributes:
+      tokens: token ids, 0 beyond `length`.
+      scores: log-probability at the sampling temperature, at temperature 1, and the
+        probability mass that was drawn from.
+      length: tokens so far.
 
-    Returns:
-      The length of each rollout, and each of `values` as [counts, width].
-
-    >>> collect(np.array([1, 0, 1]), [np.array([7, 8, 9])], 2, 3)
-    (array([1, 2]), [array([[8, 0, 0],
-           [7, 9, 0]])])
+    >>> written = Written(2, 3)
+    >>> written.append(np.array([1, 0, 1]), np.array([7, 8, 9]), np.zeros((3, 3)))
+    >>> written.append(np.array([0]), np.array([5]), np.zeros((1, 3)))
+    >>> written.tokens, written.length
+    (array([[8, 5, 0],
+            [7, 9, 0]], dtype=int32), array([2, 2]))
     """
-    order = np.argsort(ids, kind="stable")
-    rows = ids[order]
-    length = np.bincount(rows, minlength=counts)
-    column = np.arange(len(rows)) - np.repeat(np.cumsum(length) - length, length)
-    tables = []
-    for value in values:
-        table = np.zeros((counts, width, *value.shape[1:]), value.dtype)
-        table[rows, column] = value[order]
-        tables.append(table)
-    return length, tables
+
+    def __init__(self, rollouts: int, width: int):
+        self.tokens = np.zeros((rollouts, width), np.int32)
+        self.scores = np.zeros((rollouts, width, 3), np.float32)
+        self.length = np.zeros(rollouts, np.int64)
+
+    def append(self, ids: np.ndarray, token: np.ndarray, score: np.ndarray) -> None:
+        """Add what the slots wrote, in step order, to the rollouts `ids`."""
+        order = np.argsort(ids, kind="stable")
+        rows = ids[order]
+        count = np.bincount(rows, minlength=len(self.length))
+        place = np.arange(len(rows)) - (np.cumsum(count) - count)[rows]
+        column = self.length[rows] + place
+        self.tokens[rows, column] = token[order]
+        self.scores[rows, column] = score[order]
+        self.length += count

@@ -151,3 +151,28 @@ def test_the_queue_is_counted_step_by_step(params):
     # Slots for all: nobody waits.
     engine = make_engine(lanes=3, slots=5)
     assert engine.sample(params, requests, seed=0, step=0).stats.waited == 0
+
+
+def test_each_rollout_is_handed_over_once_as_soon_as_it_ended(params, rng):
+    """Also of requests for no sample, and over prompts of several rungs."""
+    requests = make_requests(rng, [5, 1, 0, 7, 2, 9])
+    engine = make_engine(steps=2, max_prompt=(4, 7))
+    handed, sizes, ended = {}, [], []
+
+    def finished(ids, tokens):
+        assert not handed.keys() & set(ids.tolist())
+        handed.update(zip(ids.tolist(), tokens, strict=True))
+        sizes.append(len(ids))
+
+    rollouts = engine.sample(
+        params,
+        requests,
+        seed=0,
+        step=0,
+        on_finished=finished,
+        on_progress=lambda now: ended.append((now.ended, len(handed))),
+    )
+    assert sorted(handed) == list(range(24))
+    for row, tokens in handed.items():
+        assert tokens == rollouts.tokens[row, : rollouts.length[row]].tolist()
+    assert len(sizes) > 2 and all(now == known for now, known in ended)
