@@ -75,7 +75,7 @@ class Planned:
             lengths = _lengths(known, rows, self.config.sampler.max_response, rng)
             groups = [
                 packing.Group(
-                    prompt=encode(queries[row].prompt),
+                    prompt=encode(queries[row].turns),
                     responses=[[0] * n for n in lengths[keep & (group == place)]],
                     ids=np.flatnonzero(keep & (group == place)).tolist(),
                 )

@@ -3,11 +3,14 @@
 from .demonstrations import Demonstrations as Demonstrations
 from .demonstrations import demonstrate as demonstrate
 from .gsm8k import Gsm8k as Gsm8k
+from .identity import Fingerprint as Fingerprint
+from .identity import fingerprint as fingerprint
 from .parsing import SYNTAX as SYNTAX
 from .parsing import parse_source as parse_source
 from .procedural import CHARACTERS as CHARACTERS
 from .procedural import Mixture as Mixture
 from .procedural import Procedural as Procedural
+from .queries import Prompt as Prompt
 from .queries import Query as Query
 from .queries import content_id as content_id
 from .queries import normalize as normalize

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from .procedural import FAMILIES, LETTERS, Family, Mixture
-from .queries import Query, normalize
+from .queries import Prompt, Query, normalize
 
 
 def demonstrate(rng: np.random.Generator, query: Query, noise: float) -> str:
@@ -79,7 +79,7 @@ class Demonstrations:
 
     def over(
         self, pool: Sequence[Query], count: int, *, seed: int
-    ) -> tuple[tuple[str, str], ...]:
+    ) -> tuple[tuple[Prompt, str], ...]:
         """Draw `count` pairs (prompt, noisy answer) from a pool of any source.
 
         Questions without a level count as level 1. For the embedded mixture prefer
@@ -98,7 +98,7 @@ class Demonstrations:
             raise ValueError(f"{self} shows none of {len(pool)} questions")
         rng = np.random.default_rng([seed, 0xDE50])
         drawn = (shown[i] for i in rng.integers(len(shown), size=count))
-        return tuple((q.prompt, demonstrate(rng, q, noise)) for q, noise in drawn)
+        return tuple((q.turns, demonstrate(rng, q, noise)) for q, noise in drawn)
 
     def make(
         self,

@@ -25,4 +25,6 @@ from sgpo_jax.models.rope import LinearScaling as LinearScaling
 from sgpo_jax.models.rope import Llama3Scaling as Llama3Scaling
 from sgpo_jax.models.tokenizer import ByteTokenizer as ByteTokenizer
 from sgpo_jax.models.tokenizer import CharTokenizer as CharTokenizer
+from sgpo_jax.models.tokenizer import Prompt as Prompt
 from sgpo_jax.models.tokenizer import Tokenizer as Tokenizer
+from sgpo_jax.models.tokenizer import plain_text as plain_text

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sgpo_jax.models.chat import Message, render
+from sgpo_jax.models.tokenizer import Prompt, plain_text
 
 _SPECIALS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
@@ -46,22 +47,24 @@ class TextTokenizer:
         """Return the ids of `text`; control tokens spelled in it are plain text."""
         return self._plain.encode(_clean(text), add_special_tokens=False).ids
 
-    def encode_prompt(self, text: str) -> list[int]:
-        """Return the ids of a question.
+    def encode_prompt(self, prompt: Prompt) -> list[int]:
+        """Return the ids of a prompt.
 
-        A turn of the user, if there is a template; else the text behind the token that
-        the model's texts begin with, if they do.
+        With a chat template, its turns; a text is one turn of the user, and a
+        conversation that opens with a system turn keeps it in place of `system`.
+        Without one, the plain text, behind the token that the model's texts begin
+        with, if they do.
         """
         if self.chat_template is None:
-            return self._plain.encode(_clean(text), add_special_tokens=True).ids
-        return self.encode_chat(self._turns(text))
+            text = _clean(plain_text(prompt))
+            return self._plain.encode(text, add_special_tokens=True).ids
+        return self.encode_chat(self._turns(prompt))
 
-    def _turns(self, text: str) -> list[Message]:
-        said = [("system", self.system)] if self.system else []
-        return [
-            {"role": role, "content": content}
-            for role, content in (*said, ("user", text))
-        ]
+    def _turns(self, prompt: Prompt) -> list[Message]:
+        turns = [("user", prompt)] if isinstance(prompt, str) else list(prompt)
+        if self.system and turns[0][0] != "system":
+            turns.insert(0, ("system", self.system))
+        return [{"role": role, "content": content} for role, content in turns]
 
     def prompted(self, *, chat: bool = True, system: str = "") -> "TextTokenizer":
         """Return the tokenizer with another way to write questions.

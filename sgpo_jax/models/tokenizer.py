@@ -1,8 +1,25 @@
 """Tokenizers small enough to need no files."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
+
+Prompt = str | Sequence[tuple[str, str]]
+"""A question of the user, or a conversation: pairs of role and content."""
+
+
+def plain_text(prompt: Prompt) -> str:
+    r"""Return the text of a prompt where there is no chat template.
+
+    Turns of a conversation are separated by an empty line, their roles left out.
+
+    Example:
+      >>> plain_text((("system", "Be brief."), ("user", "4+3=")))
+      'Be brief.\n\n4+3='
+    """
+    if isinstance(prompt, str):
+        return prompt
+    return "\n\n".join(content for _, content in prompt)
 
 
 @runtime_checkable
@@ -31,8 +48,8 @@ class Tokenizer(Protocol):
         """Return the ids of `text`, without any special token."""
         ...
 
-    def encode_prompt(self, text: str) -> list[int]:
-        """Return the ids of a question, in the chat template if there is one."""
+    def encode_prompt(self, prompt: Prompt) -> list[int]:
+        """Return the ids of a prompt, in the chat template if there is one."""
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -72,9 +89,9 @@ class CharTokenizer:
         """The end-of-sequence token only."""
         return (self.eos_id,)
 
-    def encode_prompt(self, text: str) -> list[int]:
-        """Return the ids of `text`: there is no template."""
-        return self.encode(text)
+    def encode_prompt(self, prompt: Prompt) -> list[int]:
+        """Return the ids of the plain text: there is no template."""
+        return self.encode(plain_text(prompt))
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text`; raises ValueError on an unknown character."""
@@ -115,9 +132,9 @@ class ByteTokenizer:
         """The end-of-sequence token only."""
         return (self.eos_id,)
 
-    def encode_prompt(self, text: str) -> list[int]:
-        """Return the ids of `text`: there is no template."""
-        return self.encode(text)
+    def encode_prompt(self, prompt: Prompt) -> list[int]:
+        """Return the ids of the plain text: there is no template."""
+        return self.encode(plain_text(prompt))
 
     def encode(self, text: str) -> list[int]:
         """Return the UTF-8 bytes; a lone surrogate becomes a question mark."""

@@ -28,7 +28,7 @@ def predict(setup: Setup) -> list[Predicted]:
     """
     c = setup.config
     encode = setup.tokenizer.encode_prompt
-    prompt = int(np.mean([len(encode(query.prompt)) for query in setup.train]))
+    prompt = int(np.mean([len(encode(query.turns)) for query in setup.train]))
     response = max(1, c.sampler.max_response // 2)
 
     def cost(queries: float, group: int, *, train: bool) -> float:

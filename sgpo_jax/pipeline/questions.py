@@ -72,7 +72,7 @@ def _short(
     kept = tuple(
         query
         for query in queries
-        if len(tokenizer.encode_prompt(query.prompt)) <= split.max_prompt
+        if len(tokenizer.encode_prompt(query.turns)) <= split.max_prompt
     )
     if len(kept) < len(queries):
         problems.append(

@@ -96,7 +96,7 @@ class Setup:
     def longest_prompt(self) -> int:
         """Longest prompt in tokens."""
         queries = (*self.train, *self.held_out)
-        return max(len(self.tokenizer.encode_prompt(query.prompt)) for query in queries)
+        return max(len(self.tokenizer.encode_prompt(query.turns)) for query in queries)
 
     @functools.cached_property
     def mesh(self) -> jax.sharding.Mesh:
@@ -227,7 +227,7 @@ class Setup:
         return training.parse_steps(text, most=self.config.train.steps)
 
     def encode_pairs(
-        self, pairs: Sequence[tuple[str, str]]
+        self, pairs: Sequence[tuple[models.Prompt, str]]
     ) -> list[tuple[list[int], list[int]]]:
         """Encode demonstrations; responses end in EOS and fit the longest allowed."""
         tokenizer, eos = self.tokenizer, self.tokenizer.eos_id

@@ -121,7 +121,7 @@ class RolloutSource:
         The method is sampling at the source's temperature unless given. The rollouts
         carry `version`, that of the parameters.
         """
-        prompts = [self.tokenizer.encode_prompt(query.prompt) for query in queries]
+        prompts = [self.tokenizer.encode_prompt(query.turns) for query in queries]
         requests = [
             Request(
                 key=query_key(query),

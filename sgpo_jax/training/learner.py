@@ -129,7 +129,7 @@ class Learner:
         rollouts = scored.rollouts
         keep = factor != 0
         encode = self.rollouts.tokenizer.encode_prompt
-        groups = make_groups([encode(q.prompt) for q in queries], rollouts, keep)
+        groups = make_groups([encode(q.turns) for q in queries], rollouts, keep)
         packed = packing.pack(groups, self.ladder)
         if not packed:
             return {"trained": 0, "padding": 0.0}

@@ -232,6 +232,24 @@ def test_questions_are_put_as_the_settings_say():
     assert plain.encode("Hi") == made.encode("Hi")
 
 
+def test_a_conversation_keeps_its_turns_and_its_own_system_prompt():
+    made = tokenizer(QWEN3)
+    turns = (("user", "Hi"), ("assistant", "Yes?"), ("user", "4+3= <|end|>"))
+    messages = [{"role": role, "content": content} for role, content in turns]
+    assert made.encode_prompt(turns) == made.encode_chat(messages)
+    assert made.encode_prompt(turns[:1]) == made.encode_prompt("Hi")
+    own, given = {"role": "system", "content": "Own."}, made.prompted(system="Given.")
+    expected = made.encode_chat([own, *messages])
+    assert given.encode_prompt((("system", "Own."), *turns)) == expected
+    assert given.encode_prompt(turns) == made.encode_chat(
+        [{"role": "system", "content": "Given."}, *messages]
+    )
+    plain = made.prompted(chat=False)
+    assert plain.encode_prompt(turns) == plain.encode_prompt(
+        "Hi\n\nYes?\n\n4+3= <|end|>"
+    )
+
+
 def test_system_prompts_that_would_not_be_said_are_refused():
     for template, message in (
         (GEMMA, "no system here; leave model.prompt.system empty"),
