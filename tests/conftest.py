@@ -1,13 +1,30 @@
-"""Strict settings for every test.
+"""Strict settings for every test, and what makes compilation cheap.
 
 `sgpo_jax` must not be imported here at module level: the jaxtyping hook has to be
 installed before the package is first imported, and pytest reads this file earlier.
 """
 
+import importlib.metadata
 import os
+import shutil
+import tempfile
 
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+DEVICES = "--xla_force_host_platform_device_count=8"
+# Compilation is most of the time of the tests, and LLVM's passes most of compilation;
+# they change no property. A user's XLA_FLAGS are left as they are.
+_FLAGS = ["--xla_backend_optimization_level=0"]
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    # Later versions neither have the flag nor need it.
+    _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join([*_FLAGS, DEVICES]))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# One cache of compiled programs for all workers and the processes they start.
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+_OWN_CACHE = None if _CACHE in os.environ else tempfile.mkdtemp(prefix="sgpo_jax_test_")
+if _OWN_CACHE:
+    os.environ[_CACHE] = _OWN_CACHE
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
 import numpy as np
@@ -15,6 +32,12 @@ import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_unconfigure():
+    # Workers find the variable set, so only the process that made it removes it.
+    if _OWN_CACHE:
+        shutil.rmtree(_OWN_CACHE, ignore_errors=True)
 
 
 @pytest.fixture

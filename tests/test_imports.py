@@ -27,6 +27,7 @@ ORDER = [
     "training",
     "config",
     "presets",
+    "testing",
     "pipeline",
     "report",
     "ahead_of_time",

@@ -8,16 +8,8 @@ import pytest
 from sgpo_jax import models
 from sgpo_jax.kernels import shared_prefix_attention
 from sgpo_jax.kernels.shared_prefix_attention import from_lengths
+from sgpo_jax.testing import TINY as CONFIG
 
-CONFIG = models.DecoderConfig(
-    vocab_size=17,
-    num_layers=2,
-    embed_dim=16,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp_dim=24,
-)
 # Mixed group sizes, an empty response, two groups in a row, padding.
 GROUPS = [[(5, [3, 1, 0, 4]), (2, [6])], [(7, [2, 2, 2])]]
 LENGTH = 24

@@ -6,17 +6,7 @@ import numpy as np
 import pytest
 
 from sgpo_jax import models
-
-CONFIG = models.DecoderConfig(
-    vocab_size=13,
-    num_layers=2,
-    embed_dim=16,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp_dim=24,
-)
-
+from sgpo_jax.testing import TINY as CONFIG
 
 EVERYTHING = dataclasses.replace(
     CONFIG,

@@ -9,16 +9,8 @@ import pytest
 
 from sgpo_jax import ledger, models, packing, training
 from sgpo_jax.models import pretrained
+from sgpo_jax.testing import TINY as PLAIN
 
-PLAIN = models.DecoderConfig(
-    vocab_size=13,
-    num_layers=2,
-    embed_dim=16,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp_dim=24,
-)
 CONFIG = dataclasses.replace(PLAIN, lora=models.Lora(rank=3, alpha=6.0))
 TOKENS = jnp.array([[1, 5, 3, 2, 7]])
 

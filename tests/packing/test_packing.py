@@ -6,16 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgpo_jax import models, packing, training
+from sgpo_jax.testing import TINY as CONFIG
 
-CONFIG = models.DecoderConfig(
-    vocab_size=17,
-    num_layers=2,
-    embed_dim=16,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp_dim=24,
-)
 LADDER = packing.make_ladder(
     row_lengths=[24, 48], rows=[2, 4], response_length=9, shortest_response=2
 )
@@ -118,10 +110,12 @@ def mixed_groups(rng):
         (11, [9, 8, 7, 9, 3, 9]),
         (3, [1]),
     ]:
-        responses = [rng.integers(0, 17, size=n).tolist() for n in lengths]
+        responses = [
+            rng.integers(0, CONFIG.vocab_size, size=n).tolist() for n in lengths
+        ]
         ids = list(range(next_id, next_id + len(lengths)))
         next_id += len(lengths)
-        tokens = rng.integers(0, 17, size=prompt).tolist()
+        tokens = rng.integers(0, CONFIG.vocab_size, size=prompt).tolist()
         made.append(packing.Group(prompt=tokens, responses=responses, ids=ids))
     return made
 

@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from sgpo_jax.profiling import Profile
+from tests.conftest import DEVICES
 from tests.pipeline.test_run import SMALL, lines, run
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -25,7 +26,9 @@ ONE_METHOD = ("--method.names", "tracked", "--train.steps", f"{STEPS}")
 
 
 def start(out: pathlib.Path, processes: int, *more: str) -> subprocess.Popen:
-    flags = "--xla_force_host_platform_device_count=1"
+    # The same compiler settings: a profile is the same to the bit.
+    one = DEVICES.replace("=8", "=1")
+    flags = os.environ["XLA_FLAGS"].replace(DEVICES, one)
     script = ROOT / "launch" / "local_multiprocess.py"
     return subprocess.Popen(
         [

@@ -9,16 +9,8 @@ import numpy as np
 import pytest
 
 from sgpo_jax import models, packing, training
+from sgpo_jax.testing import TINY as CONFIG
 
-CONFIG = models.DecoderConfig(
-    vocab_size=17,
-    num_layers=2,
-    embed_dim=16,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp_dim=24,
-)
 LADDER = packing.make_ladder(
     row_lengths=[32], rows=[4], response_length=8, shortest_response=2
 )

@@ -8,17 +8,9 @@ import optax
 import pytest
 
 from sgpo_jax import models, packing, sharding, training
+from sgpo_jax.testing import TINY as CONFIG
 from sgpo_jax.training.batch import micro_batch
 
-CONFIG = models.DecoderConfig(
-    vocab_size=17,
-    num_layers=2,
-    embed_dim=16,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=4,
-    mlp_dim=24,
-)
 LADDER = packing.make_ladder(
     row_lengths=[32], rows=[4, 8], response_length=8, shortest_response=2
 )
@@ -30,9 +22,10 @@ def make_groups(seed: int, count: int):
     for _ in range(count):
         size = int(rng.integers(1, 6))
         responses = [
-            rng.integers(0, 17, size=rng.integers(1, 9)).tolist() for _ in range(size)
+            rng.integers(0, CONFIG.vocab_size, size=rng.integers(1, 9)).tolist()
+            for _ in range(size)
         ]
-        prompt = rng.integers(0, 17, size=rng.integers(1, 9)).tolist()
+        prompt = rng.integers(0, CONFIG.vocab_size, size=rng.integers(1, 9)).tolist()
         ids = list(range(next_id, next_id + size))
         next_id += size
         made.append(packing.Group(prompt=prompt, responses=responses, ids=ids))
