@@ -107,7 +107,7 @@ def render(
       'user: Hi'
     """
     if importlib.util.find_spec("jinja2") is None:
-        raise ValueError("chat templates need jinja2: pip install jinja2")
+        raise ValueError("chat templates need jinja2: pip install 'sgpo_jax[hf]'")
     given = {
         # Templates ask whether they are none, which what is not there is not.
         "tools": None,

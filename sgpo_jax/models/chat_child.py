@@ -1,4 +1,4 @@
-"""Renders chat templates: the child process of `chat`, which imports only jinja2.
+"""Renders chat templates: the child process of `chat`, which needs only jinja2.
 
 Reads one JSON object per line, writes one per line: `{"text": ...}`, or
 `{"error": ...}` where the template refuses. Templates come with weights, from
@@ -11,32 +11,17 @@ import functools
 import json
 import resource
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jinja2
-import jinja2.ext
-import jinja2.nodes
-import jinja2.sandbox
+# jinja2 is imported where it is used: the module imports without it.
+if TYPE_CHECKING:
+    import jinja2
 
 MEMORY = 1 << 30
 
 
 class Refused(Exception):
     """The template itself says that it cannot render these messages."""
-
-
-class Generation(jinja2.ext.Extension):
-    """Templates mark what the assistant says, which changes no text."""
-
-    def parse(self, parser: Any) -> Any:
-        """Read the statements between the marks."""
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        # A scope of its own, as transformers has it.
-        return jinja2.nodes.Scope(body).set_lineno(line)
-
-
-Generation.tags = {"generation"}
 
 
 def raise_exception(message: str) -> None:
@@ -66,18 +51,40 @@ def tojson(
     )
 
 
-@functools.lru_cache(maxsize=8)
-def compiled(template: str) -> jinja2.Template:
-    """Return a template as a program; a run asks for the same one all the time."""
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+@functools.cache
+def environment() -> "jinja2.Environment":
+    """Return the sandbox with what templates of published models call."""
+    import jinja2.ext
+    import jinja2.nodes
+    import jinja2.sandbox
+
+    class Generation(jinja2.ext.Extension):
+        """Templates mark what the assistant says, which changes no text."""
+
+        tags = frozenset({"generation"})
+
+        def parse(self, parser: Any) -> Any:
+            """Read the statements between the marks."""
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            # A scope of its own, as transformers has it.
+            return jinja2.nodes.Scope(body).set_lineno(line)
+
+    made = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[Generation, jinja2.ext.loopcontrols],
     )
-    environment.filters["tojson"] = tojson
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = strftime_now
-    return environment.from_string(template)
+    made.filters["tojson"] = tojson
+    made.globals["raise_exception"] = raise_exception
+    made.globals["strftime_now"] = strftime_now
+    return made
+
+
+@functools.lru_cache(maxsize=8)
+def compiled(template: str) -> "jinja2.Template":
+    """Return a template as a program; a run asks for the same one all the time."""
+    return environment().from_string(template)
 
 
 def render(request: dict) -> str:

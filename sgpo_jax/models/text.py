@@ -255,7 +255,7 @@ def library() -> Any:
         import tokenizers
     except ImportError as error:
         raise ValueError(
-            "this model's tokenizer needs: pip install tokenizers"
+            "this model's tokenizer needs tokenizers: pip install 'sgpo_jax[hf]'"
         ) from error
     return tokenizers
 

@@ -5,9 +5,10 @@ python llama_server.py MODEL.gguf SLOTS; prints its address.
 
 import sys
 
-import xllamacpp
-
 if __name__ == "__main__":
+    # Here, since pytest imports every file to look for examples.
+    import xllamacpp
+
     params = xllamacpp.CommonParams()
     params.model.path, slots = sys.argv[1], int(sys.argv[2])
     params.n_parallel, params.n_ctx = slots, 256 * slots

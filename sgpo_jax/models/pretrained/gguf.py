@@ -195,12 +195,12 @@ def _half_split(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def _open(path: pathlib.Path) -> Any:
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
     try:
         import gguf
     except ImportError as error:
-        raise ImportError("GGUF files need: pip install gguf") from error
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
+        raise ValueError("GGUF files need gguf: pip install 'sgpo_jax[hf]'") from error
     try:
         return gguf.GGUFReader(str(path))
     except Exception as error:

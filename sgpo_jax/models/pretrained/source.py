@@ -111,7 +111,7 @@ def _download(name: str) -> pathlib.Path:
     except ImportError as error:
         raise ValueError(
             f"there is no folder {name}; to fetch it from the hub: pip install"
-            " huggingface-hub"
+            " 'sgpo_jax[hf]'"
         ) from error
     try:
         found = huggingface_hub.snapshot_download(
