@@ -1,46 +1,28 @@
-"""Profile a set of queries, in chunks that survive a kill."""
+"""Profiling in chunks: an interrupted measurement resumes bit for bit."""
 
 import dataclasses
 import functools
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from sgpo_jax.data import Query
+from sgpo_jax.data import Query, content_id
 from sgpo_jax.hosts import Alone, Hosts
 from sgpo_jax.ledger import Entry, Ledger
 from sgpo_jax.models import Params
+from sgpo_jax.profiling.columns import GRAIN
+from sgpo_jax.profiling.merging import merge
 from sgpo_jax.profiling.profile import Profile
 from sgpo_jax.profiling.scored import SampleAndScore, Scored
 
 SUCCESS = 1.0
-"""A sample is a success if its reward is at least this."""
-
-
-def summarize(
-    queries: Sequence[Query], scored: Scored, source: dict[str, object]
-) -> Profile:
-    """Count samples and successes per query."""
-    rollouts, rewards = scored.rollouts, scored.rewards
-    known = ~np.isnan(rewards)
-
-    def per_query(values: np.ndarray) -> np.ndarray:
-        counts = np.bincount(rollouts.request, values, minlength=len(queries))
-        return counts.astype(np.int64)
-
-    return Profile(
-        ids=tuple(query.id for query in queries),
-        samples=per_query(known),
-        # An unscorable sample compares False.
-        successes=per_query(rewards >= SUCCESS),
-        unscorable=per_query(~known),
-        tokens=per_query(rollouts.length),
-        truncated=per_query(~rollouts.finished),
-        source=source,
-    )
+"""A sample is a success if its reward is at least this, unless told otherwise."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,11 +33,49 @@ class Chunks:
       folder: one file per chunk.
       size: queries per chunk.
       hosts: the processes of the run; process 0 writes.
+      completions: file of all responses with their rewards, written when the profile
+        is whole; None keeps counts only.
     """
 
     folder: pathlib.Path
     size: int = 128
     hosts: Hosts = Alone()
+    completions: pathlib.Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chunk:
+    """Some queries, the sample indices of each, and the files of their results."""
+
+    queries: tuple[Query, ...]
+    indices: tuple[range, ...]
+    path: pathlib.Path
+
+    @property
+    def texts(self) -> pathlib.Path:
+        return self.path.with_suffix(".completions.parquet")
+
+    def read(self) -> tuple[Profile, Ledger]:
+        note = json.loads(self.path.with_suffix(".json").read_text())
+        return Profile.load(self.path), Ledger(note)
+
+    def is_sound(self, completions: bool) -> bool:
+        """Return whether the chunk is there and undamaged; else it is made again."""
+        try:
+            self.read()
+            if completions:
+                pq.read_table(self.texts)
+        except (OSError, ValueError, pa.ArrowException):
+            return False
+        return True
+
+    def write(self, profile: Profile, spent: Ledger, texts: pa.Table | None) -> None:
+        # The profile comes last: a chunk counts only when all of it is there.
+        if texts is not None:
+            pq.write_table(texts, self.texts)
+        note = json.dumps(spent.to_json())
+        self.path.with_suffix(".json").write_text(note)
+        profile.save(self.path)
 
 
 def measure(
@@ -63,78 +83,187 @@ def measure(
     params: Params,
     queries: Sequence[Query],
     *,
-    samples: int,
+    samples: int | Sequence[range],
     chunks: Chunks,
     source: dict[str, object],
     on_chunk: Callable[[int, int, Profile], None] | None = None,
+    solved_at: float = SUCCESS,
 ) -> tuple[Profile, Ledger]:
-    """Sample every query and count its successes.
+    """Sample queries and count their successes.
 
     Each chunk of queries is written to its folder before the next begins; calling again
     with the same arguments takes finished chunks from there, so that a killed run goes
     on where it was and ends with the same bits. Chunks of another `source` or of other
-    queries are not reused.
+    queries are not reused. The noise of a sample depends on its index, so asking for
+    indices 0..3 and then 4..7 and merging gives the profile of 0..7.
 
     Args:
       rollouts: sampler and verifiers.
       params: the policy to profile.
       queries: what to profile; ids must be distinct.
-      samples: samples per query, N.
+      samples: samples per query N, or the range of sample indices of each query; those
+        with an empty range are left out.
       chunks: where chunks are kept.
-      source: identifies the policy and settings; stored with the profile.
+      source: identifies policy, sampling settings and verifier; stored with the
+        profile, together with `solved_at`.
       on_chunk: called with queries done, queries in all, and the chunk's profile.
+      solved_at: a sample is a success if its reward is at least this.
 
     Returns:
       The profile, and what it cost in all, chunks found on disk included.
+
+    Raises:
+      ValueError: if there is nothing to sample, or nothing of the first chunk could be
+        scored.
     """
-    if samples < 1:
-        raise ValueError(f"samples per query must be at least 1, got {samples}")
-    hosts, chunk = chunks.hosts, chunks.size
+    source = source | {"solved_at": solved_at}
+    parts = _divide(queries, _indices(samples, len(queries)), chunks, source)
+    hosts, keep_texts = chunks.hosts, chunks.completions is not None
     chunks.folder.mkdir(parents=True, exist_ok=True)
-    total: Profile | None = None
-    costs = Ledger()
-    for start in range(0, len(queries), chunk):
-        part = queries[start : start + chunk]
-        path = chunks.folder / f"{_chunk_name(part, samples, source)}.parquet"
-        note = path.with_suffix(".json")
-        if hosts.tell(_sound(path, note)):
-            profile, spent = _read(path, note)
+    found: list[Profile] = []
+    costs, done, total = Ledger(), 0, sum(len(part.queries) for part in parts)
+    for part in parts:
+        if hosts.tell(part.is_sound(keep_texts)):
+            profile, spent = part.read()
         else:
-            scored = rollouts(params, part, [samples] * len(part), step=0)
-            profile, spent = summarize(part, scored, source), Ledger()
+            scored = _sample(rollouts, params, part)
+            profile = summarize(
+                part.queries,
+                scored,
+                source,
+                solved_at=solved_at,
+                first=[indices.start for indices in part.indices],
+            )
+            prompts = [rollouts.tokenizer.encode_prompt(q.prompt) for q in part.queries]
+            lengths = [len(prompt) for prompt in prompts]
+            profile = dataclasses.replace(profile, prompt_tokens=lengths)
+            spent = Ledger()
             spent.add("profiling", scored.cost)
             spent.add("scoring", Entry(seconds=scored.scoring_seconds))
-            hosts.lead(functools.partial(_keep, profile, spent, path, note))
-        total = profile if total is None else total.merge(profile)
+            texts = completions(part.queries, scored) if keep_texts else None
+            hosts.lead(functools.partial(part.write, profile, spent, texts))
+        if not found and not profile.samples.any():
+            raise ValueError(
+                f"none of the first {int(profile.drawn.sum())} samples could be scored:"
+                " the verifier failed on each; try it on one completion first"
+            )
+        found.append(profile)
         costs.update(spent)
+        done += len(part.queries)
         if on_chunk:
-            on_chunk(min(start + chunk, len(queries)), len(queries), profile)
-    if total is None:
+            on_chunk(done, total, profile)
+    if chunks.completions is not None:
+        hosts.lead(functools.partial(_join, parts, chunks.completions))
+    return merge(found), costs
+
+
+def summarize(
+    queries: Sequence[Query],
+    scored: Scored,
+    source: dict[str, object],
+    *,
+    solved_at: float = SUCCESS,
+    first: Sequence[int] = (),
+) -> Profile:
+    """Count samples, successes, rewards and tokens per query.
+
+    Args:
+      queries: what was sampled.
+      scored: the samples with their rewards.
+      source: identifies policy, sampling settings and verifier.
+      solved_at: lowest reward of a success.
+      first: index of the first sample of each query; 0 if not given.
+    """
+    rollouts, rewards = scored.rollouts, scored.rewards
+    known = ~np.isnan(rewards)
+    reward = np.round(np.where(known, rewards, 0) / GRAIN) * GRAIN
+    squares = np.round(reward**2 / GRAIN) * GRAIN
+
+    def per_query(values: np.ndarray) -> np.ndarray:
+        return np.bincount(rollouts.request, values, minlength=len(queries))
+
+    longest = np.zeros(len(queries), np.int64)
+    np.maximum.at(longest, rollouts.request, rollouts.length)
+    tokens = per_query(rollouts.length)
+    seconds = scored.cost.seconds + scored.scoring_seconds
+    return Profile(
+        ids=tuple(query.id for query in queries),
+        samples=per_query(known),
+        # An unscorable sample compares False.
+        successes=per_query(rewards >= solved_at),
+        unscorable=per_query(~known),
+        tokens=tokens,
+        truncated=per_query(~rollouts.finished),
+        longest=longest,
+        first_sample=list(first) or np.zeros(len(queries)),
+        reward_sum=per_query(reward),
+        reward_squares=per_query(squares),
+        seconds=seconds * tokens / max(tokens.sum(), 1),
+        prompt_hash=tuple(content_id(query.prompt) for query in queries),
+        source=source,
+    )
+
+
+def completions(queries: Sequence[Query], scored: Scored) -> pa.Table:
+    """Return one row per response: query id, sample index, text, reward, length."""
+    rollouts = scored.rollouts
+    return pa.table(
+        {
+            "id": pa.array([queries[i].id for i in rollouts.request], pa.string()),
+            "sample": rollouts.sample.astype(np.int64),
+            "completion": pa.array(scored.texts, pa.string()),
+            "reward": pa.array(scored.rewards, pa.float64(), from_pandas=True),
+            "tokens": rollouts.length.astype(np.int64),
+            "truncated": ~rollouts.finished,
+        }
+    )
+
+
+def _indices(samples: int | Sequence[range], count: int) -> list[range]:
+    if isinstance(samples, int):
+        if samples < 1:
+            raise ValueError(f"samples per query must be at least 1, got {samples}")
+        return [range(samples)] * count
+    if len(samples) != count or any(indices.step != 1 for indices in samples):
+        raise ValueError(f"samples must hold one range of step 1 for {count} queries")
+    return list(samples)
+
+
+def _divide(
+    queries: Sequence[Query],
+    indices: Sequence[range],
+    chunks: Chunks,
+    source: dict[str, object],
+) -> list[_Chunk]:
+    some = [pair for pair in zip(queries, indices, strict=True) if len(pair[1])]
+    if not some:
         raise ValueError("there is no query to profile")
-    return total, costs
+    parts = []
+    for start in range(0, len(some), chunks.size):
+        mine, ranges = zip(*some[start : start + chunks.size], strict=True)
+        what = [
+            [q.id, content_id(q.prompt), r.start, r.stop]
+            for q, r in zip(mine, ranges, strict=True)
+        ]
+        content = json.dumps([what, source], sort_keys=True)
+        name = hashlib.sha256(content.encode()).hexdigest()[:16]
+        parts.append(_Chunk(mine, ranges, chunks.folder / f"{name}.parquet"))
+    return parts
 
 
-def _read(path: pathlib.Path, note: pathlib.Path) -> tuple[Profile, Ledger]:
-    return Profile.load(path), Ledger(json.loads(note.read_text()))
+def _sample(rollouts: SampleAndScore, params: Params, part: _Chunk) -> Scored:
+    counts = [len(indices) for indices in part.indices]
+    first = [indices.start for indices in part.indices]
+    if not any(first):
+        return rollouts(params, part.queries, counts, step=0)
+    return rollouts(params, part.queries, counts, step=0, first_sample=first)
 
 
-def _sound(path: pathlib.Path, note: pathlib.Path) -> bool:
-    """Tell whether a chunk is there and undamaged; otherwise it is made again."""
-    try:
-        _read(path, note)
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def _keep(
-    profile: Profile, spent: Ledger, path: pathlib.Path, note: pathlib.Path
-) -> None:
-    # The note comes first: a chunk counts only when its profile is there.
-    note.write_text(json.dumps(spent.to_json()))
-    profile.save(path)
-
-
-def _chunk_name(part: Sequence[Query], samples: int, source: dict[str, object]) -> str:
-    content = json.dumps([[q.id for q in part], samples, source], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+def _join(parts: Sequence[_Chunk], path: pathlib.Path) -> None:
+    """Write the completions of all chunks as one file, holding one in memory."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    schema = pq.read_schema(parts[0].texts)
+    with pq.ParquetWriter(temporary, schema) as writer:
+        for part in parts:
+            writer.write_table(pq.read_table(part.texts))
+    os.replace(temporary, path)

@@ -67,6 +67,7 @@ class SampleAndScore(Protocol):
         step: int,
         method: Method | None = None,
         version: int | None = None,
+        first_sample: Sequence[int] | None = None,
     ) -> Scored:
         """Sample `samples[i]` completions of `queries[i]` and score them."""
         ...
@@ -114,12 +115,14 @@ class RolloutSource:
         step: int,
         method: Method | None = None,
         version: int | None = None,
+        first_sample: Sequence[int] | None = None,
     ) -> Scored:
         """Sample `samples[i]` completions of `queries[i]` and score them.
 
         The noise depends on (seed, step, query id, sample index) and on nothing else.
         The method is sampling at the source's temperature unless given. The rollouts
-        carry `version`, that of the parameters.
+        carry `version`, that of the parameters. `first_sample` holds the index of each
+        query's first sample, 0 if not given.
         """
         prompts = [self.tokenizer.encode_prompt(query.turns) for query in queries]
         requests = [
@@ -127,10 +130,17 @@ class RolloutSource:
                 key=query_key(query),
                 prompt=prompt,
                 samples=int(count),
+                first_sample=int(first),
                 thinking=self.thinking,
                 expected_length=self.expected.get(query.id),
             )
-            for query, prompt, count in zip(queries, prompts, samples, strict=True)
+            for query, prompt, count, first in zip(
+                queries,
+                prompts,
+                samples,
+                first_sample or [0] * len(queries),
+                strict=True,
+            )
         ]
 
         def on_progress(now: Progress) -> None:

@@ -69,6 +69,7 @@ class SharedRollouts:
         step: int,
         method: Method | None = None,
         version: int | None = None,
+        first_sample: Sequence[int] | None = None,
     ) -> Scored:
         """Sample `samples[i]` completions of `queries[i]` and score them."""
         shares = assign(samples, self.hosts.count)
@@ -82,6 +83,7 @@ class SharedRollouts:
                 [samples[i] for i in share],
                 step=step,
                 method=method,
+                first_sample=first_sample and [first_sample[i] for i in share],
             )
             return _pack(part, share)
 

@@ -1,5 +1,8 @@
-"""What can be said before a run: signal, estimation error and cost. NumPy only."""
+"""Signal, estimation error and cost, before a run. NumPy and SciPy only."""
 
+from .beliefs import BetaMixture as BetaMixture
+from .beliefs import beta_nodes as beta_nodes
+from .beliefs import fit_prior as fit_prior
 from .cost import break_even_passes as break_even_passes
 from .cost import compute_ratio as compute_ratio
 from .cost import prefix_sharing_ratio as prefix_sharing_ratio
