@@ -134,7 +134,7 @@ def measure(
                 solved_at=solved_at,
                 first=[indices.start for indices in part.indices],
             )
-            prompts = [rollouts.tokenizer.encode_prompt(q.prompt) for q in part.queries]
+            prompts = [rollouts.tokenizer.encode_prompt(q.turns) for q in part.queries]
             lengths = [len(prompt) for prompt in prompts]
             profile = dataclasses.replace(profile, prompt_tokens=lengths)
             spent = Ledger()
@@ -199,7 +199,7 @@ def summarize(
         reward_sum=per_query(reward),
         reward_squares=per_query(squares),
         seconds=seconds * tokens / max(tokens.sum(), 1),
-        prompt_hash=tuple(content_id(query.prompt) for query in queries),
+        prompt_hash=tuple(prompt_hash(query) for query in queries),
         source=source,
     )
 
@@ -217,6 +217,14 @@ def completions(queries: Sequence[Query], scored: Scored) -> pa.Table:
             "truncated": ~rollouts.finished,
         }
     )
+
+
+def prompt_hash(query: Query) -> str:
+    """Return a hash of what the policy reads: the prompt, or all turns."""
+    turns = query.turns
+    if isinstance(turns, str):
+        return content_id(turns)
+    return content_id(*(part for turn in turns for part in turn))
 
 
 def _indices(samples: int | Sequence[range], count: int) -> list[range]:
@@ -242,7 +250,7 @@ def _divide(
     for start in range(0, len(some), chunks.size):
         mine, ranges = zip(*some[start : start + chunks.size], strict=True)
         what = [
-            [q.id, content_id(q.prompt), r.start, r.stop]
+            [q.id, prompt_hash(q), r.start, r.stop]
             for q, r in zip(mine, ranges, strict=True)
         ]
         content = json.dumps([what, source], sort_keys=True)
