@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,10 @@ from typing import Any
 from sgpo_jax.models.chat import Message, render
 from sgpo_jax.models.tokenizer import Prompt, plain_text
 
-_SPECIALS = ("bos_token", "eos_token", "unk_token", "pad_token")
+_UNCHOSEN = (
+    "the model's chat templates are {0}: choose one with model.prompt.template, or"
+    " plain text with model.prompt.no-chat"
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,7 +26,10 @@ class TextTokenizer:
       chat_template: turns messages into text; None if the model has none.
       specials: text of the special tokens by role ("bos_token", ...), which templates
         may use.
-      system: what the system says before a question; if empty, what the template says.
+      system: the system prompt before a question; if empty, the template's own.
+      templates: further chat templates by name, to be chosen with `prompted`.
+      variables: what else the template may read, such as `enable_thinking`.
+      rows: rows of the decoder's embedding, if the vocabulary may be larger.
     """
 
     core: Any
@@ -32,11 +37,15 @@ class TextTokenizer:
     chat_template: str | None
     specials: Mapping[str, str]
     system: str = ""
+    templates: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    variables: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    rows: int | None = None
 
-    @property
+    @functools.cached_property
     def vocab_size(self) -> int:
-        """Number of ids, special ones included."""
-        return max(self.core.get_vocab(with_added_tokens=True).values()) + 1
+        """Number of ids the decoder can read, special ones included."""
+        ids = max(self.core.get_vocab(with_added_tokens=True).values()) + 1
+        return ids if self.rows is None else min(ids, self.rows)
 
     @property
     def eos_id(self) -> int:
@@ -45,7 +54,19 @@ class TextTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text`; control tokens spelled in it are plain text."""
-        return self._plain.encode(_clean(text), add_special_tokens=False).ids
+        ids = self._plain.encode(_clean(text), add_special_tokens=False).ids
+        return self._checked(ids)
+
+    def _checked(self, ids: list[int]) -> list[int]:
+        """Refuse tokens without a row in the embedding, as Gemma 3 1B has one of."""
+        if self.rows is not None and max(ids, default=0) >= self.rows:
+            beyond = max(ids)
+            raise ValueError(
+                f"token {self.core.id_to_token(beyond)!r} has id {beyond}, and the"
+                f" decoder's embedding {self.rows} rows: leave it out of the text and"
+                " the template"
+            )
+        return ids
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
         """Return the ids of a prompt.
@@ -55,9 +76,12 @@ class TextTokenizer:
         Without one, the plain text, behind the token that the model's texts begin
         with, if they do.
         """
+        if self.chat_template is None and self.templates:
+            raise ValueError(_UNCHOSEN.format(", ".join(self.templates)))
         if self.chat_template is None:
             text = _clean(plain_text(prompt))
-            return self._plain.encode(text, add_special_tokens=True).ids
+            ids = self._plain.encode(text, add_special_tokens=True).ids
+            return self._checked(ids)
         return self.encode_chat(self._turns(prompt))
 
     def _turns(self, prompt: Prompt) -> list[Message]:
@@ -66,36 +90,85 @@ class TextTokenizer:
             turns.insert(0, ("system", self.system))
         return [{"role": role, "content": content} for role, content in turns]
 
-    def prompted(self, *, chat: bool = True, system: str = "") -> "TextTokenizer":
+    def prompted(
+        self,
+        *,
+        chat: bool = True,
+        system: str = "",
+        template: str = "",
+        variables: Mapping[str, Any] | None = None,
+    ) -> "TextTokenizer":
         """Return the tokenizer with another way to write questions.
 
         Args:
           chat: as a turn of the user, if there is a template; else as plain text, which
             base models continue.
-          system: what a turn of the system says before.
+          system: the system prompt before it.
+          template: name of the chat template, for models with several.
+          variables: what else the template may read.
 
         Raises:
-          ValueError: if the template does not write what the system says.
+          ValueError: if there is no such template, or it fails, or it leaves the system
+            prompt out.
         """
+        given = {**self.variables, **(variables or {})}
         if not chat:
-            return dataclasses.replace(self, chat_template=None, system="")
-        changed = dataclasses.replace(self, system=system)
-        if not system:
-            return changed
-        remedy = "leave model.prompt.system empty, and say it in the questions"
-        if self.chat_template is None:
-            raise ValueError(f"the model has no chat template: {remedy}")
-        try:
-            shown = render(
-                self.chat_template, changed._turns("?"), variables=self.specials
+            if system or template or variables:
+                raise ValueError(
+                    "plain text has no system prompt, template and variables: drop"
+                    " them, or chat=False (prompt.no-chat)"
+                )
+            return dataclasses.replace(
+                self, chat_template=None, system="", templates={}, variables={}
             )
+        chosen = self._choose(template)
+        changed = dataclasses.replace(
+            self, chat_template=chosen, system=system, variables=given
+        )
+        if not (system or template or variables):
+            return changed
+        if chosen is None:
+            raise ValueError(
+                "the model has no chat template: leave model.prompt.system, template"
+                " and variables empty, and say it in the questions"
+            )
+        changed._check_template(variables or {})
+        return changed
+
+    def _choose(self, name: str) -> str | None:
+        """Return the template of a name, the default one without."""
+        default = self.chat_template if name in ("", "default") else None
+        chosen = self.templates.get(name, default)
+        if chosen is None and (name or self.templates):
+            names = ", ".join(self.templates) or "none by name"
+            raise ValueError(_UNCHOSEN.format(names))
+        return chosen
+
+    def _check_template(self, variables: Mapping[str, Any]) -> None:
+        """Refuse a template that fails, or leaves out what was asked for."""
+        assert self.chat_template is not None
+        remedy = "leave model.prompt.system empty, and say it in the questions"
+        try:
+            shown = render(self.chat_template, self._turns("?"), variables=self._names)
         except ValueError as error:
+            if not self.system:
+                raise
             raise ValueError(f"with a system prompt {error}; {remedy}") from error
-        if system.strip() not in shown:
+        if self.system.strip() not in shown:
             raise ValueError(
                 f"the chat template leaves the system prompt out; {remedy}"
             )
-        return changed
+        for name in variables:
+            if not re.search(rf"\b{re.escape(name)}\b", self.chat_template):
+                raise ValueError(
+                    f"the chat template does not read {name!r}: drop it from"
+                    " model.prompt.variables"
+                )
+
+    @property
+    def _names(self) -> dict[str, Any]:
+        """What a template may read besides the messages."""
+        return {**self.specials, **self.variables}
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids`, special tokens left out."""
@@ -113,6 +186,8 @@ class TextTokenizer:
           ValueError: if there is no template, or it fails.
         """
         if self.chat_template is None:
+            if self.templates:
+                raise ValueError(_UNCHOSEN.format(", ".join(self.templates)))
             raise ValueError("the model has no chat template")
         said = [str(message["content"]) for message in messages]
         mark = "\ue000"
@@ -122,21 +197,21 @@ class TextTokenizer:
             {**message, "content": self._break(text, mark)}
             for message, text in zip(messages, said, strict=True)
         ]
-        text = render(self.chat_template, marked, variables=self.specials)
+        text = render(self.chat_template, marked, variables=self._names)
         parts = self._control.split(text)
         if mark not in text:
             ids = self._parsing.encode(_clean(text), add_special_tokens=False).ids
             written = [self.core.token_to_id(part) for part in parts[1::2]]
             # Normalization may have made a control token of other characters.
             if [i for i in ids if i in self._control_ids] == written:
-                return ids
+                return self._checked(ids)
         ids = []
         for i, part in enumerate(parts):
             if i % 2:
                 ids.append(self.core.token_to_id(part))
             elif part:
                 ids += self.encode(part.replace(mark, ""))
-        return ids
+        return self._checked(ids)
 
     def _break(self, text: str, mark: str) -> str:
         """Put the mark into control tokens, whole or begun at the end, of a message."""
@@ -195,54 +270,6 @@ class TextTokenizer:
             return re.compile("((?!))")
         return re.compile(f"({'|'.join(map(re.escape, self._specials))})")
 
-    @classmethod
-    def from_folder(cls, folder: pathlib.Path) -> "TextTokenizer":
-        """Read `tokenizer.json` and what lies beside it.
-
-        Raises:
-          ValueError: if a file is missing or wrong, or no token ends a response.
-        """
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise ValueError(f"{folder} holds no tokenizer.json")
-        try:
-            core = library().Tokenizer.from_file(str(path))
-        # The library raises bare exceptions.
-        except Exception as error:
-            raise ValueError(f"{path} is no tokenizer: {error}") from error
-        config = _json(folder / "tokenizer_config.json")
-        specials = {key: _content(config[key]) for key in _SPECIALS if config.get(key)}
-        template = config.get("chat_template")
-        if (folder / "chat_template.jinja").is_file():
-            template = (folder / "chat_template.jinja").read_text()
-        stops = [core.token_to_id(specials[k]) for k in ("eos_token",) if k in specials]
-        for name in ("generation_config.json", "config.json"):
-            given = _json(folder / name).get("eos_token_id")
-            stops += given if isinstance(given, list) else [given]
-        stops = list(dict.fromkeys(stop for stop in stops if isinstance(stop, int)))
-        if not stops:
-            raise ValueError(f"{folder}: no file says which token ends a response")
-        return cls(
-            core,
-            tuple(stops),
-            template if isinstance(template, str) else None,
-            specials,
-        )
-
-    def save(self, folder: pathlib.Path) -> None:
-        """Write files that `transformers.AutoTokenizer` loads."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.core.save(str(folder / "tokenizer.json"))
-        config = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "clean_up_tokenization_spaces": False,
-            **self.specials,
-        }
-        if self.chat_template is not None:
-            config["chat_template"] = self.chat_template
-            (folder / "chat_template.jinja").write_text(self.chat_template)
-        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2))
-
 
 def _clean(text: str) -> str:
     """Replace lone surrogates, which the library refuses less politely."""
@@ -258,17 +285,3 @@ def library() -> Any:
             "this model's tokenizer needs tokenizers: pip install 'sgpo_jax[hf]'"
         ) from error
     return tokenizers
-
-
-def _json(path: pathlib.Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None
-    return content if isinstance(content, dict) else {}
-
-
-def _content(token: Any) -> str:
-    return token["content"] if isinstance(token, dict) else str(token)

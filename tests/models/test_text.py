@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from sgpo_jax.models import Tokenizer
+from sgpo_jax.models import Tokenizer, text_files
 from sgpo_jax.models.chat import render
 from sgpo_jax.models.text import TextTokenizer
 
@@ -160,15 +160,15 @@ def test_special_tokens_in_plain_text_stay_text(tokenizer):
 
 
 def test_out_and_in_again(tokenizer, tmp_path):
-    tokenizer.save(tmp_path)
+    text_files.save_folder(tokenizer, tmp_path)
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [257, 256]}')
-    again = TextTokenizer.from_folder(tmp_path)
+    again = text_files.read_folder(tmp_path)
     assert again.chat_template == TEMPLATE
     assert again.encode_prompt("hi <|end|>") == tokenizer.encode_prompt("hi <|end|>")
     assert again.stop_ids == (tokenizer.eos_id, *({256, 257} - {tokenizer.eos_id}))
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ValueError, match="is no tokenizer"):
-        TextTokenizer.from_folder(tmp_path)
+        text_files.read_folder(tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     assert config["eos_token"] == "<|end|>"
 

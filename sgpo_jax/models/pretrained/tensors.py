@@ -23,6 +23,10 @@ class Tensors(Protocol):
         """Return rows `start` to `stop` of a tensor, in floating point."""
         ...
 
+    def sample(self, name: str, row: int) -> np.ndarray:
+        """Return a row as it is stored, for a fingerprint."""
+        ...
+
 
 class Entry(NamedTuple):
     """Where a tensor lies in a file."""
@@ -75,6 +79,10 @@ class SafeTensors:
         if data.size != count:
             raise ValueError(f"{entry.path} is cut short within {name!r}")
         return data.reshape(-1, *entry.shape[1:])
+
+    def sample(self, name: str, row: int) -> np.ndarray:
+        """Return a row as it is stored."""
+        return self.read(name, slice(row, row + 1))
 
 
 def read_header(path: pathlib.Path) -> dict[str, Entry]:

