@@ -136,7 +136,7 @@ def test_saved_tokenizers_and_chats_equal_those_of_transformers(
         core = tokenizers.Tokenizer.from_str(json.dumps(content))
     names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
     ours = TextTokenizer(core, (core.token_to_id("</s>"),), template, names)
-    ours.save(tmp_path)
+    text_files.save_folder(ours, tmp_path)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     texts = [
         "What is 12+345?",
