@@ -47,10 +47,7 @@ class Setup:
     def tokenizer(self) -> models.Tokenizer:
         """The published policy's; else characters of the mixture, or bytes."""
         if self.pretrained is not None:
-            prompt = self.config.model.prompt
-            return self.pretrained.tokenizer().prompted(
-                chat=prompt.chat, system=prompt.system
-            )
+            return self.policy.tokenizer
         if isinstance(self.source, data.Procedural):
             return models.CharTokenizer(data.CHARACTERS)
         return models.ByteTokenizer()
@@ -79,17 +76,22 @@ class Setup:
 
     def initial_params(self) -> models.Params:
         """Read the published policy, or draw one; the same every time."""
-        key = jax.random.key(self.config.seed)
+        return self.policy.params
+
+    @functools.cached_property
+    def policy(self) -> models.Policy:
+        """The policy before the warm-up, its parameters unread."""
+        seed = self.config.seed
         if self.pretrained is None:
-            return models.init(self.decoder, key=key)
-        axes, shapes = models.logical_axes(self.decoder), models.shapes(self.decoder)
-        return pretrained.load_params(
-            self.pretrained.tensors,
+            return models.fresh(self.decoder, self.tokenizer, seed=seed, mesh=self.mesh)
+        prompt = self.config.model.prompt
+        return models.of_pretrained(
+            self.pretrained,
             self.decoder,
-            shardings=sharding.tree_shardings(
-                axes, shapes, sharding.Rules(), self.mesh
-            ),
-            lora_key=key,
+            mesh=self.mesh,
+            seed=seed,
+            chat=prompt.chat,
+            system=prompt.system,
         )
 
     @functools.cached_property
