@@ -121,6 +121,8 @@ def _work(name: str, config: "Experiment", hosts: "Hosts", dry_run: bool) -> int
         )
         setup = Setup(config=config, worker=worker, hosts=hosts)
         setup.check()
+        if name not in ("warmup", "profile", "plan") and not setup.held_out:
+            raise UserError(f"sgpo {name} evaluates: split.held_out must not be 0")
     except (UserError, ValueError) as error:
         return _refuse(str(error))
     for problem in setup.questions.problems[:10]:

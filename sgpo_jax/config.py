@@ -1,6 +1,7 @@
 """The experiment: a frozen dataclass of small ones, which is also the command line."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from sgpo_jax.hosts import DistributedConfig
@@ -24,9 +25,10 @@ class SplitConfig:
 
     Attributes:
       held_out: share (below 1) or number of questions held out, where the source has
-        no test set of its own. Decided by content, so no question is in both.
+        no test set of its own. Decided by content, so no question is in both. 0 for
+        none, where nothing is evaluated.
       demonstrated: share of the remaining questions that only serve as demonstrations
-        of the warm-up; the embedded mixture makes fresh ones instead.
+        of the warm-up, 0 for none; the embedded mixture makes fresh ones instead.
       max_train: most training questions, of all families and levels; 0 for all.
       max_held_out: most held-out questions, likewise; 0 for all.
       max_prompt: questions with longer prompts (in tokens) are left out; 0 for none.
@@ -39,11 +41,11 @@ class SplitConfig:
     max_prompt: int = 0
 
     def __post_init__(self):
-        if self.held_out <= 0:
-            raise ValueError(f"held_out must be positive, got {self.held_out}")
-        if not 0 < self.demonstrated < 1:
+        if not 0 <= self.held_out < math.inf:
+            raise ValueError(f"held_out must be 0 or positive, got {self.held_out}")
+        if not 0 <= self.demonstrated < 1:
             raise ValueError(
-                f"demonstrated must lie between 0 and 1, got {self.demonstrated}"
+                f"demonstrated must be 0 or a share below 1, got {self.demonstrated}"
             )
         for name in ("max_train", "max_held_out", "max_prompt"):
             if getattr(self, name) < 0:

@@ -2,19 +2,21 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from .queries import Query, content_id, normalize
-from .records import read_jsonl
-from .source import BadRow, Loaded, collect, text
+from . import files, values
+from .collecting import collect
+from .queries import Query, content_id
+from .records import open_table
+from .source import BadRow, Loaded
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gsm8k:
     """Cobbe et al. 2021 (arXiv:2110.14168), as `train.jsonl` and `test.jsonl`.
 
+    The hub's layout, `main/train-*.parquet` and `main/test-*.parquet`, is read too.
     The level of a question is the number of lines of its worked solution; the reference
     is the final number.
 
@@ -31,17 +33,31 @@ class Gsm8k:
 
         Raises:
           OSError: if a file is missing.
-          ValueError: under `strict`, at the first bad line.
+          ValueError: if the folder has no test file or, under `strict`, at the first
+            bad line.
         """
-        train, test = (
-            collect(
-                read_jsonl(str(pathlib.Path(self.path) / f"{name}.jsonl")),
-                functools.partial(query, solution="answer"),
-                strict=self.strict,
+        found = files.find(self.path)
+        if not found.test:
+            raise ValueError(
+                f"{self.path!r} has no train and test files, such as train.jsonl and"
+                " test.jsonl: name the folder that has both"
             )
-            for name in ("train", "test")
+        train, test = map(self._read, (found.train, found.test))
+        return train.with_held_out(test)
+
+    def _read(self, names: tuple[str, ...]) -> Loaded:
+        columns = ("question", "answer")
+        loaded = collect(
+            ((name, open_table(name)(lambda row: columns)) for name in names),
+            functools.partial(query, solution="answer"),
+            strict=self.strict,
         )
-        return Loaded(train.queries, test.queries, train.problems + test.problems)
+        if not loaded.queries:
+            first = loaded.problems[0] if loaded.problems else "it has no rows"
+            raise ValueError(f"{self.path!r} has no usable row: {first}")
+        return dataclasses.replace(
+            loaded, reading="prompt from 'question', answer behind '####' of 'answer'"
+        )
 
 
 def query(row: Mapping[str, Any], *, solution: str) -> Query:
@@ -59,13 +75,15 @@ def query(row: Mapping[str, Any], *, solution: str) -> Query:
       >>> query(row, solution="answer").reference
       '72'
     """
-    prompt = text(row, "question")
-    worked, mark, final = text(row, solution).rpartition("####")
+    prompt = values.text(values.cell(row, "question"), "question")
+    worked, mark, final = values.text(values.cell(row, solution), solution).rpartition(
+        "####"
+    )
     if not mark or not final.strip():
         raise BadRow(f"{solution!r} has no final answer after '####'")
     steps = [line for line in worked.splitlines() if line.strip()]
     return Query(
-        id=content_id("gsm8k", normalize(prompt)),
+        id=content_id("gsm8k", prompt),
         prompt=prompt,
         reference=final.strip().replace(",", ""),
         verifier="gsm8k",

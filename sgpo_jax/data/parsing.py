@@ -2,23 +2,27 @@
 
 import dataclasses
 import json
+import pathlib
 import typing
 from collections.abc import Sequence
 from typing import Any
 
+from .files import SUFFIXES
 from .gsm8k import Gsm8k
 from .procedural import Mixture, Procedural
 from .reasoning_gym import Generator, ReasoningGym
-from .records import SUFFIXES, Records
+from .records import Records
 from .source import Source
 from .tfds import Tfds
 
 SYNTAX = """\
 procedural[:OPTION,...]                families=addition+gcd levels=1+2+3 count seed
 reasoning-gym:FAMILY[,KNOB=VALUE,...][;FAMILY...]        also size, level, seed
-jsonl:PATH[,OPTION,...], parquet:PATH, or a path ending so
-                      prompt answer id level metadata=a+b verifier family strict
-gsm8k:FOLDER[,strict=true]             with train.jsonl and test.jsonl
+PATH[,OPTION,...]       .jsonl .json .parquet .arrow, .gz; a folder; a pattern *.jsonl
+                      prompt answer id level metadata=a+b verifier family max_chars
+                      held_out=PATH strict; columns dotted, as reward_model.ground_truth
+jsonl:PATH, parquet:PATH               the same for other names
+gsm8k:FOLDER[,strict=true]             with train and test, JSON lines or Parquet
 tfds:NAME/SPLIT[,OPTION,...]           held_out directory download prompt answer \
 verifier strict"""
 
@@ -38,7 +42,9 @@ def parse_source(text: str) -> Source:
     """
     kind, _, rest = text.partition(":")
     if kind not in _PARSERS:
-        if not text.partition(",")[0].endswith(SUFFIXES):
+        place = text.partition(",")[0]
+        folder = bool(place) and pathlib.Path(place).expanduser().is_dir()
+        if not (place.endswith(SUFFIXES) or folder):
             raise ValueError(f"data {text!r} is none of\n{SYNTAX}")
         kind, rest = "jsonl", text
     try:

@@ -1,25 +1,46 @@
-"""What every source of questions gives."""
+"""Contract of a source of questions."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 from .queries import Query
 
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """The questions of a source.
+    """The questions of a source, with an account of what became of its rows.
 
     Attributes:
       queries: with distinct ids.
       held_out: the source's own test set; None if it has none, see `split`.
-      problems: what could not be used, one line each, with file and line number.
+      problems: what could not be used, one line each with file, row and column; the
+        first few of each kind.
+      repeats: rows that say what another says, by kind; one of each is in `queries`.
+      left_out: rows that could not be used, by reason.
+      reading: which columns, files and verifiers were chosen.
     """
 
     queries: tuple[Query, ...]
     held_out: tuple[Query, ...] | None = None
     problems: tuple[str, ...] = ()
+    repeats: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    reading: str = ""
+
+    def with_held_out(self, test: "Loaded") -> "Loaded":
+        """Return both, the other's questions as the held-out set."""
+        return dataclasses.replace(
+            self,
+            held_out=test.queries,
+            problems=self.problems + test.problems,
+            repeats=_sum(self.repeats, test.repeats),
+            left_out=_sum(self.left_out, test.left_out),
+        )
+
+
+def _sum(one: Mapping[str, int], two: Mapping[str, int]) -> Mapping[str, int]:
+    return {key: one.get(key, 0) + two.get(key, 0) for key in {**one, **two}}
 
 
 @runtime_checkable
@@ -32,64 +53,12 @@ class Source(Protocol):
 
 
 class BadRow(ValueError):
-    """A row that makes no query; the message says why."""
+    """A row that makes no query; the message says why and what to do.
 
-
-def collect(
-    rows: Iterable[tuple[str, Any]],
-    convert: Callable[[Any], Query],
-    *,
-    strict: bool = False,
-) -> Loaded:
-    """Turn rows into queries with distinct ids, keeping what is good.
-
-    Args:
-      rows: pairs of a place ("file:line") and a row; a `BadRow` in place of a row
-        reports that it could not be read.
-      convert: makes a query of a row, or raises `BadRow`.
-      strict: raise at the first problem instead of keeping the rest.
-
-    Raises:
-      ValueError: under `strict`, with the place and the problem.
+    Attributes:
+      kind: the reason in a few words, under which such rows are counted.
     """
-    queries: dict[str, Query] = {}
-    places: dict[str, str] = {}
-    problems = []
-    for place, row in rows:
-        try:
-            if isinstance(row, BadRow):
-                raise row
-            query = convert(row)
-            if query.id in queries:
-                raise BadRow(f"id {query.id!r} is taken by {places[query.id]}")
-        except BadRow as error:
-            if strict:
-                raise ValueError(f"{place}: {error}") from None
-            problems.append(f"{place}: {error}")
-        else:
-            queries[query.id], places[query.id] = query, place
-    return Loaded(tuple(queries.values()), problems=tuple(problems))
 
-
-def text(row: Any, column: str) -> str:
-    """Return a text column of a row; numbers become text.
-
-    Raises:
-      BadRow: if it is missing, empty, no text, or not valid Unicode.
-
-    Example:
-      >>> text({"answer": 72}, "answer")
-      '72'
-    """
-    if column not in row:
-        raise BadRow(f"no column {column!r}; there are {', '.join(map(repr, row))}")
-    value = row[column]
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        value = repr(value)
-    if not isinstance(value, str):
-        raise BadRow(f"{column!r} is {type(value).__name__}, not text")
-    if not value.strip():
-        raise BadRow(f"{column!r} is empty")
-    if any("\ud800" <= char <= "\udfff" for char in value):
-        raise BadRow(f"{column!r} holds half a surrogate pair, which is no Unicode")
-    return value
+    def __init__(self, message: str, kind: str = ""):
+        super().__init__(message)
+        self.kind = kind or message

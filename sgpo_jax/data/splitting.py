@@ -40,7 +40,8 @@ def split(
       >>> len(train), len(test)
       (7, 3)
     """
-    strata = _strata(queries, seed)
+    keys = [normalize(query.prompt) for query in queries]
+    strata = _strata(queries, keys, seed)
     total = sum(len(places) for places in strata.values())
     whole = isinstance(held_out, int)
     if not (1 <= held_out < total if whole else 0 < held_out < 1):
@@ -58,7 +59,7 @@ def split(
         for key, places in strata.items()
         for _, question in places[: counts[key]]
     }
-    aside = [normalize(query.prompt) in chosen for query in queries]
+    aside = [key in chosen for key in keys]
     train = tuple(q for q, out in zip(queries, aside, strict=True) if not out)
     return train, tuple(q for q, out in zip(queries, aside, strict=True) if out)
 
@@ -73,7 +74,7 @@ def divide(
 
     Args:
       loaded: what a source gave.
-      held_out: see `split`.
+      held_out: see `split`; 0 holds nothing out, the source's own set neither.
       seed: see `split`.
 
     Example:
@@ -82,6 +83,8 @@ def divide(
       >>> [query.prompt for query in divide(own, held_out=0.5, seed=0)[0]]
       ['1+1=', '2+1=']
     """
+    if held_out == 0:
+        return loaded.queries, ()
     if loaded.held_out is None:
         return split(loaded.queries, held_out=held_out, seed=seed)
     asked = {normalize(query.prompt) for query in loaded.held_out}
@@ -93,11 +96,12 @@ Stratum = tuple[str, int]
 Places = list[tuple[float, str]]
 
 
-def _strata(queries: Sequence[Query], seed: int) -> dict[Stratum, Places]:
+def _strata(
+    queries: Sequence[Query], keys: Sequence[str], seed: int
+) -> dict[Stratum, Places]:
     """Return the distinct questions of each stratum, sorted by their place."""
     home: dict[str, Stratum] = {}
-    for query in queries:
-        question = normalize(query.prompt)
+    for query, question in zip(queries, keys, strict=True):
         level = -1 if query.level is None else query.level
         # The smallest stratum, so that the order of the pool does not matter.
         here = (query.family, level)

@@ -11,9 +11,10 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from . import gsm8k
+from . import gsm8k, values
+from .collecting import collect
 from .queries import Query, content_id, normalize
-from .source import BadRow, Loaded, collect, text
+from .source import BadRow, Loaded
 
 # Builders that TFDS knows only after their module is imported.
 _MODULES = {"gsm8k": "tensorflow_datasets.text.gsm8k"}
@@ -63,7 +64,7 @@ class Tfds:
         if self.held_out is None:
             return train
         test = self._read(builder, self.held_out)
-        return Loaded(train.queries, test.queries, train.problems + test.problems)
+        return train.with_held_out(test)
 
     def _builder(self) -> Any:
         tfds = _package()
@@ -94,26 +95,26 @@ class Tfds:
             convert = functools.partial(gsm8k.query, solution="answer")
         else:
             convert = self._query
-        return collect(_rows(place, source), convert, strict=self.strict)
+        return collect([(place, _rows(source))], convert, strict=self.strict)
 
     def _query(self, row: Mapping[str, Any]) -> Query:
-        prompt = text(row, self.prompt)
+        prompt = values.text(values.cell(row, self.prompt), self.prompt)
         return Query(
             id=content_id(self.name, normalize(prompt)),
             prompt=prompt,
-            reference=text(row, self.answer),
+            reference=values.scalar(values.cell(row, self.answer), self.answer),
             verifier=self.verifier,
             family=self.name,
         )
 
 
-def _rows(place: str, source: Any) -> Iterator[tuple[str, dict[str, Any] | BadRow]]:
+def _rows(source: Any) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     for i in range(len(source)):
         try:
             row = {key: _plain(value) for key, value in source[i].items()}
         except UnicodeDecodeError as error:
             row = BadRow(f"not UTF-8: {error}")
-        yield f"{place}:{i + 1}", row
+        yield i + 1, row
 
 
 def _plain(value: Any) -> Any:

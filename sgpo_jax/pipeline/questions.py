@@ -18,7 +18,7 @@ class Questions:
       train: for profiling and training.
       held_out: for evaluation.
       demonstrated: for the warm-up; empty if it makes fresh ones.
-      problems: what the source could not use, one line each.
+      problems: what was understood of the source, and what was left out.
     """
 
     train: Queries
@@ -36,24 +36,24 @@ def load(source: data.Source, config: Experiment, tokenizer: Tokenizer) -> Quest
     split = config.split
     try:
         loaded = source.load()
-    except OSError as error:
+    except (OSError, ImportError) as error:
         raise UserError(f"data {config.data!r}: {error}") from error
-    problems = list(loaded.problems)
+    problems = list(data.describe(loaded))
     share = split.held_out if split.held_out < 1 else int(split.held_out)
     train, held_out = data.divide(loaded, held_out=share, seed=config.seed)
     train = _short(train, split, tokenizer, problems)
     held_out = _short(held_out, split, tokenizer, problems)
     demonstrated: Queries = ()
-    if not isinstance(source, data.Procedural):
+    if split.demonstrated and not isinstance(source, data.Procedural):
         train, demonstrated = data.split(
             train, held_out=split.demonstrated, seed=config.seed + 1
         )
     train = _some(train, split.max_train, config.seed + 2)
     held_out = _some(held_out, split.max_held_out, config.seed + 2)
-    if not train or not held_out:
+    if not train or (split.held_out and not held_out):
         raise UserError(
             f"data {config.data!r} gives {len(train)} training and {len(held_out)}"
-            " held-out questions; both must have some"
+            " held-out questions; both must have some, unless split.held_out is 0"
         )
     return Questions(
         train=train,

@@ -63,6 +63,11 @@ from sgpo_jax.data.source import Source
                 path="b.jsonl", prompt="q", id="key", metadata=("a", "b"), strict=True
             ),
         ),
+        ("a/*.jsonl.gz,held_out=b", Records(path="a/*.jsonl.gz", held_out="b")),
+        (
+            "a.parquet,answer=reward_model.ground_truth",
+            Records(path="a.parquet", answer="reward_model.ground_truth"),
+        ),
         ("gsm8k:data/gsm8k,strict=true", Gsm8k(path="data/gsm8k", strict=True)),
         (
             "tfds:gsm8k/train,held_out=test,directory=/d",
@@ -95,8 +100,11 @@ def test_source(text, source):
         ("reasoning-gym:countdown", "'countdown' is refused: its scorer evaluates"),
         ("reasoning-gym:gcd,size=0", "size of gcd must be at least 1"),
         ("reasoning-gym:gcd,size=few", "'size' must be int"),
-        ("jsonl:questions.csv", r"neither \.jsonl nor \.parquet"),
+        ("jsonl:questions.csv", r"ends in none of \.jsonl"),
         ("a.jsonl,strict=1", "'strict' must be bool, got '1'"),
+        ("jsonl:", "the path is missing"),
+        ("a.jsonl,max_chars=-1", "max_chars must not be negative"),
+        ("a.jsonl,metadata=a.x+b.x", "end in the same name"),
         ("gsm8k:", "the folder is missing"),
         ("gsm8k", "the folder is missing"),
         ("tfds:gsm8k", "name and split are missing, as in tfds:gsm8k/train"),

@@ -1,0 +1,132 @@
+"""Columns of a row, and the query they make."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from . import values
+from .queries import Prompt, Query, content_id
+from .source import BadRow
+
+PROMPTS = ("prompt", "question", "problem")
+ANSWERS = ("answer", "reward_model.ground_truth")
+"""Columns that are looked for, in this order, where none is named."""
+
+_VERL = "reward_model.ground_truth"
+_DATA_SOURCES = {"openai/gsm8k": "gsm8k"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Which columns make a query; see `Records` for the attributes."""
+
+    prompt: str | None = None
+    answer: str | None = None
+    id: str | None = None
+    level: str | None = None
+    metadata: tuple[str, ...] = ()
+    verifier: str | None = None
+    family: str = ""
+    max_chars: int = 0
+
+    def __post_init__(self):
+        if self.max_chars < 0:
+            raise ValueError(f"max_chars must not be negative, got {self.max_chars}")
+        names = [_last(column) for column in self.metadata]
+        if len(set(names)) < len(names):
+            raise ValueError(f"metadata columns end in the same name: {self.metadata}")
+
+    def chosen(self, row: Mapping[str, Any]) -> "Columns":
+        """Return the columns for rows like this one, missing names filled in."""
+        prompt = self.prompt or _first(PROMPTS, row)
+        answer = self.answer or _first(ANSWERS, row)
+        metadata = self.metadata
+        if not metadata and answer == _VERL and ":" in (self.verifier or ""):
+            # What verl's reward functions are called with.
+            metadata = tuple(
+                name for name in ("data_source", "extra_info") if name in row
+            )
+        return dataclasses.replace(
+            self, prompt=prompt, answer=answer, metadata=metadata
+        )
+
+    def used(self) -> tuple[str, ...]:
+        """Return the names of the columns that `query` reads."""
+        named = (self.prompt, self.answer, self.id, self.level, *self.metadata)
+        by_source = ("data_source",) if self._by_source else ()
+        return tuple(name for name in (*named, *by_source) if name)
+
+    @property
+    def _by_source(self) -> bool:
+        return self.verifier is None and self.answer == _VERL
+
+    def query(self, row: Mapping[str, Any]) -> Query:
+        """Make a query of a row.
+
+        Raises:
+          BadRow: naming the column, what is wrong and the remedy.
+        """
+        assert self.prompt and self.answer
+        value = values.cell(row, self.prompt)
+        prompt, messages = _prompt(value, self.prompt)
+        if self.max_chars and len(prompt) > self.max_chars:
+            raise BadRow(
+                f"{self.prompt!r} has {len(prompt)} characters, more than max_chars",
+                f"{self.prompt!r} longer than {self.max_chars} characters",
+            )
+        if self.id:
+            id = values.scalar(values.cell(row, self.id), self.id)
+        else:
+            parts = (part for turn in messages for part in turn)
+            id = content_id(self.family, prompt, *parts)
+        return Query(
+            id=id,
+            prompt=prompt,
+            reference=values.scalar(values.cell(row, self.answer), self.answer),
+            verifier=self.verifier or self._verifier(row),
+            family=self.family,
+            level=_level(row, self.level) if self.level else None,
+            metadata={
+                _last(key): values.plain(values.cell(row, key), key)
+                for key in self.metadata
+            },
+            messages=messages,
+        )
+
+    def _verifier(self, row: Mapping[str, Any]) -> str:
+        source = row.get("data_source") if self._by_source else None
+        return _DATA_SOURCES.get(str(source), "exact")
+
+    def __str__(self) -> str:
+        return f"prompt from {self.prompt!r}, answer from {self.answer!r}"
+
+
+def _prompt(value: Any, column: str) -> tuple[str, tuple]:
+    """Return the question as text, and the turns if it is more than a user's one."""
+    if isinstance(value, str):
+        return values.text(value, column), ()
+    if isinstance(value, bytes):
+        return values.text(value, column), ()
+    turns: Prompt = values.conversation(value, column)
+    asked = [turn for turn in turns if turn[0] != "system"]
+    prompt = "\n\n".join(content for _, content in asked)
+    return prompt, () if len(turns) == 1 else turns
+
+
+def _first(names: tuple[str, ...], row: Mapping[str, Any]) -> str:
+    return next((name for name in names if values.has(row, name)), names[0])
+
+
+def _last(column: str) -> str:
+    return column.rpartition(".")[2]
+
+
+def _level(row: Mapping[str, Any], column: str) -> int:
+    value = values.scalar(values.cell(row, column), column)
+    try:
+        return int(value)
+    except ValueError:
+        raise BadRow(
+            f"{column!r} is {value[:20]!r}, not a whole number",
+            f"{column!r} is not a whole number",
+        ) from None
