@@ -33,7 +33,7 @@ def collect(
     answers is a conflict: the first is kept, the others are left out. Other texts with
     other answers are other questions.
 
-    Memory is linear in the rows kept; 3 microseconds per row besides `convert`.
+    Memory is linear in the rows kept.
 
     Args:
       tables: names and rows of files.
