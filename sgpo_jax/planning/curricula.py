@@ -1,18 +1,21 @@
-"""In which order queries are trained on, decided from the profile."""
+"""In which order queries are trained on, decided from their posterior."""
 
 import dataclasses
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from sgpo_jax.profiling import Profile
+from sgpo_jax.planning.concave import tie_order
+from sgpo_jax.profiling import Posterior
+
+Rows = list[np.ndarray]
 
 
 @runtime_checkable
 class Curriculum(Protocol):
     """Splits queries into phases. All curricula pass one contract test."""
 
-    def __call__(self, profile: Profile, sizes: np.ndarray) -> list[np.ndarray]:
+    def __call__(self, belief: Posterior, sizes: np.ndarray) -> Rows:
         """Return the rows of each phase, first phase first; every row is somewhere."""
         ...
 
@@ -21,10 +24,10 @@ class Curriculum(Protocol):
 class Mixed:
     """One phase with everything."""
 
-    def __call__(self, profile: Profile, sizes: np.ndarray) -> list[np.ndarray]:
+    def __call__(self, belief: Posterior, sizes: np.ndarray) -> Rows:
         """Return all rows as one phase."""
         del sizes
-        return [np.arange(len(profile))]
+        return [np.arange(len(belief))]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,13 +36,96 @@ class EasyToHard:
 
     sGPO's sequential training (arXiv:2606.08854, section 4.3.3, second-hand). Unsolved
     queries are mixed into every phase.
+
+    Attributes:
+      reverse: hard queries first.
+      replay: share of the queries of earlier phases that every later phase repeats,
+        against forgetting; a fixed choice by a hash of the id.
     """
 
-    def __call__(self, profile: Profile, sizes: np.ndarray) -> list[np.ndarray]:
+    reverse: bool = False
+    replay: float = 0.0
+
+    def __post_init__(self):
+        if not 0 <= self.replay <= 1:
+            raise ValueError(f"replay must lie in [0, 1], got {self.replay}")
+
+    def __call__(self, belief: Posterior, sizes: np.ndarray) -> Rows:
         """Return one phase per group size in use."""
-        unsolved = profile.successes == 0
+        unsolved = belief.profile.successes == 0
         solved_sizes = np.unique(sizes[~unsolved])
-        phases = [
-            np.flatnonzero(unsolved | (sizes == size)) for size in solved_sizes.tolist()
-        ]
-        return phases or [np.arange(len(profile))]
+        if self.reverse:
+            solved_sizes = solved_sizes[::-1]
+        own = [~unsolved & (sizes == size) for size in solved_sizes.tolist()]
+        if not own:
+            return [np.arange(len(belief))]
+        rank = tie_order(belief.profile.ids)
+        phases, earlier = [], np.zeros(len(belief), bool)
+        for mask in own:
+            rows = np.flatnonzero(earlier)
+            count = int(np.ceil(self.replay * len(rows)))
+            again = rows[np.argsort(rank[rows])[:count]]
+            phases.append(np.union1d(np.flatnonzero(mask | unsolved), again))
+            earlier |= mask
+        return phases
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ByDifficulty:
+    """Phases of equal size, by posterior mean of the success rate.
+
+    Attributes:
+      phases: how many.
+      reverse: hard queries first.
+    """
+
+    phases: int = 3
+    reverse: bool = False
+
+    def __post_init__(self):
+        if self.phases < 1:
+            raise ValueError(f"phases must be at least 1, got {self.phases}")
+
+    def __call__(self, belief: Posterior, sizes: np.ndarray) -> Rows:
+        """Return the phases, easiest first unless reversed."""
+        del sizes
+        mean = belief.mean if self.reverse else -belief.mean
+        order = np.lexsort((tie_order(belief.profile.ids), mean))
+        parts = np.array_split(order, min(self.phases, len(order)))
+        return [np.sort(part) for part in parts]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RandomOrder:
+    """Phases of equal size that pay no heed to difficulty: a control.
+
+    Attributes:
+      phases: how many.
+      seed: of the order; ids decide, not rows.
+    """
+
+    phases: int = 3
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.phases < 1:
+            raise ValueError(f"phases must be at least 1, got {self.phases}")
+
+    def __call__(self, belief: Posterior, sizes: np.ndarray) -> Rows:
+        """Return the phases."""
+        del sizes
+        sorted_rows = np.argsort(np.asarray(belief.profile.ids, str))
+        order = np.random.default_rng(self.seed).permutation(sorted_rows)
+        parts = np.array_split(order, min(self.phases, len(order)))
+        return [np.sort(part) for part in parts]
+
+
+CURRICULA: dict[str, Curriculum] = {
+    "easy-to-hard": EasyToHard(),
+    "hard-to-easy": EasyToHard(reverse=True),
+    "replay": EasyToHard(replay=0.2),
+    "by-difficulty": ByDifficulty(),
+    "random": RandomOrder(),
+    "mixed": Mixed(),
+}
+"""Curricula by the name the command line has for them, with their defaults."""

@@ -1,30 +1,53 @@
-"""Which queries to train on, decided from the profile."""
+"""Which queries to train on, decided from their posterior."""
 
 import dataclasses
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Bool
 
-from sgpo_jax.profiling import Profile
+from sgpo_jax import theory
+from sgpo_jax.profiling import Posterior
+
+Kept = Bool[np.ndarray, " Q"]
 
 
 @runtime_checkable
 class Filter(Protocol):
     """Chooses queries. All filters pass one contract test."""
 
-    def __call__(self, profile: Profile, *, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, belief: Posterior, *, rng: np.random.Generator) -> Kept:
         """Return True for each query that is kept, [Q]."""
         ...
+
+
+def _check_shares(owner: object, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(owner, name) <= 1:
+            raise ValueError(f"{name} must lie in [0, 1], got {getattr(owner, name)}")
+
+
+def _keep_some(
+    kept: np.ndarray,
+    rows: np.ndarray,
+    share: float,
+    belief: Posterior,
+    rng: np.random.Generator,
+) -> None:
+    """Keep a fixed random share of some rows, rounded up; ids decide, not rows."""
+    ids = np.array([belief.profile.ids[row] for row in rows.tolist()], str)
+    rows = rows[np.argsort(ids)]
+    kept[rng.permutation(rows)[: int(np.ceil(share * len(rows)))]] = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KeepAll:
     """Keeps every query that could be scored at all."""
 
-    def __call__(self, profile: Profile, *, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, belief: Posterior, *, rng: np.random.Generator) -> Kept:
         """Return True where there is at least one scored sample."""
         del rng
-        return profile.samples > 0
+        return belief.profile.samples > 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,25 +61,96 @@ class DropTrivial:
     Attributes:
       trivial_above: queries with a success rate above this are dropped.
       unsolved_share: share of the unsolved queries that is kept, rounded up.
+      trivial_share: share of the trivial queries that is kept, against forgetting.
     """
 
     trivial_above: float = 0.75
     unsolved_share: float = 0.1
+    trivial_share: float = 0.0
 
     def __post_init__(self):
-        for name in ("trivial_above", "unsolved_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
-                    f"{name} must lie in [0, 1], got {getattr(self, name)}"
-                )
+        _check_shares(self, "trivial_above", "unsolved_share", "trivial_share")
 
-    def __call__(self, profile: Profile, *, rng: np.random.Generator) -> np.ndarray:
-        """Return True for learnable queries and for the subset of unsolved ones."""
-        rate = profile.success_rate
+    def __call__(self, belief: Posterior, *, rng: np.random.Generator) -> Kept:
+        """Return True for learnable queries and for the shares of the others."""
+        rate = belief.profile.success_rate
         kept = (rate > 0) & (rate <= self.trivial_above)
-        unsolved = np.flatnonzero(rate == 0)
-        # Ranked by id, so that the subset does not depend on the order of rows.
-        unsolved = unsolved[np.argsort(np.asarray(profile.ids)[unsolved])]
-        count = int(np.ceil(self.unsolved_share * len(unsolved)))
-        kept[rng.permutation(unsolved)[:count]] = True
+        _keep_some(kept, np.flatnonzero(rate == 0), self.unsolved_share, belief, rng)
+        trivial = np.flatnonzero(rate > self.trivial_above)
+        _keep_some(kept, trivial, self.trivial_share, belief, rng)
         return kept
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Confident:
+    """Drops queries that are trivial or unsolvable with high probability.
+
+    The posterior decides, not k / n: after one sample almost nothing is dropped, after
+    32 failures almost everything that is unsolvable.
+
+    Attributes:
+      trivial_above: success rate above which a query is trivial.
+      unsolvable_below: success rate up to which it is unsolvable.
+      confidence: posterior probability from which a query is dropped.
+      unsolvable_share: share of the unsolvable queries that is kept, rounded up.
+    """
+
+    trivial_above: float = 0.75
+    unsolvable_below: float = 0.01
+    confidence: float = 0.9
+    unsolvable_share: float = 0.1
+
+    def __post_init__(self):
+        _check_shares(self, "trivial_above", "unsolvable_below", "confidence")
+        _check_shares(self, "unsolvable_share")
+
+    def __call__(self, belief: Posterior, *, rng: np.random.Generator) -> Kept:
+        """Return True where the posterior leaves room for learning."""
+        scored = belief.profile.samples > 0
+        trivial = belief.trivial(self.trivial_above) >= self.confidence
+        unsolvable = belief.unsolvable(self.unsolvable_below) >= self.confidence
+        kept = scored & ~trivial & ~unsolvable
+        rows = np.flatnonzero(scored & unsolvable)
+        _keep_some(kept, rows, self.unsolvable_share, belief, rng)
+        return kept
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SignalRange:
+    r"""Keeps queries whose groups are mixed with a probability in a range.
+
+    .. math:: low \le E[1 - p^G - (1 - p)^G] \le high
+
+    Attributes:
+      low: least posterior probability of a mixed group.
+      high: largest one.
+      size: group size G.
+    """
+
+    low: float = 0.2
+    high: float = 1.0
+    size: int = 8
+
+    def __post_init__(self):
+        _check_shares(self, "low", "high")
+        if self.low > self.high or self.size < 2:
+            raise ValueError(
+                f"a range needs low <= high and groups of 2, got {self.low},"
+                f" {self.high} and size {self.size}"
+            )
+
+    def __call__(self, belief: Posterior, *, rng: np.random.Generator) -> Kept:
+        """Return True where the expected signal lies in the range."""
+        del rng
+        signal = belief.expect(lambda p: theory.probability_mixed(p, self.size))
+        inside = (signal >= self.low) & (signal <= self.high)
+        return inside[belief.index] & (belief.profile.samples > 0)
+
+
+FILTERS: dict[str, Filter] = {
+    "drop-trivial": DropTrivial(),
+    "keep-all": KeepAll(),
+    "confident": Confident(),
+    "signal": SignalRange(),
+}
+"""Filters by the name the command line has for them, with their defaults."""

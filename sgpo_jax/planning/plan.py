@@ -5,15 +5,16 @@ import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
-from sgpo_jax import theory
 from sgpo_jax.planning.allocators import Allocator, InverseSuccess
 from sgpo_jax.planning.curricula import Curriculum, EasyToHard
 from sgpo_jax.planning.filters import DropTrivial, Filter
-from sgpo_jax.profiling import Profile
+from sgpo_jax.planning.reading import read_plan
+from sgpo_jax.profiling import Fitted, Posterior, Prior, Profile
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,8 +46,11 @@ class Plan:
       phases: in training order.
       profile: fingerprint of the profile it was made from.
       rules: the filter, allocator and curriculum, as text.
-      trivial: queries dropped as trivial or unscorable.
+      trivial: queries left out although they were solved, or could not be scored.
       unsolved: queries without any success in the profile, kept or not.
+      prediction: what training by it is expected to cost, as `Prediction.to_json`
+        writes it; None if not asked for. Not part of `hash`, and dropped when a file
+        is read whose sizes were edited.
     """
 
     phases: tuple[Phase, ...]
@@ -54,12 +58,41 @@ class Plan:
     rules: dict[str, str]
     trivial: int
     unsolved: int
+    prediction: dict[str, Any] | None = None
+
+    def __str__(self) -> str:
+        from sgpo_jax.planning import show
+
+        return show.plan_text(self)
+
+    @property
+    def rollouts(self) -> int:
+        """Rollouts of one pass over all phases."""
+        return sum(phase.rollouts for phase in self.phases)
 
     @property
     def hash(self) -> str:
         """Return 16 hexadecimal digits that identify the plan."""
-        content = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        fields = dataclasses.asdict(self)
+        del fields["prediction"]
+        content = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def to_arrow(self) -> Any:
+        """Return a pyarrow table, one row per query and phase."""
+        from sgpo_jax.planning import exports
+
+        return exports.plan_table(self)
+
+    def to_pandas(self) -> Any:
+        """Return the table as a pandas DataFrame; needs pandas."""
+        return self.to_arrow().to_pandas()
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw rollouts per phase and size; returns the matplotlib axes."""
+        from sgpo_jax.planning import show
+
+        return show.plot_plan(self, axes)
 
     def save(self, path: pathlib.Path) -> None:
         """Write the plan as JSON; whole or not at all."""
@@ -68,30 +101,34 @@ class Plan:
         os.replace(temporary, path)
 
     @classmethod
-    def load(cls, path: pathlib.Path) -> "Plan":
-        """Read a plan; raises ValueError if the file is not one."""
-        try:
-            content: dict[str, Any] = json.loads(path.read_text())
-            phases = tuple(
-                Phase(
-                    ids=tuple(phase["ids"]),
-                    sizes=tuple(phase["sizes"]),
-                    dead=phase["dead"],
-                )
-                for phase in content.pop("phases")
-            )
-            return cls(phases=phases, **content)
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not a plan: {error!r}") from error
+    def load(cls, path: pathlib.Path, *, ids: Collection[str] | None = None) -> "Plan":
+        """Read a plan that a person may have edited.
+
+        Args:
+          path: of the JSON file.
+          ids: the queries there are; None accepts any id.
+
+        Raises:
+          ValueError: one line that names the file and the entry that is wrong.
+        """
+        content = read_plan(path, ids=ids)
+        phases = tuple(Phase(**phase) for phase in content.pop("phases"))
+        plan = cls(phases=phases, **content)
+        known = (plan.prediction or {}).get("phases", [])
+        sizes = [phase.rollouts for phase in phases]
+        if [phase.get("rollouts") for phase in known] != sizes:
+            return dataclasses.replace(plan, prediction=None)
+        return plan
 
 
 def make_plan(
-    profile: Profile,
+    profile: Profile | Posterior,
     *,
-    seed: int,
+    seed: int = 0,
     filter: Filter = DropTrivial(),
     allocate: Allocator = InverseSuccess(),
     curriculum: Curriculum = EasyToHard(),
+    prior: Prior = Fitted(),
 ) -> Plan:
     """Turn a profile into a plan.
 
@@ -99,45 +136,42 @@ def make_plan(
     group size of the phase they are mixed into, so that a phase has one size.
 
     Args:
-      profile: success counts per query.
+      profile: success counts per query, or their posterior.
       seed: decides which unsolved queries are kept.
       filter: which queries are trained on.
       allocate: how many rollouts each gets.
       curriculum: in which order.
+      prior: of the posterior, if a profile is given.
 
     Raises:
-      ValueError: if no query is left.
+      ValueError: if no query is left, with what the profile holds.
     """
-    kept = filter(profile, rng=np.random.default_rng(seed))
+    belief = profile if isinstance(profile, Posterior) else Posterior.of(profile, prior)
+    counts = belief.profile
+    kept = filter(belief, rng=np.random.default_rng(seed))
     if not kept.any():
-        raise ValueError(
-            f"the filter {filter} keeps none of {len(profile)} queries: the policy"
-            " solves all of them or none; take other queries, a weaker filter, or more"
-            " profiling samples"
-        )
-    rest = profile.select([profile.ids[row] for row in np.flatnonzero(kept)])
+        raise ValueError(_why_empty(counts, filter))
+    rest = belief.rows(np.flatnonzero(kept))
     sizes = allocate(rest)
-    failures = rest.samples - rest.successes
     phases = []
     for rows in curriculum(rest, sizes):
-        solved = rows[rest.successes[rows] > 0]
+        unsolved = rest.profile.successes[rows] == 0
         size = sizes[rows].copy()
-        if len(solved) and len(set(sizes[solved].tolist())) == 1:
-            size[rest.successes[rows] == 0] = sizes[solved[0]]
-        mixed = theory.expected_mixed(
-            rest.successes[rows] + 0.5, failures[rows] + 0.5, size
-        )
+        of_solved = np.unique(size[~unsolved])
+        if isinstance(curriculum, EasyToHard) and len(of_solved) == 1:
+            size[unsolved] = of_solved[0]
+        part = rest.rows(rows)
         phases.append(
             Phase(
-                ids=tuple(rest.ids[row] for row in rows),
+                ids=part.profile.ids,
                 sizes=tuple(size.tolist()),
-                dead=float(np.mean(1 - mixed)),
+                dead=float(np.mean(part.dead(size))),
             )
         )
-    rate = profile.success_rate
+    rate = counts.success_rate
     return Plan(
         phases=tuple(phases),
-        profile=profile.fingerprint(),
+        profile=counts.fingerprint(),
         rules={
             "filter": repr(filter),
             "allocate": repr(allocate),
@@ -145,4 +179,20 @@ def make_plan(
         },
         trivial=int((~kept & ~(rate == 0)).sum()),
         unsolved=int((rate == 0).sum()),
+    )
+
+
+def _why_empty(profile: Profile, filter: Filter) -> str:
+    start = f"the filter {filter} keeps none of {len(profile)} queries"
+    if not profile.samples.any():
+        return f"{start}: not one sample could be scored; look at the verifier first"
+    if not profile.successes.any():
+        return (
+            f"{start}: the policy solved none of them in {profile.samples.sum()}"
+            " samples; take easier queries, train on demonstrations first, or profile"
+            " with more samples"
+        )
+    return (
+        f"{start}: those that were solved are trivial; take harder queries or a weaker"
+        " filter"
     )

@@ -9,6 +9,8 @@ from sgpo_jax.profiling.adaptive import profile_adaptively as profile_adaptively
 from sgpo_jax.profiling.calibration import Calibration as Calibration
 from sgpo_jax.profiling.calibration import calibration as calibration
 from sgpo_jax.profiling.calibration import split_samples as split_samples
+from sgpo_jax.profiling.imports import from_rates as from_rates
+from sgpo_jax.profiling.imports import read_rates as read_rates
 from sgpo_jax.profiling.measure import SUCCESS as SUCCESS
 from sgpo_jax.profiling.measure import Chunks as Chunks
 from sgpo_jax.profiling.measure import measure as measure

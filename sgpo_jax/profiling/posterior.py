@@ -96,6 +96,10 @@ class Posterior:
     def __len__(self) -> int:
         return len(self.index)
 
+    def rows(self, rows: np.ndarray) -> "Posterior":
+        """Return some queries, by number, under the same prior."""
+        return Posterior(self.profile.rows(rows), self.classes, self.index[rows])
+
     @property
     def mean(self) -> Float[np.ndarray, " Q"]:
         """Posterior mean of the success rate."""

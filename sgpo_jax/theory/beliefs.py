@@ -61,14 +61,18 @@ class BetaMixture:
         """Condition on `successes` out of `samples`, by Bayes' rule."""
         alpha, beta, never, always = self._arrays()
         k, n = np.asarray(successes, np.float64), np.asarray(samples, np.float64)
-        between = np.exp(
-            special.betaln(k + alpha, n - k + beta) - special.betaln(alpha, beta)
-        )
-        between = between * (1 - never - always)
-        zero, one = np.where(k == 0, never, 0.0), np.where(k == n, always, 0.0)
-        total = zero + one + between
+        # In logarithms: with many samples the evidence is below the smallest float.
+        between = special.betaln(k + alpha, n - k + beta) - special.betaln(alpha, beta)
+        between = between + np.log1p(-never - always)
+        with np.errstate(divide="ignore"):
+            zero = np.log(np.where(k == 0, never, 0.0))
+            one = np.log(np.where(k == n, always, 0.0))
+        total = np.logaddexp(np.logaddexp(zero, one), between)
         return BetaMixture(
-            alpha=alpha + k, beta=beta + n - k, never=zero / total, always=one / total
+            alpha=alpha + k,
+            beta=beta + n - k,
+            never=np.exp(zero - total),
+            always=np.exp(one - total),
         )
 
     @property

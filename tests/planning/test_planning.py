@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sgpo_jax import planning
-from sgpo_jax.profiling import Profile
+from sgpo_jax.profiling import Posterior, Profile
 
 
 def make_profile(successes, samples=8):
@@ -22,43 +22,57 @@ def make_profile(successes, samples=8):
 
 
 EVERY_COUNT = make_profile(np.repeat(np.arange(9), 20))
-FILTERS = [planning.KeepAll(), planning.DropTrivial()]
-ALLOCATORS = [planning.Fixed(size=4), planning.InverseSuccess()]
-CURRICULA = [planning.Mixed(), planning.EasyToHard()]
+BELIEF = Posterior.of(EVERY_COUNT)
+FILTERS = [
+    *planning.FILTERS.values(),
+    planning.DropTrivial(unsolved_share=0.5, trivial_share=0.3),
+]
+ALLOCATORS = [
+    *planning.ALLOCATORS.values(),
+    planning.InverseSuccess(estimate="mean"),
+    planning.Knapsack(mean=3.7, minimum=1),
+    planning.HitMaximizing(mean=5.0, maximum=9),
+]
+CURRICULA = list(planning.CURRICULA.values())
+ORDER = np.random.default_rng(0).permutation(len(EVERY_COUNT))
 
 
 @pytest.mark.parametrize("filter", FILTERS)
 def test_filters(filter):
     """Deterministic; a permutation of the rows permutes the result."""
-    profile = EVERY_COUNT
-    kept = filter(profile, rng=np.random.default_rng(3))
+    kept = filter(BELIEF, rng=np.random.default_rng(3))
     assert kept.dtype == bool
-    assert kept.shape == (len(profile),)
-    order = np.random.default_rng(0).permutation(len(profile))
-    shuffled = profile.select([profile.ids[i] for i in order])
-    again = filter(shuffled, rng=np.random.default_rng(3))
-    np.testing.assert_array_equal(again, kept[order])
+    assert kept.shape == (len(BELIEF),)
+    again = filter(BELIEF.rows(ORDER), rng=np.random.default_rng(3))
+    np.testing.assert_array_equal(again, kept[ORDER])
 
 
 @pytest.mark.parametrize("allocate", ALLOCATORS)
 def test_allocators(allocate):
-    """At least one rollout each; harder never gets less; permutation-equivariant."""
-    sizes = allocate(EVERY_COUNT)
-    assert sizes.min() >= 1
-    assert (np.diff(sizes) <= 0).all()  # the profile is sorted by success
-    order = np.random.default_rng(0).permutation(len(sizes))
-    shuffled = EVERY_COUNT.select([EVERY_COUNT.ids[i] for i in order])
-    np.testing.assert_array_equal(allocate(shuffled), sizes[order])
+    """Whole, at least 1, within bounds, permutation-equivariant; budgets are spent."""
+    sizes = allocate(BELIEF)
+    assert sizes.dtype == np.int64
+    assert sizes.min() >= getattr(allocate, "minimum", 1)
+    assert sizes.max() <= getattr(allocate, "maximum", 16)
+    np.testing.assert_array_equal(allocate(BELIEF.rows(ORDER)), sizes[ORDER])
+    np.testing.assert_array_equal(allocate(BELIEF), sizes)
+    if hasattr(allocate, "budget"):
+        assert sizes.sum() == allocate.budget(len(BELIEF))
 
 
 @pytest.mark.parametrize("curriculum", CURRICULA)
 def test_curricula(curriculum):
-    """Every row has a phase, and only unsolved ones have several."""
-    sizes = planning.InverseSuccess()(EVERY_COUNT)
-    phases = curriculum(EVERY_COUNT, sizes)
+    """Every row has a phase; without replay only unsolved ones have several."""
+    sizes = planning.InverseSuccess()(BELIEF)
+    phases = curriculum(BELIEF, sizes)
     rows, counts = np.unique(np.concatenate(phases), return_counts=True)
     np.testing.assert_array_equal(rows, np.arange(len(EVERY_COUNT)))
-    assert (EVERY_COUNT.successes[rows[counts > 1]] == 0).all()
+    assert all(len(set(phase.tolist())) == len(phase) > 0 for phase in phases)
+    if not getattr(curriculum, "replay", 0):
+        assert (EVERY_COUNT.successes[rows[counts > 1]] == 0).all()
+    shuffled = curriculum(BELIEF.rows(ORDER), sizes[ORDER])
+    for phase, again in zip(phases, shuffled, strict=True):
+        assert set(ORDER[again].tolist()) == set(phase.tolist())
 
 
 def test_the_rule_of_sgpo_by_hand():
@@ -109,6 +123,13 @@ def test_a_plan_survives_a_file(tmp_path):
 def test_a_plan_without_queries_says_why():
     with pytest.raises(ValueError, match="keeps none of 3 queries"):
         planning.make_plan(make_profile([8, 8, 8]), seed=0)
+    with pytest.raises(ValueError, match="the policy solved none of them in 24"):
+        planning.make_plan(
+            make_profile([0, 0, 0]),
+            filter=planning.DropTrivial(unsolved_share=0.0),
+        )
+    with pytest.raises(ValueError, match="not one sample could be scored"):
+        planning.make_plan(make_profile([0], 0))
 
 
 SCHEDULES = [

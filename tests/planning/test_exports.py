@@ -1,0 +1,108 @@
+"""Exports are loaded by `datasets`, the reader of TRL, verl and prime-rl."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sgpo_jax import data, planning
+from sgpo_jax.profiling import Profile, from_rates, read_rates
+
+QUERIES = tuple(
+    data.Query(id=f"q{i}", prompt=f"{i}+1=", reference=str(i + 1), family="sums")
+    for i in range(6)
+)
+PROFILE = Profile(
+    ids=tuple(q.id for q in QUERIES[:5]),
+    samples=[8] * 5,
+    successes=[0, 1, 2, 4, 8],
+)
+PLAN = planning.make_plan(PROFILE)
+
+
+@pytest.mark.parametrize("layout", ["trl", "verl", "prime-rl"])
+def test_datasets_loads_what_is_exported(tmp_path, layout):
+    datasets = pytest.importorskip("datasets")
+    table = planning.dataset(QUERIES, PROFILE, PLAN, layout=layout)
+    pq.write_table(table, tmp_path / "train.parquet")
+    loaded = datasets.Dataset.from_parquet(
+        str(tmp_path / "train.parquet"), cache_dir=str(tmp_path / "cache")
+    )
+    assert len(loaded) == 6
+    assert loaded["pass_rate"][:5] == [0.0, 0.125, 0.25, 0.5, 1.0]
+    assert loaded["pass_rate"][5] is None
+    assert loaded["group_size"][1:5] == [8, 4, 2, 0]
+    assert loaded["phase"][1:5] == [3, 2, 1, 0]
+    row = loaded[3]
+    if layout == "verl":
+        assert row["reward_model"] == {"ground_truth": "4", "style": "rule"}
+        assert row["extra_info"]["id"] == "q3"
+        assert row["prompt"] == [{"content": "3+1=", "role": "user"}]
+    if layout == "trl":
+        assert row["prompt"] == [{"content": "3+1=", "role": "user"}]
+        assert row["solution"] == "4"
+    if layout == "prime-rl":
+        assert (row["question"], row["answer"]) == ("3+1=", "4")
+    harder = loaded.filter(lambda row: row["group_size"] >= 4)
+    assert len(harder) >= 2
+
+
+def test_a_file_keeps_its_columns_and_gets_more(tmp_path):
+    verl = planning.dataset(QUERIES, PROFILE, layout="verl").drop_columns(
+        ["pass_rate", "profile_samples"]
+    )
+    pq.write_table(verl, tmp_path / "verl.parquet")
+    ids = [q.id for q in QUERIES]
+    out = tmp_path / "out.parquet"
+    planning.annotate(tmp_path / "verl.parquet", ids, PROFILE, PLAN, out=out)
+    table = pq.read_table(out)
+    assert table.select(verl.column_names).equals(verl)
+    assert table.column_names[len(verl.column_names) :] == [
+        "pass_rate", "profile_samples", "group_size", "phase",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="'pass_rate' already"):
+        planning.add_columns(table, ids, PROFILE)
+    with pytest.raises(ValueError, match="none of 6 rows is in the profile"):
+        planning.add_columns(verl, ["x"] * 6, PROFILE)
+    with pytest.raises(ValueError, match="has 6 rows, but 1 ids"):
+        planning.annotate(tmp_path / "verl.parquet", ["q0"], PROFILE, out=out)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_pass_rates_come_in_and_go_out(tmp_path, suffix):
+    path = tmp_path / f"rates{suffix}"
+    rows = [
+        {"id": i, "meta": {"rate": r, "n": n}}
+        for i, r, n in [("a", 0.25, 8), ("b", None, 8), ("c", 1.0, 16)]
+    ]
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_text("\n".join(map(json.dumps, rows)))
+    found = read_rates(path, rate="meta.rate", samples="meta.n")
+    np.testing.assert_array_equal(found.successes, [2, 0, 16])
+    np.testing.assert_array_equal(found.samples, [8, 0, 16])
+    assert found.source["imported"] == path.name
+    assert np.isnan(found.success_rate[1])
+    found.save(tmp_path / "p.parquet")
+    again = read_rates(tmp_path / "p.parquet", samples="samples")
+    np.testing.assert_array_equal(again.successes, found.successes)
+    planning.make_plan(found)
+    with pytest.raises(ValueError, match="no column 'rate'"):
+        read_rates(path, rate="rate")
+
+
+def test_rates_that_are_none_are_refused_by_id():
+    with pytest.raises(ValueError, match=r"pass rate of 'b' is 25\.0"):
+        from_rates(["a", "b"], [0.5, 25.0], samples=8, source="x")
+    with pytest.raises(ValueError, match="must be numbers"):
+        from_rates(["a"], ["half"], samples=8, source="x")
+
+
+def test_a_file_that_is_neither_is_named(tmp_path):
+    path = tmp_path / "x.parquet"
+    path.write_text("hello")
+    with pytest.raises(ValueError, match="neither Parquet nor JSONL"):
+        read_rates(path)
