@@ -31,3 +31,16 @@ def test_every_link_to_a_file_leads_somewhere():
     root = pathlib.Path(__file__).parent.parent
     for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert (root / target).exists(), target
+
+
+def test_its_two_commands_are_what_ci_runs():
+    section = README.split("## Two commands")[1]
+    (block, *_) = re.findall(r"```sh\n(.*?)```", section, flags=re.DOTALL)
+    commands = [line.split("  ")[0] for line in block.strip().splitlines()]
+    assert len(commands) == 2
+    script = (pathlib.Path(__file__).parent.parent / ".ci" / "run").read_text()
+    for name, command in zip(("job", "dev"), commands, strict=True):
+        # The first thing that is installed in an environment of its own.
+        (after,) = re.findall(rf"^fresh {name}\n(.*?)^fresh ", script, re.DOTALL | re.M)
+        installs = [line.strip() for line in after.splitlines() if "install" in line]
+        assert installs[0] == command

@@ -85,19 +85,21 @@ def test_a_flipped_bit_is_not_read(tmp_path):
 
 def test_a_damaged_chunk_is_made_again(tmp_path):
     from sgpo_jax.profiling import Chunks, measure
-    from tests.training.test_loop import QUERIES, Scripted
+    from sgpo_jax.testing import ScriptedRollouts, tiny_queries
 
     def profile(source):
         chunks = Chunks(folder=tmp_path, size=4)
-        return measure(source, None, QUERIES, samples=2, chunks=chunks, source={})
+        return measure(
+            source, None, tiny_queries(12), samples=2, chunks=chunks, source={}
+        )
 
-    first, again = Scripted(), Scripted()
+    first, again = ScriptedRollouts(), ScriptedRollouts()
     whole, cost = profile(first)
-    assert len(first.noise) == 3
+    assert len(first.steps) == 3
     path = sorted(tmp_path.glob("*.parquet"))[0]
     path.write_bytes(path.read_bytes()[:100])
     found, spent = profile(again)
-    assert len(again.noise) == 1, "only the damaged one"
+    assert len(again.steps) == 1, "only the damaged one"
     assert found.fingerprint() == whole.fingerprint()
     assert spent["profiling"] == cost["profiling"]
 
