@@ -44,6 +44,7 @@ class Shown:
 
 def main(args: list[str]) -> int:
     """Run the command; return its exit code."""
+    from sgpo_jax.hosts import start_backends
     from sgpo_jax.pipeline import Display, UserError
 
     display = Display()
@@ -52,6 +53,7 @@ def main(args: list[str]) -> int:
         if options.server:
             shown = from_server(options, display)
         else:
+            start_backends()
             policy = published(options) if options.source else of_run(options, display)
             shown = complete(policy, options, display)
     except (UserError, ValueError) as error:

@@ -16,6 +16,7 @@ process that dies or stands still in a collective ends the others: see `watch`.
 
 from sgpo_jax.hosts.alone import Alone as Alone
 from sgpo_jax.hosts.alone import Hosts as Hosts
+from sgpo_jax.hosts.backends import start_backends as start_backends
 from sgpo_jax.hosts.connect import DistributedConfig as DistributedConfig
 from sgpo_jax.hosts.connect import work_on as work_on
 from sgpo_jax.hosts.signals import RESTART as RESTART

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 
 from sgpo_jax.hosts.alone import Alone, Hosts
+from sgpo_jax.hosts.backends import start_backends
 from sgpo_jax.hosts.signals import RESTART, Signals
 from sgpo_jax.hosts.together import Together, is_lost_peer
 from sgpo_jax.hosts.watch import end_for_restart
@@ -97,6 +98,7 @@ def work_on(config: DistributedConfig, work: Callable[[Hosts], int]) -> int:
     """
     signals = Signals()
     hosts = connect(config, signals)
+    start_backends()
     # After that, since jax.distributed catches SIGTERM too.
     with signals:
         if hosts.count == 1:
