@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgpo_jax import models, packing, sampling, training
-from sgpo_jax.models import pretrained
+from sgpo_jax.models import pretrained, text_files
 
 # %% [markdown]
 # ## Load
@@ -173,7 +173,7 @@ with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     pretrained.save(folder, merged, config, like=source and source.json)
     if source is not None:
-        tokenizer.save(folder)
+        text_files.save_folder(tokenizer, folder)
     print(*sorted(f"{f.name} {f.stat().st_size:,}" for f in folder.iterdir()), sep="\n")
     try:
         import torch

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sgpo_jax import cli, models, rewards, sampling, training
-from sgpo_jax.models import pretrained
+from sgpo_jax.models import pretrained, text_files
 from sgpo_jax.pipeline import Display, Setup, methods, open_folder, stages
 from sgpo_jax.presets import PRESETS
 from tests.models.test_pieces import byte_level
@@ -152,7 +152,7 @@ def test_a_published_policy_answers(capsys, tmp_path):
     params = models.init(config, key=jax.random.key(0))
     tokenizer = byte_level(["<end>"])
     pretrained.save(folder, params, config, dtype="float32")
-    tokenizer.save(folder)
+    text_files.save_folder(tokenizer, folder)
     args = ("hi", "--source", f"hf:{folder}", "--samples", "2", "--max-response", "6")
     code, out, err = sample(capsys, *args, "--thinking", "2", "--end-of-thinking", "ab")
     assert code == 0, err
