@@ -1,17 +1,29 @@
-"""The optimizer of policy-gradient and supervised training."""
+"""Optimizers: AdamW, and Adam and Adagrad with a sparse group lasso."""
 
 import dataclasses
-from typing import Literal
+import math
+from typing import Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
+from sgpo_jax import optimizers
+
+
+@runtime_checkable
+class Optimizer(Protocol):
+    """Builds an optax transformation from settings."""
+
+    def make(self) -> optax.GradientTransformation:
+        """Return the optax transformation, gradient clipping included."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """AdamW with a clipped gradient norm and a schedule for the step size.
+class AdamW:
+    """AdamW (arXiv:1711.05101) with gradient clipping and a step-size schedule.
 
     Attributes:
       learning_rate: step size after warm-up.
@@ -25,7 +37,7 @@ class OptimizerConfig:
       state_dtype: dtype the moments are kept in; updates are computed in float32.
     """
 
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-6
     warmup_steps: int = 0
     decay_steps: int = 0
     clip_norm: float = 1.0
@@ -35,14 +47,12 @@ class OptimizerConfig:
     state_dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self):
-        if self.learning_rate <= 0 or self.clip_norm <= 0:
+        _check_rates(self.learning_rate, self.clip_norm)
+        if not (self.warmup_steps >= 0 and self.decay_steps >= 0):
+            raise ValueError("warmup_steps and decay_steps must not be negative")
+        if not 0 <= self.weight_decay < math.inf:
             raise ValueError(
-                "learning_rate and clip_norm must be positive, got"
-                f" {self.learning_rate} and {self.clip_norm}"
-            )
-        if min(self.warmup_steps, self.decay_steps, self.weight_decay) < 0:
-            raise ValueError(
-                "warmup_steps, decay_steps and weight_decay must not be negative"
+                f"weight_decay must be finite and not negative, got {self.weight_decay}"
             )
         if self.state_dtype == "bfloat16" and max(self.b1, self.b2) > 0.99:
             raise ValueError(
@@ -74,6 +84,71 @@ class OptimizerConfig:
             return rise
         fall = optax.cosine_decay_schedule(peak, self.decay_steps - warmup, alpha=0.05)
         return optax.join_schedules([rise, fall], [warmup])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GroupAdam:
+    """Adam with a sparse group lasso (arXiv:2107.14432), gradients clipped.
+
+    `optimizers.group_adam`. Rows of a matrix whose accumulated gradients stay small
+    become exactly 0.
+
+    Attributes:
+      learning_rate: step size.
+      clip_norm: largest global gradient norm.
+      b1: decay of the first moment.
+      b2: decay of the second moment.
+      penalty: lasso on weights and on groups, and ridge.
+    """
+
+    learning_rate: float = 1e-6
+    clip_norm: float = 1.0
+    b1: float = 0.9
+    b2: float = 0.999
+    penalty: optimizers.SparseGroupLasso = optimizers.SparseGroupLasso()
+
+    def __post_init__(self):
+        _check_rates(self.learning_rate, self.clip_norm)
+
+    def make(self) -> optax.GradientTransformation:
+        """Return the optax transformation."""
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip_norm),
+            optimizers.group_adam(
+                self.learning_rate, self.penalty, b1=self.b1, b2=self.b2
+            ),
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GroupAdagrad:
+    """Adagrad with a sparse group lasso (arXiv:2107.14432), gradients clipped.
+
+    Attributes:
+      learning_rate: step size.
+      clip_norm: largest global gradient norm.
+      penalty: lasso on weights and on groups, and ridge.
+    """
+
+    learning_rate: float = 1e-3
+    clip_norm: float = 1.0
+    penalty: optimizers.SparseGroupLasso = optimizers.SparseGroupLasso()
+
+    def __post_init__(self):
+        _check_rates(self.learning_rate, self.clip_norm)
+
+    def make(self) -> optax.GradientTransformation:
+        """Return the optax transformation."""
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip_norm),
+            optimizers.group_adagrad(self.learning_rate, self.penalty),
+        )
+
+
+def _check_rates(learning_rate: float, clip_norm: float) -> None:
+    for name, value in (("learning_rate", learning_rate), ("clip_norm", clip_norm)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive and finite, got {value}")
 
 
 def _stored_in(

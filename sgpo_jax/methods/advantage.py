@@ -1,0 +1,132 @@
+"""Advantages: what each response is worth, from the rewards of its group.
+
+An advantage is a frozen dataclass, or a plain function of the same signature,
+`(RewardGroups) -> [R]`, written with `jax.numpy` since it is jitted. The result is 0
+where the reward is missing.
+"""
+
+import dataclasses
+import functools
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from sgpo_jax import advantages
+from sgpo_jax.methods.inputs import RewardGroups
+from sgpo_jax.methods.needs import needs_of
+
+
+@runtime_checkable
+class Advantage(Protocol):
+    """Rewards of groups to one advantage per response."""
+
+    def __call__(self, groups: RewardGroups, /) -> Float[Array, " R"]:
+        """Return one advantage per response, [R]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Standardized:
+    r"""Rewards standardized within the group: GRPO (arXiv:2402.03300).
+
+    .. math:: A_i = (R_i - \bar R_g) / (\sigma_g + \epsilon)
+
+    Attributes:
+      ddof: 0 for the population standard deviation, 1 for the sample one.
+      eps: added to the standard deviation.
+    """
+
+    ddof: int = 0
+    eps: float = 1e-6
+
+    def __call__(self, groups: RewardGroups, /) -> Float[Array, " R"]:
+        """Return `advantages.standardized`."""
+        return advantages.standardized(
+            groups.rewards,
+            groups.id,
+            num_groups=groups.count,
+            ddof=self.ddof,
+            eps=self.eps,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Centered:
+    r"""Rewards minus the group mean: Dr. GRPO (arXiv:2503.20783).
+
+    .. math:: A_i = R_i - \bar R_g
+    """
+
+    def __call__(self, groups: RewardGroups, /) -> Float[Array, " R"]:
+        """Return `advantages.centered`."""
+        return advantages.centered(groups.rewards, groups.id, num_groups=groups.count)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BaselineRelative:
+    r"""Rewards minus the prompt's tracked baseline, over the batch's deviation.
+
+    .. math:: A_i = (R_i - m_{q(i)}) / \sigma_{batch}
+
+    m is the expected reward from before this step (`Method.baseline`), so no group is
+    ever dead and a group may hold one response. Single-stream Policy Optimization
+    (arXiv:2509.13232).
+    """
+
+    needs = ("baseline",)
+
+    def __call__(self, groups: RewardGroups, /) -> Float[Array, " R"]:
+        """Return the whitened difference, 0 where unscored."""
+        scored = advantages.is_scored(
+            groups.rewards, groups.id, num_groups=groups.count
+        )
+        difference = jnp.where(scored, groups.rewards - groups.baseline, 0)
+        return advantages.whiten(difference, scored, center=False)
+
+
+@functools.partial(jax.jit, static_argnames="advantage")
+def _jitted(groups: RewardGroups, *, advantage: Advantage) -> jax.Array:
+    return advantage(groups)
+
+
+def evaluate(advantage: Advantage, groups: RewardGroups, count: int) -> np.ndarray:
+    """Advantages of the first `count` responses, as float32 on the host.
+
+    Raises:
+      ValueError: if the advantage is not one finite number per scored response.
+    """
+    found = np.asarray(
+        _jitted(groups.restricted(needs_of(advantage)), advantage=advantage)
+    )
+    if found.shape != groups.rewards.shape:
+        raise ValueError(
+            f"advantage {advantage} returned shape {found.shape} for"
+            f" {groups.rewards.shape[0]} responses; return one number per response"
+        )
+    scored = np.isfinite(np.asarray(groups.rewards))
+    return np.where(scored, found, 0).astype(np.float32)[:count]
+
+
+def pad_groups(groups: RewardGroups) -> RewardGroups:
+    """Copy padded to a power of two responses, so that few programs are compiled."""
+    responses = len(groups.rewards)
+    room = (1 << max(responses - 1, 1).bit_length()) - responses
+
+    def zeros(x: np.ndarray, dtype: type) -> np.ndarray:
+        return np.pad(np.asarray(x, dtype), (0, room))
+
+    rewards = np.pad(
+        np.asarray(groups.rewards, np.float32), (0, room), constant_values=np.nan
+    )
+    return RewardGroups(
+        rewards=rewards,
+        id=zeros(groups.id, np.int32),
+        length=zeros(groups.length, np.float32),
+        size=zeros(groups.size, np.float32),
+        count=responses + room,
+        max_length=groups.max_length,
+        optional={name: zeros(x, np.float32) for name, x in groups.optional.items()},
+    )

@@ -1,0 +1,152 @@
+"""An RLVR algorithm as a value: what is sampled, what it is worth, what is minimized."""
+
+import dataclasses
+from collections.abc import Callable
+
+from sgpo_jax import advantages, losses
+from sgpo_jax.methods.advantage import Advantage, Standardized
+from sgpo_jax.methods.loss import TokenLoss
+from sgpo_jax.methods.needs import needs_of
+from sgpo_jax.methods.objective import ClippedSurrogate, Objective
+from sgpo_jax.methods.optimizer import AdamW, Optimizer
+from sgpo_jax.methods.penalty import KL, Correction
+from sgpo_jax.methods.prompts import Draw, PromptSampler, Shuffled
+from sgpo_jax.methods.subsample import (
+    DropZeroAdvantage,
+    KeepAll,
+    RussianRoulette,
+    Subsample,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Refill:
+    """Dynamic sampling: dead groups are replaced by fresh ones (DAPO).
+
+    Groups whose rewards are all equal are dropped and more prompts are sampled until
+    the step has its budget of rollouts in live groups, or `max_rounds` further rounds
+    are used up; then the step trains on what it has. Live groups are all trained on,
+    also those beyond the budget. DAPO (arXiv:2503.14476), section 3.2.
+
+    Attributes:
+      max_rounds: further rounds of sampling per step.
+    """
+
+    max_rounds: int = 4
+
+    def __post_init__(self):
+        if not 1 <= self.max_rounds <= 15:
+            raise ValueError(f"max_rounds must be 1 to 15, got {self.max_rounds}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+    """An RLVR algorithm: what is sampled, what a response is worth, what is minimized.
+
+    Every part is a frozen dataclass with one method, or a plain function of the same
+    signature. `methods.named` has those of the literature.
+
+    Attributes:
+      prompts: prompts of a step and rollouts of each.
+      baseline: expected reward per prompt, tracked over steps; None for none.
+      refill: replacement of dead groups; None for none.
+      advantage: rewards of groups to advantages, [R].
+      subsample: responses that get a backward pass.
+      objective: loss per token, [R, T].
+      correction: importance weights between sampler and trainer; None for none.
+      kl: penalty to the initial policy; None for none.
+      aggregation: weight of each token in the loss.
+      entropy_bonus: subtracted from the loss, per nat.
+      optimizer: from gradients to updates.
+      averaging: decay of averaged parameters, evaluated beside the raw ones; 0 for
+        none.
+      updates_per_batch: passes over the rollouts of a step.
+      minibatches: updates per pass, over whole groups.
+      max_staleness: updates the sampler's parameters may be behind the trainer's.
+
+    Example:
+      >>> method = Method(prompts=Shuffled(group_size=16), kl=KL(coef=0.04))
+      >>> sorted(method.needs)
+      ['reference']
+    """
+
+    prompts: PromptSampler | Callable[..., Draw] = Shuffled()
+    baseline: advantages.Tracker | None = None
+    refill: Refill | None = None
+    advantage: Advantage = Standardized()
+    subsample: Subsample = KeepAll()
+    objective: Objective = ClippedSurrogate()
+    correction: Correction | None = None
+    kl: KL | None = None
+    aggregation: losses.Aggregation = losses.PerToken()
+    entropy_bonus: float = 0.0
+    optimizer: Optimizer = AdamW()
+    averaging: float = 0.0
+    updates_per_batch: int = 1
+    minibatches: int = 1
+    max_staleness: int = 0
+
+    def __post_init__(self):
+        for name in ("updates_per_batch", "minibatches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.max_staleness < 0:
+            raise ValueError(
+                f"max_staleness must not be negative, got {self.max_staleness}"
+            )
+        if not 0 <= self.averaging < 1:
+            raise ValueError(f"averaging must lie in [0, 1), got {self.averaging}")
+        if not 0 <= self.entropy_bonus < float("inf"):
+            raise ValueError(
+                f"entropy_bonus must be finite and not negative, got"
+                f" {self.entropy_bonus}"
+            )
+        if "baseline" in self.needs and self.baseline is None:
+            raise ValueError(
+                "the prompt sampler or the advantage reads a tracked baseline: give"
+                " one, for example baseline=advantages.BetaTracker()"
+            )
+        if self.max_staleness and self.correction is None:
+            raise ValueError(
+                f"max_staleness={self.max_staleness} trains on rollouts of older"
+                " parameters: give a correction, for example correction=Truncated()"
+            )
+        drops = isinstance(self.subsample, DropZeroAdvantage | RussianRoulette)
+        if drops and (self.entropy_bonus or (self.kl and not self.kl.in_reward)):
+            raise ValueError(
+                f"{self.subsample} leaves out responses of advantage 0, whose KL penalty"
+                " or entropy bonus is not 0: use KeepAll(), or kl.in_reward=True"
+            )
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Union of what the parts read beyond their standard inputs."""
+        found = needs_of(
+            self.prompts,
+            self.baseline,
+            self.advantage,
+            self.subsample,
+            self.objective,
+            self.correction,
+            self.kl,
+        )
+        residual = getattr(self.objective, "residual", None)
+        return found | ({"residual_mean"} if residual is not None else set())
+
+    @property
+    def loss(self) -> TokenLoss:
+        """The loss of each token: objective, correction, KL penalty, entropy bonus."""
+        return TokenLoss(
+            objective=self.objective,
+            correction=self.correction,
+            kl=self.kl,
+            entropy_bonus=self.entropy_bonus,
+        )
+
+    def replace(self, **parts: object) -> "Method":
+        """Copy with other parts.
+
+        >>> Method().replace(minibatches=4).minibatches
+        4
+        """
+        return dataclasses.replace(self, **parts)  # pyright: ignore[reportArgumentType]

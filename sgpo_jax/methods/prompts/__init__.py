@@ -1,0 +1,12 @@
+"""Prompt samplers: which prompts a step samples, and how many rollouts of each."""
+
+from sgpo_jax.methods.prompts.belief import ByBelief as ByBelief
+from sgpo_jax.methods.prompts.planned import Planned as Planned
+from sgpo_jax.methods.prompts.planned import ShuffledPhases as ShuffledPhases
+from sgpo_jax.methods.prompts.pool import Draw as Draw
+from sgpo_jax.methods.prompts.pool import History as History
+from sgpo_jax.methods.prompts.pool import PromptPool as PromptPool
+from sgpo_jax.methods.prompts.pool import PromptSampler as PromptSampler
+from sgpo_jax.methods.prompts.pool import State as State
+from sgpo_jax.methods.prompts.pool import as_sampler as as_sampler
+from sgpo_jax.methods.prompts.shuffled import Shuffled as Shuffled

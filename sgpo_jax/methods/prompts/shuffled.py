@@ -1,0 +1,93 @@
+"""Shuffled passes over all prompts with a fixed group size."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from sgpo_jax.methods.prompts.pool import Draw, PromptPool, State
+
+
+@functools.lru_cache(maxsize=4)
+def permutation(count: int, *seeds: int) -> np.ndarray:
+    """Order of one pass; kept, since every step of a pass reads it."""
+    order = np.random.default_rng(seeds).permutation(count)
+    order.flags.writeable = False
+    return order
+
+
+def take(
+    cursor: int, sizes: np.ndarray, *, budget: int, seeds: tuple[int, ...]
+) -> tuple[np.ndarray, int]:
+    """Next items of the shuffled passes until their sizes reach the budget.
+
+    A step never holds one item twice: it ends early instead, where one pass runs into
+    the next.
+
+    Args:
+      cursor: items taken so far.
+      sizes: rollouts of each item, [N].
+      budget: rollouts wanted.
+      seeds: identify the passes; the number of the pass is added.
+
+    Returns:
+      The items, and the new cursor.
+    """
+    count = len(sizes)
+    epoch, place = divmod(cursor, count)
+    order = permutation(count, *seeds, epoch)[place:]
+    items, used = _until(order, sizes, budget)
+    if used < budget and len(items) == len(order):
+        following = permutation(count, *seeds, epoch + 1)
+        fresh = ~np.isin(following, items)
+        end = count if fresh.all() else int(np.argmin(fresh))
+        more, _ = _until(following[:end], sizes, budget - used)
+        items = np.concatenate([items, more])
+    return items, cursor + len(items)
+
+
+def _until(
+    order: np.ndarray, sizes: np.ndarray, budget: int
+) -> tuple[np.ndarray, int]:
+    total = np.cumsum(sizes[order[:budget]])  # a group has at least one rollout
+    count = min(int(np.searchsorted(total, budget)) + 1, len(total))
+    return order[:count], int(total[count - 1]) if count else 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shuffled:
+    """Shuffled passes over all prompts: the data order of GRPO.
+
+    Attributes:
+      group_size: rollouts per prompt.
+      seed: shuffles each pass.
+    """
+
+    group_size: int = 8
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.group_size < 1:
+            raise ValueError(f"group_size must be at least 1, got {self.group_size}")
+
+    def init(self, pool: PromptPool) -> State:
+        """Return a cursor at zero."""
+        del pool
+        return {"cursor": np.zeros((), np.int64)}
+
+    def draw(
+        self,
+        pool: PromptPool,
+        state: State,
+        *,
+        budget: int,
+        progress: float,
+        seed: int,
+    ) -> tuple[Draw, State]:
+        """Take the next prompts of the shuffled passes."""
+        del progress, seed  # the order depends on the cursor alone
+        sizes = np.broadcast_to(np.int64(self.group_size), pool.count)
+        rows, cursor = take(
+            int(state["cursor"]), sizes, budget=budget, seeds=(self.seed, 0)
+        )
+        return Draw(rows, sizes[rows]), {"cursor": np.asarray(cursor, np.int64)}
