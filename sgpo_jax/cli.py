@@ -35,6 +35,7 @@ commands, in the order `run` does them; each works on the run folder --out:
   report    write report.md and its figures
 
 commands beside a run:
+  methods   the algorithms that can be trained: paper, parts, needs
   sample    print completions of a prompt, with the log-probability of every token
   doctor    devices, versions, flags, folders; what is wrong and what to do about it
   aot       compile a run's programs for a TPU pod, without one: memory, collectives
@@ -43,6 +44,9 @@ common options:
   --out FOLDER      the run folder (default runs/default); a stage that is there is
                     not done again, and a killed run goes on where it was
   --data SOURCE     where questions come from (default procedural); see below
+  --methods NAME..  what is trained, the baseline first: names of `sgpo methods`, or
+                    package.module:function of your own; parts are set by
+                    --methods.NAME.PART.FIELD VALUE
   --seed N          root of all randomness
   --preset NAME     a complete experiment to start from: {presets}
   --dry-run         print the resolved experiment and its predicted cost; do nothing
@@ -209,22 +213,22 @@ def _plan(setup, folder, display) -> None:
     from sgpo_jax import report
     from sgpo_jax.pipeline import stages
 
-    result = stages.plan(setup, folder, display)
-    report.print_plan(result, display)
+    for label, plan in stages.plans(setup, folder, display).items():
+        report.print_plan(label, plan, display)
 
 
 def _train(setup, folder, display) -> None:
     from sgpo_jax.pipeline import stages
 
-    for name in setup.config.method.names:
-        stages.train(name, setup, folder, display)
+    for label in setup.config.methods:
+        stages.train(label, setup, folder, display)
 
 
 def _eval(setup, folder, display) -> None:
     from sgpo_jax import report
     from sgpo_jax.pipeline import stages
 
-    results = stages.evaluate(setup.config.method.names, setup, folder, display)
+    results = stages.evaluate(list(setup.config.methods), setup, folder, display)
     report.print_evaluations(results, display)
 
 
@@ -236,14 +240,15 @@ def _report(setup, folder, display) -> None:
 
 def _run(setup, folder, display) -> None:
     _warmup(setup, folder, display)
-    _profile(setup, folder, display)
-    _plan(setup, folder, display)
+    if any("profile" in method.needs for method in setup.config.methods.values()):
+        _profile(setup, folder, display)
+        _plan(setup, folder, display)
     _train(setup, folder, display)
     _eval(setup, folder, display)
     _report(setup, folder, display)
 
 
-MACHINE_COMMANDS = ("doctor", "aot", "sample")
+MACHINE_COMMANDS = ("doctor", "aot", "sample", "methods")
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": _run,

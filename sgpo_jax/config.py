@@ -2,14 +2,14 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from sgpo_jax.hosts import DistributedConfig
+from sgpo_jax.methods import Method, label_of, named
 from sgpo_jax.models import DecoderConfig, Lora
 from sgpo_jax.sharding import MeshShape
-from sgpo_jax.training import ClippedSurrogate, OptimizerConfig, TrainConfig
-
-MethodName = Literal["grpo", "grpo-live", "sgpo", "tracked", "tracked-flat"]
+from sgpo_jax.training import TrainConfig
 
 
 def _positive(config: object, *names: str) -> None:
@@ -242,32 +242,6 @@ class ProfileConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PlanConfig:
-    """The rule of sGPO (arXiv:2606.08854).
-
-    Attributes:
-      trivial_above: queries with a higher success rate are dropped.
-      unsolved_share: share of the unsolved queries that is kept.
-      min_group: smallest group.
-      max_group: largest group.
-      order: train easy queries first, or all mixed.
-    """
-
-    trivial_above: float = 0.75
-    unsolved_share: float = 0.1
-    min_group: int = 2
-    max_group: int = 8
-    order: Literal["easy-to-hard", "mixed"] = "easy-to-hard"
-
-    def __post_init__(self):
-        if not 1 <= self.min_group <= self.max_group:
-            raise ValueError(
-                "group sizes need 1 <= min_group <= max_group, got"
-                f" {self.min_group} and {self.max_group}"
-            )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class PackConfig:
     """Static shapes of packed rows.
 
@@ -288,52 +262,34 @@ class PackConfig:
             raise ValueError(f"rows must be positive, got {self.rows}")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MethodConfig:
-    """Which methods are trained, from the same initial policy.
+def tuned_methods(
+    names: Sequence[str], learning_rate: Mapping[str, float] | float
+) -> dict[str, Method]:
+    """Methods by label, with step sizes tuned for an experiment.
 
-    Attributes:
-      names: grpo (fixed groups, all queries, every response trained on as published),
-        grpo-live (the same without training on dead groups), sgpo (the plan), tracked
-        (the profile as prior of a belief per query that is updated while training),
-        tracked-flat (the same without a profile). The first is the baseline others are
-        compared with.
-      group: group size of grpo.
-      tracked_group: rollouts per query and step of the tracked methods.
-      forgetting: share of the belief's counts that a visit keeps.
-      floor: lowest sampling weight of a query under the tracked methods.
-      certain: advantage from which on the tracked methods always train on a response;
-        smaller ones are thinned out without bias.
-      clip: bounds of the importance ratio.
-      baseline_learning_rate: step size of grpo and grpo-live.
-      learning_rate: step size of the others. Both are the better of two or three
-        tried on one seed; `benchmarks/compare.py rates` sweeps them.
-      clip_norm: largest global gradient norm.
+    Args:
+      names: names of the zoo, or "package.module:function".
+      learning_rate: one for all, or by label with "" for the others.
+
+    Raises:
+      ValueError: if a name is unknown, or two have the same label.
+
+    >>> tuned_methods(["grpo"], 1e-3)["grpo"].optimizer.learning_rate
+    0.001
     """
-
-    names: tuple[MethodName, ...] = ("grpo", "sgpo", "tracked")
-    group: int = 8
-    tracked_group: int = 4
-    forgetting: float = 0.9
-    floor: float = 0.02
-    certain: float = 2.0
-    clip: ClippedSurrogate = ClippedSurrogate()
-    baseline_learning_rate: float = 1.5e-4
-    learning_rate: float = 3e-4
-    clip_norm: float = 1.0
-
-    def __post_init__(self):
-        _positive(self, "group", "tracked_group")
-        for name in self.names:
-            self.optimizer(name)  # checks the numbers
-        if not self.names or len(set(self.names)) != len(self.names):
-            raise ValueError(f"name each method once, got {self.names}")
-
-    def optimizer(self, name: MethodName) -> OptimizerConfig:
-        """Return the optimizer of a method."""
-        baseline = name in ("grpo", "grpo-live")
-        rate = self.baseline_learning_rate if baseline else self.learning_rate
-        return OptimizerConfig(learning_rate=rate, clip_norm=self.clip_norm)
+    rates = learning_rate if isinstance(learning_rate, Mapping) else {"": learning_rate}
+    found: dict[str, Method] = {}
+    for name in names:
+        label, method = label_of(name), named(name)
+        if label in found:
+            raise ValueError(f"two methods are called {label!r}; name each once")
+        rate = rates.get(label, rates[""])
+        # The step size of a method from outside is its author's.
+        if ":" not in name and hasattr(method.optimizer, "learning_rate"):
+            optimizer = dataclasses.replace(method.optimizer, learning_rate=rate)  # pyright: ignore[reportArgumentType] all of the package are dataclasses
+            method = method.replace(optimizer=optimizer)
+        found[label] = method
+    return found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -367,6 +323,14 @@ class LogConfig:
     profile_steps: str = ""
 
 
+LEARNING_RATE = {"": 1.5e-4, "sgpo": 3e-4, "tracked": 3e-4, "tracked_flat": 3e-4}
+"""Step sizes of the default experiment, the better of two or three on one seed."""
+
+
+def _default_methods() -> dict[str, Method]:
+    return tuned_methods(("grpo_token", "sgpo", "tracked"), LEARNING_RATE)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
     """Everything a run depends on.
@@ -381,9 +345,9 @@ class Experiment:
       sampler: how completions are sampled.
       reward: limits on verifiers.
       profile: how queries are profiled.
-      plan: the rule of sGPO.
       pack: static shapes of training.
-      method: what is trained.
+      methods: what is trained, by label, from the same initial policy; the first is
+        the baseline others are compared with.
       train: how long.
       eval: how accuracy is measured.
       mesh: devices along each axis of the mesh.
@@ -401,9 +365,8 @@ class Experiment:
     sampler: SamplerConfig = SamplerConfig()
     reward: RewardConfig = RewardConfig()
     profile: ProfileConfig = ProfileConfig()
-    plan: PlanConfig = PlanConfig()
     pack: PackConfig = PackConfig()
-    method: MethodConfig = MethodConfig()
+    methods: dict[str, Method] = dataclasses.field(default_factory=_default_methods)
     train: TrainConfig = TrainConfig(steps=300, rollouts=128)
     eval: EvalConfig = EvalConfig()
     mesh: MeshShape = MeshShape()
@@ -412,6 +375,8 @@ class Experiment:
     cache: str = "~/.cache/sgpo_jax"
 
     def __post_init__(self):
+        if not self.methods:
+            raise ValueError("name at least one method, for example --methods grpo")
         slowest = self.reward.batch_deadline + self.reward.deadline
         patience = self.distributed.patience
         if self.distributed.coordinator and slowest >= patience:

@@ -13,7 +13,7 @@ import jax
 from sgpo_jax import models
 from sgpo_jax.models import DecoderConfig
 
-PHASES = ("profiling", "generation", "scoring", "training")
+PHASES = ("profiling", "generation", "rewards", "scoring", "training")
 REPEATED = "training, prompts repeated"
 """What training would have cost without shared prefixes; stands apart."""
 

@@ -79,11 +79,7 @@ def smollm2() -> "Experiment":
         sampler=config.SamplerConfig(lanes=8, slots=8, max_response=6),
         profile=config.ProfileConfig(samples=8, chunk=24),
         pack=config.PackConfig(row_length=256, rows=(1, 2), shortest_response=3),
-        method=config.MethodConfig(
-            names=("grpo", "tracked"),
-            baseline_learning_rate=1e-4,
-            learning_rate=1e-4,
-        ),
+        methods=config.tuned_methods(("grpo_token", "tracked"), 1e-4),
         train=config.TrainConfig(steps=20, rollouts=64, eval_every=5),
         eval=config.EvalConfig(samples=4, final_samples=8),
     )
@@ -94,3 +90,6 @@ PRESETS: Mapping[str, Callable[[], "Experiment"]] = {
     "quick": quick,
     "smollm2": smollm2,
 }
+
+LEARNING_RATES: Mapping[str, Mapping[str, float]] = {"smollm2": {"": 1e-4}}
+"""Step sizes of methods named on the command line; others take the default's."""

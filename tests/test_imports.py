@@ -24,6 +24,7 @@ ORDER = [
     "profiling",
     "planning",
     "packing",
+    "methods",
     "training",
     "config",
     "presets",

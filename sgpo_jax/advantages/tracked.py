@@ -21,6 +21,11 @@ def _check_positive(name: str, value: float) -> None:
         raise ValueError(f"{name} must be above 0, got {value}")
 
 
+def _check_weight(weight: float) -> None:
+    if not 0 <= weight < float("inf"):
+        raise ValueError(f"profile_weight must be finite and at least 0, got {weight}")
+
+
 @runtime_checkable
 class Tracker(Protocol):
     """How the belief about each of Q queries starts and changes.
@@ -74,6 +79,7 @@ class BetaTracker:
     Attributes:
       forgetting: gamma, the share of the old counts kept at a visit.
       prior: pseudo-counts of success and of failure; 1/2 is Jeffreys' prior.
+      profile_weight: what a sample of the profile counts; 0 starts without a profile.
 
     Example:
       >>> tracker = BetaTracker()
@@ -86,16 +92,23 @@ class BetaTracker:
 
     forgetting: float = 0.9
     prior: float = 0.5
+    profile_weight: float = 1.0
 
     def __post_init__(self):
         if not 0 <= self.forgetting <= 1:
             raise ValueError(f"forgetting must lie in [0, 1], got {self.forgetting}")
         _check_positive("prior", self.prior)
+        _check_weight(self.profile_weight)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """A profile, if it counts."""
+        return ("profile",) if self.profile_weight else ()
 
     def init(self, successes: Num[Array, " Q"], samples: Num[Array, " Q"]) -> BetaState:
         """Start from the posterior of a profile."""
-        successes = successes.astype(jnp.float32)
-        failures = samples.astype(jnp.float32) - successes
+        successes = self.profile_weight * successes.astype(jnp.float32)
+        failures = self.profile_weight * samples.astype(jnp.float32) - successes
         return BetaState(successes + self.prior, failures + self.prior)
 
     def mean(self, state: BetaState) -> Float[Array, " Q"]:
@@ -106,7 +119,9 @@ class BetaTracker:
         self, state: BetaState, rewards: Float[Array, " R"], query_id: Int[Array, " R"]
     ) -> BetaState:
         """Return the counts after this step's rewards."""
-        count, total = _visits(jnp.clip(rewards, 0, 1), query_id, state.successes)
+        # Clipping would make an infinite reward, which is unscored, a finite one.
+        bounded = jnp.where(jnp.isfinite(rewards), jnp.clip(rewards, 0, 1), jnp.nan)
+        count, total = _visits(bounded, query_id, state.successes)
         keep = jnp.where(count > 0, self.forgetting, 1.0)
         return BetaState(
             keep * state.successes + total, keep * state.failures + count - total
@@ -143,6 +158,7 @@ class KalmanTracker:
         reward can have.
       prior: pseudo-counts of success and of failure of the Beta posterior whose mean
         and variance start the filter.
+      profile_weight: what a sample of the profile counts; 0 starts without a profile.
 
     Example:
       >>> KalmanTracker().init(jnp.array([4]), jnp.array([8]))
@@ -153,18 +169,26 @@ class KalmanTracker:
     process_noise: float = 1 / 360
     observation_noise: float = 0.25
     prior: float = 0.5
+    profile_weight: float = 1.0
 
     def __post_init__(self):
+        _check_weight(self.profile_weight)
         _check_positive("process_noise", self.process_noise)
         _check_positive("observation_noise", self.observation_noise)
         _check_positive("prior", self.prior)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """A profile, if it counts."""
+        return ("profile",) if self.profile_weight else ()
 
     def init(
         self, successes: Num[Array, " Q"], samples: Num[Array, " Q"]
     ) -> KalmanState:
         """Start from the mean and variance of the Beta posterior of a profile."""
-        count = samples.astype(jnp.float32) + 2 * self.prior
-        mean = (successes.astype(jnp.float32) + self.prior) / count
+        weight = self.profile_weight
+        count = weight * samples.astype(jnp.float32) + 2 * self.prior
+        mean = (weight * successes.astype(jnp.float32) + self.prior) / count
         return KalmanState(mean, mean * (1 - mean) / (count + 1))
 
     def mean(self, state: KalmanState) -> Float[Array, " Q"]:

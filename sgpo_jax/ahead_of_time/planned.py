@@ -7,9 +7,11 @@ import pathlib
 import numpy as np
 
 from sgpo_jax import packing, rewards
-from sgpo_jax.config import Experiment, MethodName
+from sgpo_jax.config import Experiment
+from sgpo_jax.methods.advantage import evaluate, pad_groups
 from sgpo_jax.models import DecoderConfig
-from sgpo_jax.pipeline import Display, RunFolder, Setup, UserError, folder, methods
+from sgpo_jax.pipeline import Display, RunFolder, Setup, UserError, folder
+from sgpo_jax.pipeline import methods as pipeline_methods
 from sgpo_jax.profiling import Profile
 
 
@@ -19,7 +21,7 @@ class Planned:
 
     Attributes:
       setup: its settings and questions.
-      files: where its profile and plan are; both are there.
+      files: where its profile and plans are; the profile is there.
     """
 
     setup: Setup
@@ -37,31 +39,33 @@ class Planned:
 
     def rehearse(
         self, ladder: packing.Ladder, *, steps: int = 16
-    ) -> dict[MethodName, collections.Counter[packing.Shape]]:
+    ) -> dict[str, collections.Counter[packing.Shape]]:
         """Return how often each method would use each shape, in so many of its steps.
 
-        The schedules and selections are those of the run. Responses are right as often
-        as in the profile, and as long as a query's were on average; those cut short
-        have the longest length.
+        Prompt samplers and subsamples are those of the run. Responses are right as
+        often as in the profile, and as long as a query's were on average; those cut
+        short have the longest length.
         """
         return {name: self._rehearse(name, ladder, steps) for name in self._methods}
 
     @property
-    def _methods(self) -> tuple[MethodName, ...]:
-        return self.config.method.names
+    def _methods(self) -> tuple[str, ...]:
+        return tuple(self.config.methods)
 
     def _rehearse(
-        self, name: MethodName, ladder: packing.Ladder, steps: int
+        self, name: str, ladder: packing.Ladder, steps: int
     ) -> collections.Counter[packing.Shape]:
         queries, encode = self.setup.train, self.setup.tokenizer.encode_prompt
         known = Profile.load(self.files.profile).select([q.id for q in queries])
         rate = np.nan_to_num(known.success_rate)
-        schedule = methods.schedule(name, self.setup, self.files, Display(quiet=True))
-        select = methods.selection(name, self.config.method)
-        state, used = schedule.init(), collections.Counter()
+        method = self.config.methods[name]
+        prompts = pipeline_methods.make_learner(
+            name, self.setup, self.files, Display(quiet=True)
+        ).prompts
+        state, used = prompts.init(), collections.Counter()
         for step in range(steps):
             rng = np.random.default_rng([self.config.seed, step])
-            draw, state = schedule.draw(
+            draw, state = prompts.draw(
                 state,
                 budget=self.config.train.rollouts,
                 progress=step / steps,
@@ -70,9 +74,20 @@ class Planned:
             group = np.repeat(np.arange(len(draw.rows)), draw.sizes)
             rows = draw.rows[group]
             solved = (rng.random(len(rows)) < rate[rows]).astype(np.float64)
-            advantage, state = schedule.credit(state, draw, group=group, rewards=solved)
-            keep = select(advantage, seed=step) != 0
             lengths = _lengths(known, rows, self.config.sampler.max_response, rng)
+            rewarded = prompts.groups(
+                state,
+                draw,
+                group=group,
+                rewards=solved,
+                length=lengths,
+                max_length=self.config.sampler.max_response,
+            )
+            advantage = evaluate(method.advantage, pad_groups(rewarded), len(rows))
+            keep = method.subsample(advantage, rewarded, seed=step) != 0
+            state = prompts.observe(
+                state, draw, group=group, rewards=solved, step=step + 1
+            )
             groups = [
                 packing.Group(
                     prompt=encode(queries[row].turns),
@@ -106,13 +121,13 @@ def read(path: pathlib.Path) -> Planned:
     """Read a run folder.
 
     Raises:
-      ValueError: if it holds no settings, no finished profile or no plan; says which.
+      ValueError: if it holds no settings, or no finished profile; says which.
     """
     files = RunFolder(path.expanduser())
-    for file in (files.config, files.profile, files.plan):
+    for file in (files.config, files.profile):
         if not file.exists():
             raise ValueError(
-                f"{path} has no {file.name}: give a run folder after `sgpo plan`"
+                f"{path} has no {file.name}: give a run folder after `sgpo profile`"
             )
     config = folder.unflatten(Experiment(), folder.read_json(files.config))
     try:

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from sgpo_jax import models, packing, sampling, sharding, training
+from sgpo_jax import methods, models, packing, sampling, sharding, training
 from sgpo_jax.models import DecoderConfig
 from sgpo_jax.sampling import grid as grids
 from sgpo_jax.sampling.slots import Items
@@ -62,7 +62,7 @@ class Workload:
       mesh: the devices.
       ladder: shapes of the training step.
       engine: the sampler, on the mesh of one host if there are several.
-      optimizer: of training.
+      method: the algorithm: loss and optimizer.
       rules: logical axes to mesh axes.
     """
 
@@ -70,7 +70,7 @@ class Workload:
     mesh: Mesh
     ladder: packing.Ladder
     engine: sampling.Engine
-    optimizer: training.OptimizerConfig = training.OptimizerConfig()
+    method: methods.Method = methods.Method()
     rules: sharding.Rules = sharding.Rules()
 
     @property
@@ -84,8 +84,8 @@ class Workload:
         """The programs of the step, with the kernel for TPUs."""
         return training.Programs(
             config=self.decoder,
-            objective=training.ClippedSurrogate(),
-            optimizer=self.optimizer.make(),
+            loss=self.method.loss,
+            optimizer=self.method.optimizer.make(),
             mesh=self.mesh,
             rules=self.rules,
             attention="pallas",

@@ -1,6 +1,7 @@
 """From the command line's options to an experiment."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import pathlib
@@ -8,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sgpo_jax.presets import PRESETS
+from sgpo_jax.presets import LEARNING_RATES, PRESETS
 
 # Everything else is imported where it is used: help and typos are answered at once.
 if TYPE_CHECKING:
@@ -25,14 +26,23 @@ def experiment(command: str, args: list[str]) -> "Experiment":
     preset = take_option(args, "--preset", "default")
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
-    return parse(command, args, PRESETS[preset]())
+    names = take_list(args, "--methods")
+    default = PRESETS[preset]()
+    if names:
+        from sgpo_jax.config import LEARNING_RATE, tuned_methods
+
+        rates = LEARNING_RATES.get(preset, LEARNING_RATE)
+        default = dataclasses.replace(default, methods=tuned_methods(names, rates))
+    return parse(command, args, default, chosen=bool(names))
 
 
-def parse(command: str, args: Sequence[str], default: "Experiment") -> "Experiment":
+def parse(
+    command: str, args: Sequence[str], default: "Experiment", *, chosen: bool = False
+) -> "Experiment":
     """Parse options over a default.
 
     A run folder that exists gives its own settings as defaults, so that a later stage
-    need not repeat them.
+    need not repeat them. Methods that were chosen (`chosen`) are the default's.
 
     Raises:
       ValueError: one line that names the option and the value.
@@ -49,7 +59,10 @@ def parse(command: str, args: Sequence[str], default: "Experiment") -> "Experime
     saved = pathlib.Path(first.out).expanduser() / "config.json"
     if not saved.exists():
         return first
-    return _tyro(command, args, folder.unflatten(default, folder.read_json(saved)))
+    flat = folder.read_json(saved)
+    if chosen:
+        flat.pop("methods", None)
+    return _tyro(command, args, folder.unflatten(default, flat))
 
 
 def _tyro(command: str, args: Sequence[str], default: "Experiment") -> "Experiment":
@@ -82,6 +95,26 @@ def take_option(args: list[str], name: str, default: str) -> str:
             del args[i : i + 2]
             return value
     return default
+
+
+def take_list(args: list[str], name: str) -> list[str]:
+    """Remove `name VALUE...` from the arguments; return the values.
+
+    >>> args = ["--methods", "grpo", "dapo", "--seed", "1"]
+    >>> take_list(args, "--methods"), args
+    (['grpo', 'dapo'], ['--seed', '1'])
+    """
+    if name not in args:
+        return []
+    start = args.index(name)
+    end = start + 1
+    while end < len(args) and not args[end].startswith("--"):
+        end += 1
+    values = args[start + 1 : end]
+    if not values:
+        raise ValueError(f"{name} needs at least one value")
+    del args[start:end]
+    return values
 
 
 def take_flag(args: list[str], name: str) -> bool:

@@ -1,4 +1,4 @@
-"""An RLVR algorithm as a value: what is sampled, what it is worth, what is minimized."""
+"""An RLVR algorithm as a value: the parts of a method, and what they need."""
 
 import dataclasses
 from collections.abc import Callable
@@ -88,8 +88,10 @@ class Method:
 
     def __post_init__(self):
         for name in ("updates_per_batch", "minibatches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if not getattr(self, name) >= 1:
+                raise ValueError(
+                    f"{name} must be at least 1, got {getattr(self, name)}"
+                )
         if self.max_staleness < 0:
             raise ValueError(
                 f"max_staleness must not be negative, got {self.max_staleness}"
@@ -114,8 +116,8 @@ class Method:
         drops = isinstance(self.subsample, DropZeroAdvantage | RussianRoulette)
         if drops and (self.entropy_bonus or (self.kl and not self.kl.in_reward)):
             raise ValueError(
-                f"{self.subsample} leaves out responses of advantage 0, whose KL penalty"
-                " or entropy bonus is not 0: use KeepAll(), or kl.in_reward=True"
+                f"{self.subsample} leaves out responses of advantage 0, whose KL"
+                " penalty or entropy bonus is not 0: use KeepAll() or kl.in_reward"
             )
 
     @property

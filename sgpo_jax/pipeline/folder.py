@@ -6,6 +6,7 @@ import os
 import pathlib
 from typing import Any
 
+from sgpo_jax import methods
 from sgpo_jax.config import Experiment
 
 STAGES = ("warmup", "profile", "plan", "train", "eval")
@@ -23,8 +24,6 @@ _FIRST_STAGE = {
     "sampler": "profile",
     "profile": "profile",
     "reward": "profile",
-    "plan": "plan",
-    "method": "train",
     "train": "train",
     "eval": "eval",
 }
@@ -66,9 +65,13 @@ class RunFolder:
         return self.path / "profile.cost.json"
 
     @property
-    def plan(self) -> pathlib.Path:
-        """The plan."""
-        return self.path / "plan.json"
+    def plans(self) -> pathlib.Path:
+        """Folder of the plans."""
+        return self.path / "plans"
+
+    def plan(self, name: str) -> pathlib.Path:
+        """The plan of one method."""
+        return self.plans / f"{name}.json"
 
     @property
     def report(self) -> pathlib.Path:
@@ -88,7 +91,7 @@ class RunFolder:
         paths = {
             "warmup": self.policy,
             "profile": self.chunks,
-            "plan": self.plan,
+            "plan": self.plans,
             "train": self.path / "methods",
             "eval": self.path / "eval",
         }
@@ -111,13 +114,17 @@ def write_json(path: pathlib.Path, content: Any) -> None:
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """Flatten a config to dotted names, as the command line spells them.
 
-    >>> flatten(Experiment())["plan.max_group"]
+    Methods stay whole, as their canonical JSON.
+
+    >>> flatten(Experiment())["profile.samples"]
     8
     """
     flat: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
+        if field.name == "methods":
+            flat["methods"] = {name: methods.to_json(x) for name, x in value.items()}
+        elif dataclasses.is_dataclass(value):
             flat |= flatten(value, f"{prefix}{field.name}.")
         else:
             flat[prefix + field.name] = list(value) if type(value) is tuple else value
@@ -129,7 +136,11 @@ def unflatten(default: Any, flat: dict[str, Any], prefix: str = "") -> Any:
     changes = {}
     for field in dataclasses.fields(default):
         value, name = getattr(default, field.name), prefix + field.name
-        if dataclasses.is_dataclass(value):
+        if name == "methods":
+            saved = flat.get("methods", {})
+            made = {label: methods.from_json(x) for label, x in saved.items()}
+            changes["methods"] = made or value
+        elif dataclasses.is_dataclass(value):
             changes[field.name] = unflatten(value, flat, f"{name}.")
         elif name in flat:
             given = flat[name]
@@ -152,7 +163,9 @@ def open_folder(config: Experiment, *, write: bool = True) -> RunFolder:
     flat = {k: v for k, v in flat.items() if not k.startswith("distributed.")}
     if folder.config.exists():
         saved = read_json(folder.config)
+        _check_methods(folder, saved.get("methods", {}), flat["methods"])
         changed = {k for k in flat if k in saved and saved[k] != flat[k]}
+        changed.discard("methods")
         for name in sorted(changed):
             first = _FIRST_STAGE.get(name.split(".")[0])
             # `train.steps` may grow: a longer run continues a shorter one only if the
@@ -174,3 +187,17 @@ def open_folder(config: Experiment, *, write: bool = True) -> RunFolder:
             " another --out"
         ) from error
     return folder
+
+
+def _check_methods(
+    folder: RunFolder, saved: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    """Refuse another method under the label of one that has been trained."""
+    for label in saved.keys() & wanted.keys():
+        if saved[label] != wanted[label] and folder.method(label).exists():
+            lines = methods.differences(saved[label], wanted[label])
+            raise UserError(
+                f"{folder.path} holds another method called {label}"
+                f" ({'; '.join(lines[:3])}); use another label or another --out, or"
+                f" delete {folder.method(label)}"
+            )

@@ -6,93 +6,47 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from sgpo_jax import advantages, losses, models, planning, sampling, training
-from sgpo_jax.config import MethodConfig, MethodName
+from sgpo_jax import methods, models, sampling, training
 from sgpo_jax.ledger import Ledger
 from sgpo_jax.pipeline.display import Advance, Display
 from sgpo_jax.pipeline.folder import RunFolder, UserError, flatten, read_json
 from sgpo_jax.pipeline.policy import fingerprint, warmup
 from sgpo_jax.pipeline.profiled import plan, profile
 from sgpo_jax.pipeline.setup import Setup
-from sgpo_jax.profiling import Profile
-
-
-def schedule(
-    name: MethodName, setup: Setup, folder: RunFolder, display: Display
-) -> planning.Schedule:
-    """Return which queries a method samples, and what responses are worth to it."""
-    config, queries = setup.config.method, setup.train
-    if name in ("grpo", "grpo-live"):
-        everything = np.arange(len(queries)), np.full(len(queries), config.group)
-        return planning.Epochs(phases=(everything,), seed=setup.config.seed)
-    if name == "sgpo":
-        place = {query.id: row for row, query in enumerate(queries)}
-        phases = tuple(
-            (np.array([place[id_] for id_ in phase.ids]), np.array(phase.sizes))
-            for phase in plan(setup, folder, display).phases
-        )
-        return planning.Epochs(phases=phases, seed=setup.config.seed)
-    counts = np.zeros(len(queries), np.int64)
-    successes, samples = counts, counts
-    if name == "tracked":
-        known = profile(setup, folder, display).select([q.id for q in queries])
-        successes, samples = known.successes, known.samples
-    return planning.Tracked(
-        successes=successes,
-        samples=samples,
-        tracker=advantages.BetaTracker(forgetting=config.forgetting),
-        size=config.tracked_group,
-        floor=config.floor,
-    )
-
-
-def selection(name: MethodName, config: MethodConfig) -> training.Selection:
-    """Return which responses a method trains on."""
-    if name == "grpo":
-        return training.Everything()
-    if name in ("grpo-live", "sgpo"):
-        return training.NonZero()
-    return training.Thinned(certain=config.certain)
 
 
 def make_learner(
-    name: MethodName, setup: Setup, folder: RunFolder, display: Display
+    label: str, setup: Setup, folder: RunFolder, display: Display
 ) -> training.Learner:
     """Return what of a method's training does not change."""
-    config = setup.config
+    config, method = setup.config, setup.config.methods[label]
+    known = None
+    if "profile" in method.needs:
+        known = profile(setup, folder, display).select([q.id for q in setup.train])
     return training.Learner(
-        programs=setup.programs(name),
+        programs=setup.programs(label),
         rollouts=setup.rollouts,
         queries=setup.train,
-        schedule=schedule(name, setup, folder, display),
+        method=method,
         ladder=setup.ladder,
-        select=selection(name, config.method),
-        by=losses.PerToken(),
         config=config.train,
         seed=config.seed,
-        trace=training.Trace(folder.method(name) / "trace", setup.traced_steps),
+        profile=known,
+        plan=plan(label, setup, folder, display),
+        trace=training.Trace(folder.method(label) / "trace", setup.traced_steps),
         agree=lambda: setup.hosts.gather(bytes),
     )
 
 
-def _expected(name: MethodName, folder: RunFolder) -> dict[str, float]:
-    """Return how long responses are; only methods that pay for the profile know."""
-    if name not in ("sgpo", "tracked"):
-        return {}
-    return Profile.load(folder.profile).mean_length
-
-
 def train(
-    name: MethodName, setup: Setup, folder: RunFolder, display: Display
+    name: str, setup: Setup, folder: RunFolder, display: Display
 ) -> training.Progress:
     """Train one method to the end, from its newest checkpoint if there is one."""
     config = setup.config
     params = warmup(setup, folder, display)
     learner = make_learner(name, setup, folder, display)
     beginning = learner.start(learner.programs.init(params))
-    if name in ("sgpo", "tracked"):
+    if learner.profile is not None:
         beginning.ledger.update(Ledger(read_json(folder.profile_cost)))
     checkpoints = training.Checkpoints(
         folder.method(name) / "checkpoints", hosts=setup.hosts
@@ -102,7 +56,7 @@ def train(
             store = training.ProgressStore(
                 checkpoints,
                 beginning,
-                _identity(name, params, setup, folder),
+                _identity(learner, params, setup),
                 _topology(setup),
             )
             start, progress = store.restore()
@@ -118,7 +72,9 @@ def train(
         with display.progress(name, config.train.steps, start=start) as advance:
             shown = _Shown(log, advance, start)
             rollouts = setup.rollouts.adapted(
-                watch=shown.watch, expected=_expected(name, folder)
+                watch=shown.watch,
+                # Only methods that pay for the profile know how long responses are.
+                expected=learner.profile.mean_length if learner.profile else {},
             )
             return training.train(
                 dataclasses.replace(learner, rollouts=rollouts),
@@ -197,15 +153,18 @@ def _finished(path: pathlib.Path, steps: int) -> bool:
 
 
 def _identity(
-    name: str, params: models.Params, setup: Setup, folder: RunFolder
+    learner: training.Learner, params: models.Params, setup: Setup
 ) -> dict[str, str]:
     """Return what a method's checkpoints depend on, besides the run's settings."""
-    identity = {"method": name, "policy": fingerprint(params)}
-    identity["seed"] = str(setup.config.seed)
-    if name in ("sgpo", "tracked"):
-        identity["profile"] = Profile.load(folder.profile).fingerprint()
-    if name == "sgpo":
-        identity["plan"] = planning.Plan.load(folder.plan).hash
+    identity = {
+        "method": methods.fingerprint(learner.method),
+        "policy": fingerprint(params),
+        "seed": str(setup.config.seed),
+    }
+    if learner.profile is not None:
+        identity["profile"] = learner.profile.fingerprint()
+    if learner.plan is not None:
+        identity["plan"] = learner.plan.hash
     return identity
 
 

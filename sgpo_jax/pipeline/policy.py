@@ -96,7 +96,7 @@ def _make_policy(
         pairs = demonstrations.over(
             setup.questions.demonstrated, config.demonstrations, seed=setup.config.seed
         )
-    programs = setup.imitation_programs()
+    programs = setup.fine_tuning_programs()
     losses_seen: list[jax.Array] = []
     with display.progress("warm-up", config.steps) as advance:
 

@@ -31,7 +31,7 @@ def predict(setup: Setup) -> list[Predicted]:
     prompt = int(np.mean([len(encode(query.turns)) for query in setup.train]))
     response = max(1, c.sampler.max_response // 2)
 
-    def cost(queries: float, group: int, *, train: bool) -> float:
+    def cost(queries: float, group: int, *, passes: int) -> float:
         lengths = [response] * group
         forward = ledger.forward_flops(
             setup.decoder,
@@ -45,19 +45,18 @@ def predict(setup: Setup) -> list[Predicted]:
             pairs=ledger.packed_pairs(prompt, lengths),
             logits=sum(lengths),
         )
-        return queries * (forward + (backward * c.train.epochs if train else 0))
+        return queries * (forward + backward * passes)
 
     n = len(setup.train)
-    samples = c.profile.samples
-    parts = [Predicted("profile", n * samples, cost(float(n), samples, train=False))]
-    sizes = {"grpo": c.method.group, "grpo-live": c.method.group}
-    sizes |= {"sgpo": (c.plan.min_group + c.plan.max_group) // 2}
-    for name in c.method.names:
-        group = sizes.get(name, c.method.tracked_group)
+    samples, parts = c.profile.samples, []
+    if any("profile" in method.needs for method in c.methods.values()):
+        spent = cost(float(n), samples, passes=0)
+        parts.append(Predicted("profile", n * samples, spent))
+    for label, method in c.methods.items():
+        group = getattr(method.prompts, "group_size", 4)
         rollouts = c.train.steps * c.train.rollouts
-        parts.append(
-            Predicted(name, rollouts, cost(rollouts / group, group, train=True))
-        )
+        spent = cost(rollouts / group, group, passes=method.updates_per_batch)
+        parts.append(Predicted(label, rollouts, spent))
     return parts
 
 

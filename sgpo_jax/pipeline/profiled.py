@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sgpo_jax import planning, sampling
+from sgpo_jax import methods, planning, sampling
 from sgpo_jax.pipeline.display import Display
 from sgpo_jax.pipeline.folder import RunFolder, UserError, write_json
 from sgpo_jax.pipeline.policy import fingerprint, warmup
@@ -57,28 +57,37 @@ def profile(setup: Setup, folder: RunFolder, display: Display) -> Profile:
     return result
 
 
-def plan(setup: Setup, folder: RunFolder, display: Display) -> planning.Plan:
-    """Return the plan made from the profile."""
-    if setup.hosts.tell(folder.plan.exists()):
+def plan(
+    label: str, setup: Setup, folder: RunFolder, display: Display
+) -> planning.Plan | None:
+    """Return the plan of a method, made from the profile; None if it makes none."""
+    sampler = setup.config.methods[label].prompts
+    if not isinstance(sampler, methods.Planned):
+        return None
+    path = folder.plan(label)
+    if setup.hosts.tell(path.exists()):
         try:
-            return planning.Plan.load(folder.plan)
+            return planning.Plan.load(path)
         except ValueError as error:
             raise UserError(f"{error}; delete it: it is made again") from error
-    config = setup.config.plan
-    curriculum = planning.EasyToHard() if config.order == "easy-to-hard" else None
     try:
-        result = planning.make_plan(
-            profile(setup, folder, display),
-            seed=setup.config.seed,
-            filter=planning.DropTrivial(
-                trivial_above=config.trivial_above, unsolved_share=config.unsolved_share
-            ),
-            allocate=planning.InverseSuccess(
-                minimum=config.min_group, maximum=config.max_group
-            ),
-            curriculum=curriculum or planning.Mixed(),
-        )
+        result = sampler.plan(profile(setup, folder, display))
     except ValueError as error:
         raise UserError(str(error)) from error
-    setup.hosts.lead(lambda: result.save(folder.plan))
+
+    def save() -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        result.save(path)
+
+    setup.hosts.lead(save)
     return result
+
+
+def plans(
+    setup: Setup, folder: RunFolder, display: Display
+) -> dict[str, planning.Plan]:
+    """Return the plans of all methods that make one, by label."""
+    made = {
+        label: plan(label, setup, folder, display) for label in setup.config.methods
+    }
+    return {label: plan for label, plan in made.items() if plan is not None}

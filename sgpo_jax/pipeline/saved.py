@@ -1,10 +1,9 @@
 """Policies that a run has left, to be used and not trained on."""
 
 import contextlib
-from typing import Literal, cast
+from typing import Literal
 
 from sgpo_jax import models, training
-from sgpo_jax.config import MethodName
 from sgpo_jax.pipeline.display import Display
 from sgpo_jax.pipeline.folder import RunFolder, UserError
 from sgpo_jax.pipeline.methods import make_learner
@@ -49,17 +48,19 @@ def saved_params(
             f"{folder.path} has no policy {name!r}; it has"
             f" {', '.join(['initial', *trained])}"
         )
-    learner = make_learner(cast(MethodName, name), setup, folder, display)
+    if name not in setup.config.methods:
+        raise UserError(f"{folder.path} was not told what {name} is; add --methods")
+    learner = make_learner(name, setup, folder, display)
     beginning = learner.start(learner.programs.init(warmup(setup, folder, display)))
     with contextlib.closing(training.Checkpoints(path, hosts=setup.hosts)) as saved:
         display.lines(saved.problems)
         step = saved.latest()
         if step is None:
             raise UserError(f"{path} holds no sound checkpoint")
-        like = (beginning.train, beginning.schedule)
-        (state, _), plain = saved.restore(step, like)
+        like = beginning.arrays
+        (state, *_), plain = saved.restore(step, like)
         if checkpoint == "best" and plain["best"] and plain["best"][0] != step:
             step = int(plain["best"][0])
-            (state, _), _ = saved.restore(step, like)
+            (state, *_), _ = saved.restore(step, like)
     display.say(f"{name}: policy of step {step}")
     return state.params

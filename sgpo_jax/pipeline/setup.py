@@ -8,8 +8,17 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from sgpo_jax import data, models, packing, rewards, sampling, sharding, training
-from sgpo_jax.config import Experiment, MethodName, SamplerConfig
+from sgpo_jax import (
+    data,
+    methods,
+    models,
+    packing,
+    rewards,
+    sampling,
+    sharding,
+    training,
+)
+from sgpo_jax.config import Experiment, SamplerConfig
 from sgpo_jax.hosts import Alone, Hosts
 from sgpo_jax.models import pretrained
 from sgpo_jax.pipeline.folder import UserError
@@ -183,33 +192,34 @@ class Setup:
         return make_ladder(self.config, longest_prompt=longest, shards=shards)
 
     @functools.cached_property
-    def _by_optimizer(self) -> dict[training.OptimizerConfig, training.Programs]:
+    def _programs_made(self) -> dict[object, training.Programs]:
         return {}
 
-    def programs(self, name: MethodName) -> training.Programs:
-        """Return a method's programs; methods with equal optimizers share them."""
-        optimizer = self.config.method.optimizer(name)
-        if optimizer not in self._by_optimizer:
-            made = self._programs(self.config.method.clip, optimizer)
-            self._by_optimizer[optimizer] = made
-        return self._by_optimizer[optimizer]
+    def programs(self, label: str) -> training.Programs:
+        """Return a method's programs; methods of equal loss and optimizer share."""
+        method = self.config.methods[label]
+        key = method.loss, method.optimizer
+        if key not in self._programs_made:
+            self._programs_made[key] = self._programs(method.loss, method.optimizer)
+        return self._programs_made[key]
 
-    def imitation_programs(self) -> training.Programs:
-        """Supervised programs of the warm-up."""
+    def fine_tuning_programs(self) -> training.Programs:
+        """Return the programs of supervised fine-tuning."""
         steps, rate = self.config.warmup.steps, self.config.warmup.learning_rate
-        optimizer = training.OptimizerConfig(
+        optimizer = methods.AdamW(
             learning_rate=rate,
             warmup_steps=min(20, steps // 2),
             decay_steps=steps,
         )
-        return self._programs(training.Imitation(), optimizer)
+        loss = methods.TokenLoss(objective=methods.SupervisedLoss())
+        return self._programs(loss, optimizer)
 
     def _programs(
-        self, objective: training.Objective, optimizer: training.OptimizerConfig
+        self, loss: methods.TokenLoss, optimizer: methods.Optimizer
     ) -> training.Programs:
         return training.Programs(
             config=self.decoder,
-            objective=objective,
+            loss=loss,
             optimizer=optimizer.make(),
             temperature=self.config.sampler.temperature,
             mesh=self.mesh,

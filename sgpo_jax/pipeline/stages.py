@@ -13,7 +13,7 @@ from sgpo_jax.pipeline.folder import RunFolder, read_json, write_json
 from sgpo_jax.pipeline.methods import train as train
 from sgpo_jax.pipeline.policy import fingerprint as fingerprint
 from sgpo_jax.pipeline.policy import warmup as warmup
-from sgpo_jax.pipeline.profiled import plan as plan
+from sgpo_jax.pipeline.profiled import plans as plans
 from sgpo_jax.pipeline.profiled import profile as profile
 from sgpo_jax.pipeline.setup import Setup
 

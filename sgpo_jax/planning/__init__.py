@@ -1,4 +1,4 @@
-"""From a profile to a plan, and from a plan to the queries of each step."""
+"""From a profile to a plan: filter, allocator, curriculum."""
 
 from sgpo_jax.planning.allocators import ALLOCATORS as ALLOCATORS
 from sgpo_jax.planning.allocators import Allocator as Allocator
@@ -36,7 +36,3 @@ from sgpo_jax.planning.prediction import Prediction as Prediction
 from sgpo_jax.planning.prediction import Setting as Setting
 from sgpo_jax.planning.prediction import predict as predict
 from sgpo_jax.planning.prediction import with_prediction as with_prediction
-from sgpo_jax.planning.schedules import Draw as Draw
-from sgpo_jax.planning.schedules import Epochs as Epochs
-from sgpo_jax.planning.schedules import Schedule as Schedule
-from sgpo_jax.planning.schedules import Tracked as Tracked

@@ -139,7 +139,7 @@ def measure(
             profile = dataclasses.replace(profile, prompt_tokens=lengths)
             spent = Ledger()
             spent.add("profiling", scored.cost)
-            spent.add("scoring", Entry(seconds=scored.scoring_seconds))
+            spent.add("rewards", Entry(seconds=scored.scoring_seconds))
             texts = completions(part.queries, scored) if keep_texts else None
             hosts.lead(functools.partial(part.write, profile, spent, texts))
         if not found and not profile.samples.any():

@@ -32,10 +32,10 @@ def _axes() -> tuple[Any, Any]:
     return figure, axes
 
 
-def success_histogram(profile: Profile, plan: Plan, path: pathlib.Path) -> None:
+def success_histogram(profile: Profile, plan: Plan | None, path: pathlib.Path) -> None:
     """Draw success rates in the profile, coloured by the group size chosen."""
     size: dict[str, int] = {}
-    for phase in plan.phases:
+    for phase in plan.phases if plan is not None else ():
         for id_, group in zip(phase.ids, phase.sizes, strict=True):
             size[id_] = max(size.get(id_, 0), group)
     rate = profile.success_rate
@@ -54,7 +54,7 @@ def success_histogram(profile: Profile, plan: Plan, path: pathlib.Path) -> None:
             "#cccccc" if group == 0 else tuple(shade)
             for group, shade in zip(sizes, shades, strict=True)
         ],
-        label=[f"group of {group}" if group else "not trained on" for group in sizes],
+        label=[_of_size(group, planned=plan is not None) for group in sizes],
     )
     axes.set_xlabel("success rate in the profile")
     axes.set_ylabel("questions")
@@ -62,10 +62,16 @@ def success_histogram(profile: Profile, plan: Plan, path: pathlib.Path) -> None:
     _save(figure, path)
 
 
+def _of_size(group: int, *, planned: bool) -> str:
+    if group:
+        return f"group of {group}"
+    return "not trained on" if planned else "profiled"
+
+
 def accuracy_by_compute(curves: Mapping[str, Curve], path: pathlib.Path) -> None:
     """Draw held-out success against total compute, profiling included."""
     figure, axes = _axes()
-    for (name, curve), color in zip(curves.items(), COLORS, strict=False):
+    for (name, curve), color in zip(curves.items(), itertools.cycle(COLORS)):
         x = curve.flops / 1e9
         axes.plot(x, curve.smooth(), color=color, label=name)
         axes.plot(x, curve.success, ".", color=color, alpha=0.5, markersize=4)
@@ -76,22 +82,24 @@ def accuracy_by_compute(curves: Mapping[str, Curve], path: pathlib.Path) -> None
     _save(figure, path)
 
 
-def dead_groups(metrics: Mapping[str, Lines], plan: Plan, path: pathlib.Path) -> None:
-    """Draw the share of groups without signal; shade the phases of the plan."""
+def dead_groups(
+    metrics: Mapping[str, Lines], plans: Mapping[str, Plan], path: pathlib.Path
+) -> None:
+    """Draw the share of dead groups, and what the plans predicted per phase."""
     figure, axes = _axes()
-    for (name, lines), color in zip(metrics.items(), COLORS, strict=False):
+    for (name, lines), color in zip(metrics.items(), itertools.cycle(COLORS)):
         steps = [line["step"] for line in lines if "phase" in line]
         dead = [line["frac_reward_zero_std"] for line in lines if "phase" in line]
         axes.plot(steps, dead, color=color, alpha=0.25, lw=0.8)
         window = min(10, len(dead))
         mean = np.convolve(dead, np.ones(window) / window, mode="valid")
         axes.plot(steps[window - 1 :], mean, color=color, label=name)
-        if name == "sgpo":
+        if name in plans:
             phases = [line["phase"] for line in lines if "phase" in line]
             for step, (a, b) in enumerate(itertools.pairwise(phases)):
                 if a != b:
                     axes.axvline(steps[step], color=color, lw=0.8, ls=":")
-            for i, phase in enumerate(plan.phases):
+            for i, phase in enumerate(plans[name].phases):
                 inside = [s for s, p in zip(steps, phases, strict=True) if p == i]
                 if inside:
                     axes.hlines(
@@ -109,7 +117,7 @@ def padding_and_compiles(metrics: Mapping[str, Lines], path: pathlib.Path) -> No
     figure, axes = _axes()
     right = axes.twinx()
     right.spines[["top"]].set_visible(False)
-    for (name, lines), color in zip(metrics.items(), COLORS, strict=False):
+    for (name, lines), color in zip(metrics.items(), itertools.cycle(COLORS)):
         seen = [line for line in lines if "compiles" in line]
         steps = [line["step"] for line in seen]
         axes.plot(steps, [x["padding"] for x in seen], color=color, lw=1, label=name)

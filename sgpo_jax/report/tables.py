@@ -57,7 +57,7 @@ def profile_grid(profile: Profile, queries: Sequence[Query]) -> Grid:
     return Grid(title, ["family", "questions", *names, "mean"], rows)
 
 
-def plan_grid(plan: Plan) -> Grid:
+def plan_grid(label: str, plan: Plan) -> Grid:
     """Phases of the plan."""
     rows = [
         [
@@ -70,7 +70,7 @@ def plan_grid(plan: Plan) -> Grid:
         for number, phase in enumerate(plan.phases, start=1)
     ]
     title = (
-        f"Plan {plan.hash}: {plan.trivial} trivial questions dropped,"
+        f"Plan of {label} ({plan.hash}): {plan.trivial} trivial questions dropped,"
         f" {plan.unsolved} unsolved in the profile"
     )
     columns = ["phase", "questions", "group", "rollouts a pass", "predicted dead"]

@@ -21,9 +21,9 @@ def print_profile(profile: Profile, queries: Sequence[Query], display: Display) 
     display.console.print(tables.profile_grid(profile, queries).rich())
 
 
-def print_plan(plan: Plan, display: Display) -> None:
-    """Print the phases."""
-    display.console.print(tables.plan_grid(plan).rich())
+def print_plan(label: str, plan: Plan, display: Display) -> None:
+    """Print the phases of a method's plan."""
+    display.console.print(tables.plan_grid(label, plan).rich())
 
 
 def print_evaluations(results: Mapping[str, Evaluation], display: Display) -> None:
@@ -37,7 +37,7 @@ def write(setup: Setup, folder: RunFolder, display: Display) -> None:
     Raises:
       UserError: if a method has not been trained yet.
     """
-    names = setup.config.method.names
+    names = list(setup.config.methods)
     metrics = {
         name: read_metrics(folder.method(name) / "metrics.jsonl") for name in names
     }
@@ -45,11 +45,12 @@ def write(setup: Setup, folder: RunFolder, display: Display) -> None:
         if len(Curve.from_metrics(lines).steps) < 2:
             raise UserError(f"{name} has no evaluation yet; run sgpo train first")
     # Where a stage is not done yet, all processes do it: they must all be here.
-    profile = stages.profile(setup, folder, display)
-    plan = stages.plan(setup, folder, display)
+    needed = any("profile" in m.needs for m in setup.config.methods.values())
+    profile = stages.profile(setup, folder, display) if needed else None
+    plans = stages.plans(setup, folder, display)
     results = stages.evaluate(names, setup, folder, display)
     setup.hosts.lead(
-        lambda: _write(setup, folder, display, metrics, profile, plan, results)
+        lambda: _write(setup, folder, display, metrics, profile, plans, results)
     )
 
 
@@ -58,8 +59,8 @@ def _write(
     folder: RunFolder,
     display: Display,
     metrics: Mapping[str, list[Metrics]],
-    profile: Profile,
-    plan: Plan,
+    profile: Profile | None,
+    plans: Mapping[str, Plan],
     results: Mapping[str, Evaluation],
 ) -> None:
     curves = {name: Curve.from_metrics(lines) for name, lines in metrics.items()}
@@ -71,9 +72,11 @@ def _write(
     comparisons = {name: compare(curves[baseline], curves[name]) for name in others}
 
     plots = folder.path / "figures"
-    figures.success_histogram(profile, plan, plots / "profile.png")
+    planned = next(iter(plans.values()), None)
+    if profile is not None:
+        figures.success_histogram(profile, planned, plots / "profile.png")
     figures.accuracy_by_compute(curves, plots / "accuracy.png")
-    figures.dead_groups(metrics, plan, plots / "dead_groups.png")
+    figures.dead_groups(metrics, plans, plots / "dead_groups.png")
     figures.padding_and_compiles(metrics, plots / "padding.png")
 
     evaluation = tables.evaluation_grid(results)
@@ -86,9 +89,7 @@ def _write(
         "![Held-out success against total compute](figures/accuracy.png)",
         cost.markdown(),
         _explanation(baseline),
-        tables.profile_grid(profile, setup.train).markdown(),
-        "![Success rates and group sizes](figures/profile.png)",
-        tables.plan_grid(plan).markdown(),
+        *_profiled(profile, plans, setup),
         "![Groups without signal](figures/dead_groups.png)",
         spent.markdown(),
         "![Padding and compiles](figures/padding.png)",
@@ -97,6 +98,18 @@ def _write(
     for grid in (spent, evaluation, cost):
         display.console.print(grid.rich())
     display.say(f"report: {folder.report}")
+
+
+def _profiled(
+    profile: Profile | None, plans: Mapping[str, Plan], setup: Setup
+) -> list[str]:
+    if profile is None:
+        return []
+    return [
+        tables.profile_grid(profile, setup.train).markdown(),
+        "![Success rates and group sizes](figures/profile.png)",
+        *(tables.plan_grid(label, plan).markdown() for label, plan in plans.items()),
+    ]
 
 
 def _provenance(setup: Setup) -> str:

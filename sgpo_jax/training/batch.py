@@ -37,7 +37,7 @@ def response_weights(
     group: np.ndarray,
     keep: np.ndarray,
     *,
-    by: losses.Aggregation,
+    aggregation: losses.Aggregation,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weigh responses of the whole step, before it is split into micro-batches.
 
@@ -47,7 +47,7 @@ def response_weights(
       lengths: tokens of each response, [R].
       group: group of each response, [R].
       keep: responses that count, [R].
-      by: how much each token counts.
+      aggregation: how much each token counts.
 
     Returns:
       Weight of each token of a response, and of the response in the denominator, [R].
@@ -56,7 +56,7 @@ def response_weights(
     room = (1 << max(count - 1, 1).bit_length()) - count
     length = jnp.asarray(np.pad(np.where(keep, lengths, 0), (0, room)), jnp.float32)
     ids = jnp.asarray(np.pad(group, (0, room)), jnp.int32)
-    weights = by.weights(length, losses.Groups(ids, count + room))
+    weights = aggregation.weights(length, losses.Groups(ids, count + room))
     token, response = (np.asarray(x)[:count] for x in weights)
     return token, response
 
@@ -75,21 +75,64 @@ def micro_batch(
     *,
     advantage: np.ndarray,
     weights: tuple[np.ndarray, np.ndarray],
+    rewards: np.ndarray | None = None,
+    sampler_log_prob: np.ndarray | None = None,
 ) -> MicroBatch:
-    """Attach each response's advantage and weights to its slot."""
+    """Attach what the loss reads of each response to its slot.
+
+    Args:
+      packed: rows whose `response` are rows of the arrays below.
+      advantage: one per response, [R].
+      weights: token and response weights, [R].
+      rewards: one per response, [R]; None where no objective reads them.
+      sampler_log_prob: of each token, [R, T]; None if no part reads it.
+    """
     slot = packed.response
 
     def per_slot(values: np.ndarray) -> np.ndarray:
         return np.where(slot >= 0, values[slot], 0).astype(np.float32)
 
+    reward = np.full(len(slot), np.nan, np.float32)
+    if rewards is not None:
+        reward = np.where(slot >= 0, rewards[slot], np.nan).astype(np.float32)
+    drawn = None
+    if sampler_log_prob is not None:
+        drawn = np.zeros(packed.mask.shape, np.float32)
+        width = min(drawn.shape[1], sampler_log_prob.shape[1])
+        drawn[:, :width] = sampler_log_prob[slot, :width]
+        drawn = np.where(packed.mask, drawn, 0)
     return MicroBatch(
         packed=packed,
         advantage=per_slot(advantage),
+        reward=reward,
         token_weight=per_slot(weights[0]),
         response_weight=per_slot(weights[1]),
         old_log_prob=np.zeros(packed.mask.shape, np.float32),
-        fresh=np.asarray(True),
+        on_policy=np.asarray(True),
+        sampler_log_prob=drawn,
     )
+
+
+def sampler_log_probs(rollouts: Rollouts) -> np.ndarray:
+    """Log-probability with which each token was drawn, [R, T]; 0 where none was.
+
+    That over the whole vocabulary minus the log of the mass that truncated sampling
+    (top-k, top-p, min-p) left.
+    """
+    drawn = rollouts.sampled
+    mass = np.where(drawn, rollouts.kept, 1)
+    return np.where(drawn, rollouts.log_prob - np.log(mass), 0).astype(np.float32)
+
+
+def by_response(
+    batches: Sequence[packing.Packed], values: Sequence[np.ndarray], count: int
+) -> np.ndarray:
+    """Numbers per slot as numbers per response, 0 where a response is in no slot."""
+    found = np.zeros(count, np.float32)
+    for packed, value in zip(batches, values, strict=True):
+        used = packed.response >= 0
+        found[packed.response[used]] = value[used]
+    return found
 
 
 def repeated_cost(
@@ -138,5 +181,24 @@ def training_cost(
         rollouts=sum(len(k) for _, k in lengths),
         tokens=waste.tokens,
         padded_tokens=padding,
+        seconds=seconds,
+    )
+
+
+def scoring_cost(
+    config: DecoderConfig, groups: Sequence[packing.Group], seconds: float
+) -> ledger.Entry:
+    """Count one forward pass over packed groups."""
+    lengths = [(len(g.prompt), [len(r) for r in g.responses]) for g in groups]
+    tokens = sum(p + sum(k) for p, k in lengths)
+    return ledger.Entry(
+        flops=ledger.forward_flops(
+            config,
+            tokens=tokens,
+            pairs=sum(ledger.packed_pairs(p, k) for p, k in lengths),
+            logits=sum(sum(k) for _, k in lengths),
+        ),
+        rollouts=sum(len(k) for _, k in lengths),
+        tokens=tokens,
         seconds=seconds,
     )

@@ -215,7 +215,7 @@ class ProgressStore:
         self._checkpoints = checkpoints
         self._identity, self._topology = identity, topology or {}
         # Shapes only: updates donate the arrays themselves.
-        self._like = jax.tree.map(_like, (beginning.train, beginning.schedule))
+        self._like = jax.tree.map(_like, beginning.arrays)
         if checkpoints.latest() is None:
             self.save(0, beginning)
 
@@ -236,10 +236,11 @@ class ProgressStore:
             "logged": progress.logged,
             "pending": progress.pending,
             "best": progress.best,
+            "behavior_version": progress.behavior_version,
         }
         if progress.best is not None:
             self._checkpoints.best = int(progress.best[0])
-        self._checkpoints.save(step, (progress.train, progress.schedule), plain)
+        self._checkpoints.save(step, progress.arrays, plain)
 
     def check(self) -> None:
         """Raise if writing in the background has failed."""
@@ -259,7 +260,7 @@ class ProgressStore:
         step = self._checkpoints.reload()
         if step is None:
             raise CheckpointError("; ".join(["no sound checkpoint", *self.problems]))
-        (train, schedule), plain = self._checkpoints.restore(step, self._like)
+        (train, prompts, copies), plain = self._checkpoints.restore(step, self._like)
         if plain["identity"] != self._identity:
             raise ValueError(
                 f"checkpoint {step} belongs to {plain['identity']}, this run is"
@@ -273,7 +274,9 @@ class ProgressStore:
             )
         return step, Progress(
             train=train,
-            schedule=schedule,
+            prompts=prompts,
+            copies=copies,
+            behavior_version=plain["behavior_version"],
             ledger=Ledger(plain["ledger"]),
             rollbacks=plain["rollbacks"],
             logged=plain["logged"],

@@ -25,7 +25,7 @@ def imitate(
     """Fine-tune on pairs of prompt and response, in shuffled passes.
 
     Args:
-      programs: with `Imitation` as objective.
+      programs: with `methods.SupervisedLoss` as objective.
       state: from `programs.init`.
       demonstrations: token ids of prompt and response, EOS included.
       steps: updates to make.

@@ -1,32 +1,28 @@
-"""A step of policy-gradient training: draw, sample, score, pack, update."""
+"""A step of policy-gradient training: draw, sample, score, subsample, pack, update."""
 
 import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
-from sgpo_jax import ledger, losses, packing, sharding
+from sgpo_jax import ledger, methods, packing, sharding
 from sgpo_jax.data import Query
-from sgpo_jax.planning import Schedule
-from sgpo_jax.planning.schedules import Draw
-from sgpo_jax.profiling import SUCCESS, SampleAndScore, Scored
-from sgpo_jax.training.batch import (
-    make_groups,
-    micro_batch,
-    only_sampled,
-    repeated_cost,
-    response_weights,
-    training_cost,
-)
+from sgpo_jax.methods import Method
+from sgpo_jax.methods.advantage import evaluate, pad_groups
+from sgpo_jax.planning import Plan
+from sgpo_jax.profiling import SUCCESS, Profile, SampleAndScore
+from sgpo_jax.training import copies
+from sgpo_jax.training.batch import by_response, make_groups, only_sampled, scoring_cost
+from sgpo_jax.training.collect import Collected, collected, joined
 from sgpo_jax.training.operations import Trace, rates
-from sgpo_jax.training.progress import Metrics, Progress, TrainConfig
-from sgpo_jax.training.selection import Selection
+from sgpo_jax.training.progress import Metrics, Progress, PromptState, TrainConfig
+from sgpo_jax.training.prompts import Prompts
 from sgpo_jax.training.state import TrainState
-from sgpo_jax.training.step import Programs, apply_batch
+from sgpo_jax.training.step import Programs
+from sgpo_jax.training.update import learn, make_batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,15 +32,14 @@ class Learner:
     Attributes:
       programs: jitted training programs.
       rollouts: sampler and verifiers.
-      queries: the training queries, in the order of the schedule's rows.
-      schedule: which queries, how often, worth what.
+      queries: the training queries, in the order of the pool's rows.
+      method: the algorithm.
       ladder: shapes of packed rows.
-      select: which responses are trained on.
-      by: how much each token counts in the loss.
       config: length and sizes.
-      seed: root of the schedule's draws.
+      seed: root of the draws.
+      profile: rows in the order of the queries; None if the method needs none.
+      plan: a plan from a file, in place of the method's own; None for none.
       trace: which steps are profiled; None for none.
-      most_stale: updates the policy may be ahead of the one that gave the rollouts.
       agree: called in the middle of a step, when it had to wait for a compilation; may
         raise `Stopped`, on all processes or none.
     """
@@ -52,22 +47,32 @@ class Learner:
     programs: Programs
     rollouts: SampleAndScore
     queries: Sequence[Query]
-    schedule: Schedule
+    method: Method
     ladder: packing.Ladder
-    select: Selection
-    by: losses.Aggregation
     config: TrainConfig
     seed: int
+    profile: Profile | None = None
+    plan: Plan | None = None
     trace: Trace | None = None
-    most_stale: int = 0
     agree: Callable[[], object] = lambda: None
+
+    @property
+    def prompts(self) -> Prompts:
+        """Prompt sampler and baseline over the queries."""
+        return Prompts(
+            method=self.method,
+            count=len(self.queries),
+            profile=self.profile,
+            plan=self.plan,
+        )
 
     def start(self, train: TrainState) -> Progress:
         """Return the progress of a run that has not begun."""
         return Progress(
             train=train,
-            schedule=self.schedule.init(),
+            prompts=self.prompts.init(),
             ledger=ledger.Ledger(),
+            copies=copies.first_copies(self.method, train),
             pending={},  # the initial policy is evaluated too
         )
 
@@ -78,113 +83,118 @@ class Learner:
 
     def _step(self, progress: Progress, step: int) -> Metrics:
         started = time.perf_counter()
-        # After going back, the same draws would only lead to the same place.
-        noise = step + (progress.rollbacks << 24)
-        draw, schedule = self.schedule.draw(
-            progress.schedule,
-            budget=self.config.rollouts,
-            progress=(step - 1) / self.config.steps,
-            seed=hash_seed(self.seed, noise),
+        everything, prompts = self._collect(progress, step)
+        progress.ledger.add("generation", everything.cost)
+        progress.ledger.add("rewards", ledger.Entry(seconds=everything.scoring_seconds))
+        metrics = rollout_metrics(everything)
+        taken = everything
+        if self.method.refill is not None:
+            taken = everything.only(everything.live)
+        if len(taken.rewards):
+            metrics |= self._learn(progress, prompts, taken, step)
+        else:
+            metrics |= {"trained": 0, "padding": 0.0}
+        progress.prompts = self.prompts.observe(
+            prompts,
+            everything.draw,
+            group=everything.group,
+            rewards=everything.rewards,
+            step=step,
         )
-        queries = [self.queries[row] for row in draw.rows]
-        version = int(progress.train.step)
-        scored = self.rollouts(
-            progress.train.params,
-            queries,
-            draw.sizes.tolist(),
-            step=noise,
-            version=version,
-        )
-        scored.rollouts.check_version(version, most_stale=self.most_stale)
-        progress.ledger.add("generation", scored.cost)
-        progress.ledger.add("scoring", ledger.Entry(seconds=scored.scoring_seconds))
-        group = scored.rollouts.request
-        advantage, progress.schedule = self.schedule.credit(
-            schedule, draw, group=group, rewards=scored.rewards
-        )
-        metrics = rollout_metrics(draw, scored, advantage)
-        metrics |= {
-            "time/sample": scored.cost.seconds,
-            "time/score": scored.scoring_seconds,
-            "sampler/occupancy": scored.rollouts.stats.occupancy,
-            "queue/sample": scored.rollouts.stats.queue,
-            "queue/score": scored.scoring_queue,
-        }
-        factor = self.select(advantage, seed=hash_seed(self.seed, noise, 1))
-        # What could not be scored is neither right nor wrong.
-        factor = np.where(np.isnan(scored.rewards), 0, factor)
-        metrics |= self._learn(progress, queries, scored, advantage, factor)
         metrics["step_time_sec"] = time.perf_counter() - started
         return metrics
 
+    def _collect(self, progress: Progress, step: int) -> tuple[Collected, PromptState]:
+        """Sample until the budget is met: once, or in rounds if dead groups refill."""
+        refill, budget = self.method.refill, self.config.rollouts
+        prompts, parts, live, sampled = progress.prompts, [], 0, 0
+        params, version = self._behavior(progress)
+        for number in range(1 + (refill.max_rounds if refill else 0)):
+            # As many as the share of live rollouts so far says are missing.
+            share = max(live / sampled, 0.1) if sampled else 1.0
+            # After going back, the same draws would only lead to the same place.
+            noise = step + ((progress.rollbacks * 16 + number) << 24)
+            draw, prompts = self.prompts.draw(
+                prompts,
+                budget=int(np.ceil((budget - live) / share)),
+                progress=(step - 1) / self.config.steps,
+                seed=hash_seed(self.seed, noise),
+            )
+            queries = [self.queries[row] for row in draw.rows]
+            scored = self.rollouts(
+                params, queries, draw.sizes.tolist(), step=noise, version=version
+            )
+            scored.rollouts.check_version(
+                int(progress.train.step), most_stale=self._staleness
+            )
+            parts.append(collected(queries, draw, scored))
+            sampled += len(scored.rewards)
+            live += int(parts[-1].live[parts[-1].group].sum())
+            if live >= budget:
+                break
+        return joined(parts), prompts
+
+    @property
+    def _staleness(self) -> int:
+        return self.method.max_staleness
+
+    def _behavior(self, progress: Progress) -> tuple[dict, int]:
+        """Return the sampler's parameters and their version, refreshed when due."""
+        version = int(progress.train.step)
+        if "behavior" not in progress.copies:
+            return progress.train.params, version
+        if version - progress.behavior_version > self._staleness:
+            progress.copies["behavior"] = copies.trained_copy(progress.train)
+            progress.behavior_version = version
+        params = copies.with_copy(progress.train, progress.copies["behavior"])
+        return params, progress.behavior_version
+
     def _learn(
-        self,
-        progress: Progress,
-        queries: Sequence[Query],
-        scored: Scored,
-        advantage: np.ndarray,
-        factor: np.ndarray,
+        self, progress: Progress, prompts: PromptState, taken: Collected, step: int
     ) -> Metrics:
         started = time.perf_counter()
-        rollouts = scored.rollouts
-        keep = factor != 0
+        rollouts = taken.rollouts
         encode = self.rollouts.tokenizer.encode_prompt
-        groups = make_groups([encode(q.turns) for q in queries], rollouts, keep)
-        packed = packing.pack(groups, self.ladder)
-        if not packed:
-            return {"trained": 0, "padding": 0.0}
-        token, response = response_weights(
-            rollouts.sampled.sum(axis=1),
-            rollouts.request,
-            ~np.isnan(scored.rewards),
-            by=self.by,
+        tokens = [encode(query.turns) for query in taken.queries]
+        rewards, penalties = self._penalized(progress, taken, tokens)
+        groups = self.prompts.groups(
+            prompts,
+            taken.draw,
+            group=taken.group,
+            rewards=rewards,
+            length=rollouts.length,
+            max_length=self.ladder.shapes[-1].response_length,
         )
-        # Those left out stay in the denominator: the expected step is the same.
-        response = response * (response.sum() / response[keep].sum())
-        weights = (token * factor, response)
-        batches = [
-            micro_batch(
-                only_sampled(one, rollouts), advantage=advantage, weights=weights
-            )
-            for one in packed
-        ]
-        packed_at = time.perf_counter()
-        placed = [jax.block_until_ready(self.programs.put(batch)) for batch in batches]
-        placed_at = time.perf_counter()
-        logged: Metrics = {
-            "time/pack": packed_at - started,
-            "time/transfer": placed_at - packed_at,
-        }
-        for epoch in range(self.config.epochs):
-            progress.train, device_metrics, scores = apply_batch(
-                self.programs, progress.train, placed, on_compile=self.agree
-            )
-            if epoch == 0:
-                gap = sampler_gap(
-                    batches, [sharding.fetch(s) for s in scores], rollouts
-                )
-                placed = [
-                    dataclasses.replace(b, old_log_prob=s, fresh=np.asarray(False))
-                    for b, s in zip(placed, scores, strict=True)
-                ]
-                logged["sampler_gap"] = gap
-            logged |= {name: float(value) for name, value in device_metrics.items()}
-        now = time.perf_counter()
-        logged["time/train"] = now - placed_at
-        seconds = now - started
-        cost = training_cost(self.programs.config, groups, packed, seconds)
-        repeated = repeated_cost(self.programs.config, groups)
-        for _ in range(self.config.epochs):
-            progress.ledger.add("training", cost)
-            progress.ledger.add(ledger.REPEATED, repeated)
-            cost = dataclasses.replace(cost, seconds=0.0)
-        epochs = self.config.epochs
+        advantage = evaluate(self.method.advantage, pad_groups(groups), len(rewards))
+        factor = self.method.subsample(
+            advantage,
+            groups.restricted(methods.needs_of(self.method.subsample)),
+            seed=hash_seed(self.seed, step + (progress.rollbacks << 28), 1),
+        )
+        # What could not be scored is neither right nor wrong.
+        factor = np.where(np.isfinite(rewards), factor, 0)
+        taken = dataclasses.replace(taken, rewards=rewards)
+        batch = make_batch(
+            self.method, self.ladder, tokens, taken, advantage=advantage, factor=factor
+        )
+        dead = np.bincount(taken.group, advantage != 0, minlength=len(tokens)) == 0
+        logged: Metrics = penalties | {"frac_advantage_zero": float(dead.mean())}
+        if batch is None:
+            return logged | {"trained": 0, "padding": 0.0}
+        logged["time/pack"] = time.perf_counter() - started
+        logged |= learn(
+            self.programs,
+            self.method,
+            progress,
+            batch,
+            taken,
+            on_compile=self.agree,
+        )
         logged |= rates(
-            sampling=scored.cost,
-            training=dataclasses.replace(
-                cost,
-                flops=cost.flops * epochs,
-                tokens=cost.tokens * epochs,
+            sampling=taken.cost,
+            training=ledger.Entry(
+                flops=logged.pop("training_flops"),
+                tokens=logged.pop("training_tokens"),
                 seconds=logged["time/train"],
             ),
             devices=jax.device_count()
@@ -192,13 +202,41 @@ class Learner:
             else self.programs.mesh.size,
             kind=jax.devices()[0].device_kind,
         )
-        waste = packing.waste(groups, packed)
-        return logged | {
-            "trained": int(keep.sum()),
-            "padding": waste.share,
-            "prefix_sharing": waste.dense / waste.tokens,
-            "compiles": self.programs.compiles(),
-        }
+        return logged | {"trained": int((factor != 0).sum())}
+
+    def _penalized(
+        self, progress: Progress, taken: Collected, tokens: Sequence[Sequence[int]]
+    ) -> tuple[np.ndarray, Metrics]:
+        r"""Subtract the KL penalty from the rewards, if it belongs there.
+
+        .. math:: R_i \mathrel{-}= \beta \sum_t \log \pi_{old} - \log \pi_{ref}
+        """
+        kl = self.method.kl
+        if kl is None or not kl.in_reward:
+            return taken.rewards, {}
+        started = time.perf_counter()
+        scored = np.isfinite(taken.rewards)
+        groups = make_groups(tokens, taken.rollouts, scored)
+        params = copies.with_copy(progress.train, progress.copies["reference"])
+        packed = [
+            only_sampled(rows, taken.rollouts)
+            for rows in packing.pack(groups, self.ladder)
+        ]
+        found = []
+        for rows in packed:
+            reference = sharding.fetch(
+                self.programs.score(params, self.programs.put(rows))
+            )
+            width = min(reference.shape[1], taken.rollouts.tokens.shape[1])
+            drawn = taken.rollouts.log_prob[rows.response, :width]
+            gap = np.where(rows.mask[:, :width], drawn - reference[:, :width], 0)
+            found.append(gap.sum(axis=1).astype(np.float32))
+        total = by_response(packed, found, len(taken.rewards))
+        seconds = time.perf_counter() - started
+        cost = scoring_cost(self.programs.config, groups, seconds)
+        progress.ledger.add("scoring", cost)
+        logged = {"kl": float(total[scored].mean()) if scored.any() else 0.0}
+        return taken.rewards - kl.coef * total, logged
 
 
 def hash_seed(*parts: int) -> int:
@@ -206,34 +244,24 @@ def hash_seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
 
 
-def sampler_gap(
-    batches: Sequence[Any], scores: Sequence[np.ndarray], rollouts: Any
-) -> float:
-    """Return the mean |log-probability in training - in sampling| per token."""
-    total, count = 0.0, 0
-    for batch, score in zip(batches, scores, strict=True):
-        slot, mask = batch.packed.response, batch.packed.mask
-        sampled = rollouts.log_prob[slot, : mask.shape[1]]
-        width = sampled.shape[1]
-        difference = np.abs(score[:, :width] - sampled)
-        total += float(difference[mask[:, :width]].sum())
-        count += int(mask.sum())
-    return total / max(count, 1)
-
-
-def rollout_metrics(draw: Draw, scored: Scored, advantage: np.ndarray) -> Metrics:
+def rollout_metrics(taken: Collected) -> Metrics:
     """Describe the rollouts of a step; names follow TRL's where it has them."""
-    rollouts, rewards = scored.rollouts, scored.rewards
-    known = ~np.isnan(rewards)
-    dead = np.bincount(rollouts.request, advantage != 0, minlength=len(draw.rows)) == 0
+    rollouts, rewards = taken.rollouts, taken.rewards
+    known = np.isfinite(rewards)
     return {
         "reward": float(rewards[known].mean()) if known.any() else 0.0,
         "success": float((rewards >= SUCCESS).mean()),
         "unscorable": float((~known).mean()),
-        "frac_reward_zero_std": float(dead.mean()),
+        "frac_reward_zero_std": float((~taken.live).mean()),
         "completions/mean_length": float(rollouts.length.mean()),
         "completions/clipped_ratio": float((~rollouts.finished).mean()),
         "rollouts": len(rewards),
-        "queries": len(draw.rows),
-        "phase": draw.phase,
+        "queries": len(taken.draw.rows),
+        "phase": taken.draw.phase,
+        "rounds": taken.rounds,
+        "time/sample": taken.cost.seconds,
+        "time/score": taken.scoring_seconds,
+        "sampler/occupancy": rollouts.stats.occupancy,
+        "queue/sample": rollouts.stats.queue,
+        "queue/score": taken.scoring_queue,
     }

@@ -1,10 +1,12 @@
 """What a run's training is made of: settings, progress, and where both are kept."""
 
 import dataclasses
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import PyTree
 
 from sgpo_jax import ledger
-from sgpo_jax.planning.schedules import State
+from sgpo_jax.methods import History
 from sgpo_jax.training.state import TrainState
 
 Metrics = dict[str, Any]
@@ -17,8 +19,6 @@ class TrainConfig:
     Attributes:
       steps: updates from fresh rollouts.
       rollouts: rollouts sampled per step.
-      epochs: updates on the rollouts of one step; more than one makes the later
-        updates off-policy, which is what clipping is for.
       eval_every: steps between evaluations and checkpoints.
       max_skipped: updates skipped in a row for a non-finite loss or gradient before
         the run goes back to its last checkpoint.
@@ -27,7 +27,6 @@ class TrainConfig:
 
     steps: int = 100
     rollouts: int = 256
-    epochs: int = 1
     eval_every: int = 10
     max_skipped: int = 3
     max_rollbacks: int = 3
@@ -40,13 +39,30 @@ class TrainConfig:
                 raise ValueError(f"{field.name} must be at least {lowest}, got {value}")
 
 
+class PromptState(NamedTuple):
+    """What a method remembers of the prompts.
+
+    Attributes:
+      sampler: state of the prompt sampler.
+      history: what training has seen of each prompt.
+      baseline: state of the baseline tracker; empty without one.
+    """
+
+    sampler: Any
+    history: History
+    baseline: Any
+
+
 @dataclasses.dataclass(kw_only=True)
 class Progress:
     """What changes while a run goes on; all of it is in every checkpoint.
 
     Attributes:
       train: parameters and optimizer.
-      schedule: cursors or beliefs of the schedule.
+      prompts: cursors, history and baselines of the prompts.
+      copies: further copies of the trained parameters by name: "reference" (of the KL
+        penalty), "averaged", "behavior" (of the sampler, if it may be stale).
+      behavior_version: updates the sampler's parameters have seen.
       ledger: compute spent so far.
       rollbacks: times the run went back; changes the noise that follows.
       logged: lines of metrics written so far.
@@ -56,8 +72,10 @@ class Progress:
     """
 
     train: TrainState
-    schedule: State
+    prompts: PromptState
     ledger: ledger.Ledger
+    copies: dict[str, PyTree] = dataclasses.field(default_factory=dict)
+    behavior_version: int = 0
     rollbacks: int = 0
     logged: int = 0
     pending: Metrics | None = None
@@ -66,7 +84,12 @@ class Progress:
     def copy(self) -> "Progress":
         """Return what stays as it is while a step changes the original."""
         spent = ledger.Ledger(self.ledger.to_json())
-        return dataclasses.replace(self, ledger=spent)
+        return dataclasses.replace(self, ledger=spent, copies=dict(self.copies))
+
+    @property
+    def arrays(self) -> tuple[TrainState, PromptState, dict[str, PyTree]]:
+        """Everything that a checkpoint stores as arrays."""
+        return self.train, self.prompts, self.copies
 
 
 @runtime_checkable

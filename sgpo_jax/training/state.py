@@ -32,23 +32,33 @@ class TrainState:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MicroBatch:
-    """Packed rows, and what each of their responses is worth.
+    """Packed rows, and what the loss reads of each of their responses.
+
+    What a method does not need is None: no array, no transfer, no program of its own.
 
     Attributes:
       packed: rows and gather indices.
-      advantage: one per response slot.
-      token_weight: weight of each token of a response in the loss.
-      response_weight: share of a response in the loss's denominator.
-      old_log_prob: log pi_old of each token; ignored if `fresh`.
-      fresh: True on the first update of a batch.
+      advantage: one per response slot, [R].
+      reward: one per response slot, [R]; NaN in empty slots.
+      token_weight: weight of each token of a response in the loss, [R].
+      response_weight: share of a response in the loss's denominator, [R].
+      old_log_prob: log pi_old of each token, [R, T]; ignored if `on_policy`.
+      on_policy: True on the first update of a batch.
+      sampler_log_prob: log-probability with which each token was drawn, [R, T].
+      reference_log_prob: log-probability under the reference policy, [R, T].
+      residual_mean: mean of the objective's residual over the group, [R].
     """
 
     packed: packing.Packed
     advantage: Float[Any, " R"]
+    reward: Float[Any, " R"]
     token_weight: Float[Any, " R"]
     response_weight: Float[Any, " R"]
     old_log_prob: Float[Any, "R T"]
-    fresh: Bool[Any, ""]
+    on_policy: Bool[Any, ""]
+    sampler_log_prob: Float[Any, "R T"] | None = None
+    reference_log_prob: Float[Any, "R T"] | None = None
+    residual_mean: Float[Any, " R"] | None = None
 
 
 @jax.tree_util.register_dataclass

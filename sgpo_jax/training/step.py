@@ -12,11 +12,10 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PyTree
 
-from sgpo_jax import losses, models, packing, sharding
+from sgpo_jax import losses, methods, models, packing, sharding
 from sgpo_jax.kernels import over_mesh, shared_prefix_attention
 from sgpo_jax.kernels.shared_prefix_attention import Implementation
 from sgpo_jax.training import scores
-from sgpo_jax.training.objective import Objective, Responses, old_log_prob
 from sgpo_jax.training.state import Accumulated, MicroBatch, TrainState
 from sgpo_jax.types import Weighted
 
@@ -83,7 +82,7 @@ class Programs:
 
     Attributes:
       config: shape of the policy.
-      objective: loss per token.
+      loss: loss per token: objective, correction, KL penalty, entropy bonus.
       optimizer: from gradients to updates.
       temperature: of sampling; log-probabilities are taken at the same.
       mesh: devices to run on; None for one.
@@ -92,7 +91,7 @@ class Programs:
     """
 
     config: models.DecoderConfig
-    objective: Objective
+    loss: methods.TokenLoss
     optimizer: optax.GradientTransformation
     temperature: float = 1.0
     mesh: Mesh | None = None
@@ -163,8 +162,8 @@ class Programs:
             skipped=sharding.put(np.zeros((), np.int32), self._whole),
         )
 
-    def put(self, batch: MicroBatch) -> MicroBatch:
-        """Send a micro-batch to the devices, rows split by the rules."""
+    def put(self, batch: Any) -> Any:
+        """Send a micro-batch, or its rows alone, to the devices, split by the rules."""
         return jax.tree.map(
             lambda x: sharding.put(x, self._rows if np.ndim(x) else self._whole),
             batch,
@@ -219,6 +218,30 @@ class Programs:
         return jax.jit(self._accumulate, donate_argnums=1, out_shardings=target)
 
     @functools.cached_property
+    def score(self) -> Any:
+        """Program: (params, packed) -> log-probability of each response token, [R, T].
+
+        The forward pass alone: reference log-probabilities, and those of rollouts
+        before a later update.
+        """
+
+        def score(params: models.Params, packed: packing.Packed) -> Array:
+            return self._scored(params, packed).log_prob
+
+        return jax.jit(score, out_shardings=self._rows)
+
+    @functools.cached_property
+    def residual(self) -> Any:
+        """Program: (params, micro-batch) -> residual of the objective, [R]."""
+
+        def residual(params: models.Params, batch: MicroBatch) -> Array:
+            responses = self._responses(params, batch)
+            own = responses.restricted(methods.needs_of(self.loss.objective))
+            return self.loss.objective.residual(own)  # pyright: ignore[reportAttributeAccessIssue] asked for by those that have it
+
+        return jax.jit(residual, out_shardings=self._rows)
+
+    @functools.cached_property
     def update(self) -> Any:
         """Program: (state, accumulated) -> (state, metrics)."""
         target = (self._state_sharding, self._whole)
@@ -226,33 +249,62 @@ class Programs:
 
     def compiles(self) -> int:
         """Return how many programs have been compiled so far."""
-        programs = (self.accumulate, self.update)
+        programs = (self.accumulate, self.update, self.score, self.residual)
         return sum(program._cache_size() for program in programs)
 
-    def _responses(self, params: models.Params, batch: MicroBatch):
-        batch = jax.tree.map(jnp.asarray, batch)
-        scored = log_probs(
+    def _scored(
+        self, params: models.Params, packed: packing.Packed
+    ) -> losses.TokenLogProbs:
+        return log_probs(
             params,
             self.config,
-            batch.packed,
+            packed,
             temperature=self.temperature,
             mesh=self.mesh,
             rules=self.rules,
             implementation=self.attention,
         )
-        old = old_log_prob(scored.log_prob, batch.old_log_prob, batch.fresh)
-        responses = Responses(
+
+    def _responses(self, params: models.Params, batch: MicroBatch) -> methods.Responses:
+        batch = jax.tree.map(jnp.asarray, batch)
+        scored = self._scored(params, batch.packed)
+        # On the first update pi_old is pi: the ratio is exactly 1 at any temperature,
+        # whatever the sampler's rounding, and costs no forward pass.
+        now = jax.lax.stop_gradient(scored.log_prob)
+        old = jnp.where(batch.on_policy, now, batch.old_log_prob)
+        optional = {
+            "sampler_log_prob": batch.sampler_log_prob,
+            "reference_log_prob": batch.reference_log_prob,
+            "residual_mean": batch.residual_mean,
+        }
+        return methods.Responses(
             log_prob=scored.log_prob,
-            log_ratio=scored.log_prob - old,
+            log_ratio=losses.log_ratio(scored.log_prob, old, batch.packed.mask),
             advantage=batch.advantage,
+            reward=batch.reward,
             mask=batch.packed.mask,
+            entropy=scored.entropy,
+            optional={name: x for name, x in optional.items() if x is not None},
         )
-        return responses, scored.entropy
 
     def _metric_names(self) -> list[str]:
-        cell = jnp.zeros((1, 1))
-        empty = Responses(cell, cell, jnp.zeros(1), cell > 0)
-        return ["entropy", *self.objective.metrics(empty)]
+        cell, one = jnp.zeros((1, 1)), jnp.zeros(1)
+        inputs = methods.INPUT_OF
+        optional = {
+            inputs[need]: one if need in ("residual_mean", "log_z") else cell
+            for need in self.loss.needs
+            if need in inputs
+        }
+        empty = methods.Responses(
+            log_prob=cell,
+            log_ratio=cell,
+            advantage=one,
+            reward=one,
+            mask=cell > 0,
+            entropy=cell,
+            optional=optional,
+        )
+        return list(jax.eval_shape(self.loss, empty)[1])
 
     def _accumulate(
         self, params: models.Params, total: Accumulated, batch: MicroBatch
@@ -261,12 +313,12 @@ class Programs:
         trained, frozen = models.trainable(params)
 
         def loss(trained: models.Params):
-            responses, entropy = self._responses({**trained, **frozen}, batch)
+            responses = self._responses({**trained, **frozen}, batch)
             weights = losses.ResponseWeights(
                 jnp.asarray(batch.token_weight), jnp.asarray(batch.response_weight)
             )
-            value = losses.weighted_sum(self.objective(responses), mask, weights)
-            logged = {"entropy": entropy, **self.objective.metrics(responses)}
+            per_token, logged = self.loss(responses)
+            value = losses.weighted_sum(per_token, mask, weights)
             metrics = {name: losses.aggregate(x, mask) for name, x in logged.items()}
             return value.total, (value, metrics, responses.log_prob)
 

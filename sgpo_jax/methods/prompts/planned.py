@@ -1,4 +1,4 @@
-"""The plan of sGPO as a prompt sampler: phases of profiled prompts, sized by success."""
+"""The plan of sGPO as a prompt sampler: phases of profiled prompts."""
 
 import dataclasses
 import functools

@@ -46,9 +46,7 @@ def take(
     return items, cursor + len(items)
 
 
-def _until(
-    order: np.ndarray, sizes: np.ndarray, budget: int
-) -> tuple[np.ndarray, int]:
+def _until(order: np.ndarray, sizes: np.ndarray, budget: int) -> tuple[np.ndarray, int]:
     total = np.cumsum(sizes[order[:budget]])  # a group has at least one rollout
     count = min(int(np.searchsorted(total, budget)) + 1, len(total))
     return order[:count], int(total[count - 1]) if count else 0

@@ -1,0 +1,124 @@
+"""Canonical JSON of methods, and the fingerprint made of it.
+
+A dataclass is written as its type and its fields, a plain function as
+"package.module:name" and a hash of its source, so that two methods of equal JSON do the
+same.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import inspect
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+def to_json(value: Any) -> Any:
+    """Plain JSON of a part, a method, or a value inside one."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {
+            field.name: to_json(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+        }
+        return {"type": _path(type(value)), **fields}
+    if callable(value):
+        return {"function": _path(value), "source": _source_hash(value)}
+    if isinstance(value, tuple | list):
+        return [to_json(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return {
+            "array": value.tolist(),
+            "dtype": value.dtype.name,
+        }
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"cannot write {value!r} as JSON; use numbers, text, dataclasses")
+
+
+def from_json(content: Any) -> Any:
+    """Value of its canonical JSON.
+
+    Raises:
+      ValueError: if a type or a function cannot be imported, or its source has changed.
+    """
+    if isinstance(content, list):
+        return tuple(from_json(item) for item in content)
+    if not isinstance(content, dict):
+        return content
+    if "array" in content:
+        return np.asarray(content["array"], content["dtype"])
+    if "function" in content:
+        function = locate(content["function"])
+        if _source_hash(function) != content["source"]:
+            raise ValueError(
+                f"the source of {content['function']} has changed since the method was"
+                " saved; give it another label, or use another --out"
+            )
+        return function
+    made = locate(content["type"])
+    fields = {name: from_json(x) for name, x in content.items() if name != "type"}
+    try:
+        return made(**fields)
+    except TypeError as error:
+        raise ValueError(f"{content['type']}: {error}") from None
+
+
+def locate(path: str) -> Any:
+    """Object at "package.module:name".
+
+    Raises:
+      ValueError: if there is none.
+    """
+    module, _, name = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"cannot import {path!r}: {error}; write package.module:name, and put the"
+            " folder of your module on PYTHONPATH"
+        ) from None
+    return found
+
+
+def fingerprint(value: Any) -> str:
+    """16 hexadecimal digits that identify a part or a method.
+
+    >>> from sgpo_jax.methods import Method
+    >>> fingerprint(Method()) == fingerprint(Method())
+    True
+    >>> fingerprint(Method()) == fingerprint(Method(minibatches=2))
+    False
+    """
+    text = json.dumps(to_json(value), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Lines that name what differs between two JSON values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines = []
+        for name in sorted(old.keys() | new.keys()):
+            inner = f"{prefix}.{name}" if prefix else name
+            lines += differences(old.get(name), new.get(name), inner)
+        return lines
+    return [] if old == new else [f"{prefix}: {old} before, {new} now"]
+
+
+def _path(value: Any) -> str:
+    return f"{value.__module__}:{value.__qualname__}"
+
+
+def _source_hash(function: Callable[..., Any]) -> str:
+    """Hash of a function's source and of what it closes over."""
+    try:
+        text = inspect.getsource(function)
+    except (OSError, TypeError):
+        text = repr(getattr(function, "__code__", function))
+    cells = getattr(function, "__closure__", None) or ()
+    closed = [repr(cell.cell_contents) for cell in cells]
+    return hashlib.sha256("\0".join([text, *closed]).encode()).hexdigest()[:16]
