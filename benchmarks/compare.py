@@ -53,7 +53,7 @@ def seeds(args: argparse.Namespace, options: list[str]) -> str:
         for seed in args.seeds
     }
     baseline, *others = read_json(next(iter(folders.values())) / "config.json")[
-        "method.names"
+        "methods"
     ]
     accuracy = [
         [
@@ -100,18 +100,26 @@ def seeds(args: argparse.Namespace, options: list[str]) -> str:
     )
 
 
+def _rates(rate: str) -> list[str]:
+    labels = ("grpo_token", "sgpo", "tracked")
+    return [
+        text
+        for label in labels
+        for text in (f"--methods.{label}.optimizer.learning-rate", rate)
+    ]
+
+
 def rates(args: argparse.Namespace, options: list[str]) -> str:
     rows = []
     for rate in args.rates:
         folder = run(
             args.out / f"rate{rate}",
             [
-                *("--method.learning-rate", rate),
-                *("--method.baseline-learning-rate", rate),
+                *_rates(rate),
                 *options,
             ],
         )
-        for name in read_json(folder / "config.json")["method.names"]:
+        for name in read_json(folder / "config.json")["methods"]:
             found = curve(folder, name)
             smooth = found.smooth()
             half = found.cost_of(smooth[0] + 0.1) / 1e9

@@ -30,7 +30,7 @@ SMALL = [
     *("--warmup.steps", "60", "--warmup.batch-size", "64"),
     *("--warmup.demonstrations", "2000", "--sampler.lanes", "8"),
     *("--pack.row-length", "64", "--pack.rows", "8", "--profile.chunk", "16"),
-    *("--method.names", *METHODS, "--train.steps", str(STEPS)),
+    *("--methods", *METHODS, "--train.steps", str(STEPS)),
     *("--train.rollouts", "32", "--train.eval-every", "2"),
     *("--eval.samples", "2", "--eval.final-samples", "4"),
 ]

@@ -285,7 +285,12 @@ def mistakes(work: pathlib.Path, rows: Rows, seed: int) -> None:
         out = work / "mistaken"
         job = runs.start(out, *more, processes=2, cache=work / "cache")
         _mistake(rows, what, job, 2)
-    more = ["--method.learning-rate", "1e30", "--train.steps", "20"]
+    more = [
+        "--methods.grpo_token.optimizer.learning-rate",
+        "1e30",
+        "--train.steps",
+        "20",
+    ]
     job = runs.start(work / "diverged", *more, cache=work / "cache")
     _mistake(rows, "a step size at which every update overflows", job, 1)
 

@@ -152,7 +152,7 @@ def compare(got: pathlib.Path, want: pathlib.Path, count: int) -> Iterator[str]:
     )
     yield "|---|---:|---:|---:|---:|---:|---:|---:|"
     wrong = []
-    for name in read_json(want / "config.json")["method.names"]:
+    for name in read_json(want / "config.json")["methods"]:
         row, right = method_row(name, got, want)
         yield row
         wrong += [] if right else [name]

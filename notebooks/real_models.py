@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgpo_jax import models, packing, sampling, training
+from sgpo_jax import methods, models, packing, sampling, training
 from sgpo_jax.models import pretrained, text_files
 
 # %% [markdown]
@@ -136,8 +136,8 @@ draw = jax.jit(lambda key: models.init(adapted, key=key)["adapters"])
 adapters = draw(jax.random.key(1))
 programs = training.Programs(
     config=adapted,
-    objective=training.Imitation(),
-    optimizer=training.OptimizerConfig(learning_rate=3e-3).make(),
+    loss=methods.TokenLoss(objective=methods.SupervisedLoss()),
+    optimizer=methods.AdamW(learning_rate=3e-3).make(),
 )
 state = programs.init({**params, "adapters": adapters})
 answer = [*tokenizer.encode("579"), tokenizer.eos_id]

@@ -5,6 +5,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import tyro
+
 from sgpo_jax.hosts import DistributedConfig
 from sgpo_jax.methods import Method, label_of, named
 from sgpo_jax.models import DecoderConfig, Lora
@@ -327,6 +329,9 @@ LEARNING_RATE = {"": 1.5e-4, "sgpo": 3e-4, "tracked": 3e-4, "tracked_flat": 3e-4
 """Step sizes of the default experiment, the better of two or three on one seed."""
 
 
+Methods = tyro.conf.Suppress[tyro.conf.Fixed[dict[str, Method]]]
+
+
 def _default_methods() -> dict[str, Method]:
     return tuned_methods(("grpo_token", "sgpo", "tracked"), LEARNING_RATE)
 
@@ -366,7 +371,8 @@ class Experiment:
     reward: RewardConfig = RewardConfig()
     profile: ProfileConfig = ProfileConfig()
     pack: PackConfig = PackConfig()
-    methods: dict[str, Method] = dataclasses.field(default_factory=_default_methods)
+    # Options of methods are the command line's own: commands.method_options.
+    methods: Methods = dataclasses.field(default_factory=_default_methods)
     train: TrainConfig = TrainConfig(steps=300, rollouts=128)
     eval: EvalConfig = EvalConfig()
     mesh: MeshShape = MeshShape()

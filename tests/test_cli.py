@@ -13,14 +13,17 @@ from sgpo_jax import cli
     [
         (["run", "--nonsense", "3"], "--nonsense"),
         (["walk"], "unknown command 'walk'"),
-        (["run", "--method.group", "-3"], "group must be at least 1, got -3"),
-        (["run", "--method.group", "many"], "many"),
+        (
+            ["run", "--methods.grpo_token.prompts.group-size", "-3"],
+            "group_size must be at least 1, got -3",
+        ),
+        (["run", "--methods.tracked.prompts.group-size", "many"], "must be a int"),
         (["run", "--mesh.tensor", "3"], "does not fit 8 device"),
         (["run", "--preset", "none"], "unknown preset 'none'"),
         (["run", "--preset"], "--preset needs a value"),
         (["run", "--data", "nowhere:x"], "nowhere:x"),
         (["run", "--data", "gsm8k:/nonexistent"], "/nonexistent"),
-        (["run", "--plan.min-group", "9"], "min_group <= max_group"),
+        (["run", "--methods.sgpo.prompts.allocate.minimum", "9"], "minimum"),
         (["run", "--warmup.noise", "2.0"], "noise must be probabilities"),
         (["train", "--train.steps", "-1"], "steps must be at least 0"),
     ],
@@ -61,7 +64,7 @@ def test_help_names_every_command_and_option(capsys):
         cli.run_command(["plan", "--help"])
     assert exit_.value.code == 0
     text = capsys.readouterr().out
-    for option in ("--plan.trivial-above", "--train.steps", "--mesh.fsdp", "--seed"):
+    for option in ("--train.steps", "--mesh.fsdp", "--seed"):
         assert option in text
 
 

@@ -26,14 +26,20 @@ def experiment(command: str, args: list[str]) -> "Experiment":
     preset = take_option(args, "--preset", "default")
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
-    names = take_list(args, "--methods")
+    from sgpo_jax.commands.method_options import override, take_overrides
+
+    names, overrides = take_list(args, "--methods"), take_overrides(args)
     default = PRESETS[preset]()
     if names:
         from sgpo_jax.config import LEARNING_RATE, tuned_methods
 
         rates = LEARNING_RATES.get(preset, LEARNING_RATE)
         default = dataclasses.replace(default, methods=tuned_methods(names, rates))
-    return parse(command, args, default, chosen=bool(names))
+    config = parse(command, args, default, chosen=bool(names))
+    for path, text in overrides:
+        found = override(config.methods, path, text)
+        config = dataclasses.replace(config, methods=found)
+    return config
 
 
 def parse(

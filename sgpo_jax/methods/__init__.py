@@ -1,5 +1,6 @@
 """Methods: RLVR algorithms as values, and the parts they are made of."""
 
+from sgpo_jax.methods import advantage as advantage
 from sgpo_jax.methods.advantage import Advantage as Advantage
 from sgpo_jax.methods.advantage import BaselineRelative as BaselineRelative
 from sgpo_jax.methods.advantage import Centered as Centered

@@ -95,8 +95,11 @@ class MemoryStore:
 
     def save(self, step: int, progress: Progress) -> None:
         """Keep a copy; the original's arrays are donated to the next update."""
-        train = jax.tree.map(np.array, progress.train)
-        self.saved.append((step, dataclasses.replace(progress.copy(), train=train)))
+        train, prompts, copies = jax.tree.map(np.array, progress.arrays)
+        kept = dataclasses.replace(
+            progress.copy(), train=train, prompts=prompts, copies=copies
+        )
+        self.saved.append((step, kept))
 
     def check(self) -> None:
         """Nothing can go wrong in memory."""

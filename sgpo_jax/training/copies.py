@@ -30,7 +30,7 @@ def trained_copy(state: TrainState) -> PyTree:
     return jax.tree.map(jnp.copy, models.trainable(state.params)[0])
 
 
-def with_copy(state: TrainState, copy: PyTree) -> models.Params:
+def with_copy(state: TrainState, copy: PyTree) -> PyTree:
     """Parameters of a copy: its own trained ones, and the frozen ones of the state."""
     return {**copy, **models.trainable(state.params)[1]}
 

@@ -88,8 +88,8 @@ class Prompts:
         return methods.RewardGroups(
             rewards=np.asarray(rewards),
             id=np.asarray(group),
-            length=np.asarray(length),
-            size=np.bincount(group, minlength=len(draw.rows))[group],
+            length=np.asarray(length, np.float32),
+            size=np.bincount(group).astype(np.float32)[group],
             count=len(draw.rows),
             max_length=max_length,
             optional=optional,

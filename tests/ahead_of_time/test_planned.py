@@ -8,7 +8,7 @@ import pytest
 
 from sgpo_jax import packing
 from sgpo_jax.ahead_of_time import planned, public
-from sgpo_jax.config import Experiment, MethodConfig, PackConfig, SplitConfig
+from sgpo_jax.config import Experiment, PackConfig, SplitConfig, tuned_methods
 from sgpo_jax.pipeline import Display, Setup, open_folder, stages
 from sgpo_jax.profiling import Profile
 from sgpo_jax.rewards import Worker
@@ -21,7 +21,7 @@ def experiment(tmp_path):
         out=str(tmp_path / "run"),
         split=SplitConfig(max_train=40, max_held_out=8),
         train=TrainConfig(steps=20, rollouts=64),
-        method=MethodConfig(names=("grpo", "sgpo")),
+        methods=tuned_methods(("grpo", "sgpo"), 1e-3),
         pack=PackConfig(rows=(1, 64)),
     )
 
@@ -82,14 +82,14 @@ def test_a_rehearsal_uses_the_shapes_that_the_tokens_need(experiment):
 
 def test_a_method_that_learns_nothing_needs_no_shape(experiment):
     config = dataclasses.replace(
-        experiment, method=MethodConfig(names=("grpo", "grpo-live"))
+        experiment, methods=tuned_methods(("grpo", "grpo_nonzero"), 1e-3)
     )
     setup, files = profiled(config, 0.5)
     stages.plan(setup, files, Display(quiet=True))
     profiled(config, 1.0)  # every group is all right: no response is worth training on
     ladder = packing.make_ladder(row_lengths=[128], rows=[8], response_length=8)
     used = planned.read(files.path).rehearse(ladder, steps=3)
-    assert not used["grpo-live"]
+    assert not used["grpo_nonzero"]
     assert used["grpo"].total() >= 3
 
 

@@ -91,9 +91,9 @@ def test_trained_policies_of_a_run_answer(capsys, tmp_path, begin):
     """The newest of a method, or that of its best evaluation."""
     setup, run, params = begin(tmp_path)
     silent = Display(quiet=True)
-    learner = methods.make_learner("grpo", setup, run, silent)
+    learner = methods.make_learner("grpo_token", setup, run, silent)
     progress = learner.start(learner.programs.init(params))
-    saved = training.Checkpoints(run.method("grpo") / "checkpoints")
+    saved = training.Checkpoints(run.method("grpo_token") / "checkpoints")
     store = training.ProgressStore(saved, progress, {})
     policies = {}
     for step in (1, 2):
@@ -101,17 +101,17 @@ def test_trained_policies_of_a_run_answer(capsys, tmp_path, begin):
         train = dataclasses.replace(progress.train, params=policies[step])
         store.save(step, dataclasses.replace(progress, train=train, best=[1.0, 0.5]))
     saved.close()
-    args = ("1+1=", "--out", str(tmp_path), "--policy", "grpo", "--seed", "5")
+    args = ("1+1=", "--out", str(tmp_path), "--policy", "grpo_token", "--seed", "5")
     for which, step in (("newest", 2), ("best", 1)):
         code, out, err = sample(capsys, *args, "--checkpoint", which)
         assert code == 0, err
-        assert f"grpo: policy of step {step}" in err
+        assert f"grpo_token: policy of step {step}" in err
         rollouts = completions(setup, policies[step], "1+1=", 4, 5)
         for total in np.sum(rollouts.log_prob_at_one, axis=1):
             assert f"log-probability {total:.2f}" in out
     code, _, err = sample(capsys, *args[:3], "--policy", "tracked")
     assert code == 2
-    assert "has no policy 'tracked'; it has initial, grpo" in err
+    assert "has no policy 'tracked'; it has initial, grpo_token" in err
 
 
 def test_stop_strings_of_the_run_and_of_the_command(capsys, tmp_path, begin):

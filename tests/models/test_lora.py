@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgpo_jax import ledger, models, packing, training
+from sgpo_jax import ledger, methods, models, packing, training
 from sgpo_jax.models import pretrained
 from sgpo_jax.testing import TINY as PLAIN
 
@@ -52,8 +52,8 @@ def test_merged_parameters_compute_the_same(params):
 def test_training_changes_adapters_only(params):
     programs = training.Programs(
         config=CONFIG,
-        objective=training.Imitation(),
-        optimizer=training.OptimizerConfig(learning_rate=0.02).make(),
+        loss=methods.TokenLoss(objective=methods.SupervisedLoss()),
+        optimizer=methods.AdamW(learning_rate=0.02).make(),
     )
     state = programs.init(params)
     moments = [x for x in jax.tree.leaves(state.opt_state) if x.ndim]

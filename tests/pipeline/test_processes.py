@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.slow
 EACH_ITS_OWN = {"ledger", "sampler/occupancy", "queue/sample"}  # lanes of a process
 STEPS = 6
-ONE_METHOD = ("--method.names", "tracked", "--train.steps", f"{STEPS}")
+ONE_METHOD = ("--methods", "tracked", "--train.steps", f"{STEPS}")
 
 
 def start(out: pathlib.Path, processes: int, *more: str) -> subprocess.Popen:

@@ -108,7 +108,7 @@ def test_a_run_leaves_everything_its_report_needs(finished):
     for figure in ("profile", "accuracy", "dead_groups", "padding"):
         assert f"figures/{figure}.png" in report
         assert (finished / "figures" / f"{figure}.png").stat().st_size > 5_000
-    for method in ("grpo", "sgpo", "tracked"):
+    for method in ("grpo_token", "sgpo", "tracked"):
         assert list((finished / "methods" / method / "tensorboard").iterdir())
         assert [line["step"] for line in lines(finished, method)] == list(range(7))
 
@@ -118,7 +118,7 @@ def test_the_ledger_conserves_rollouts(finished):
 
     profile = Profile.load(finished / "profile.parquet")
     assert (profile.samples + profile.unscorable == 8).all()
-    for method in ("grpo", "sgpo", "tracked"):
+    for method in ("grpo_token", "sgpo", "tracked"):
         found = lines(finished, method)
         spent = found[-1]["ledger"]
         sampled = sum(line["rollouts"] for line in found[1:])
@@ -126,17 +126,17 @@ def test_the_ledger_conserves_rollouts(finished):
         assert spent["generation"]["rollouts"] == sampled
         assert spent["training"]["rollouts"] == trained
         profiled = spent.get("profiling", {}).get("rollouts", 0)
-        assert profiled == (0 if method == "grpo" else 8 * len(profile))
+        assert profiled == (0 if method == "grpo_token" else 8 * len(profile))
         total = sum(
             spent[phase]["flops"]
-            for phase in ("profiling", "generation", "scoring", "training")
+            for phase in ("profiling", "generation", "rewards", "scoring", "training")
             if phase in spent
         )
         assert found[-1]["total_flops"] == pytest.approx(total)
 
 
 def test_sampling_and_training_agree_on_log_probabilities(finished):
-    for method in ("grpo", "sgpo", "tracked"):
+    for method in ("grpo_token", "sgpo", "tracked"):
         gaps = [x["sampler_gap"] for x in lines(finished, method) if "sampler_gap" in x]
         assert gaps
         # float32, other summation orders
@@ -165,11 +165,11 @@ def test_stages_one_by_one_give_the_same_run(finished, cache, tmp_path):
     assert not (out / "profile.parquet").exists()
     for stage in ("profile", "plan", "train", "eval", "report"):
         assert cli.run_command([stage, "--out", str(out), "--cache", str(cache)]) == 0
-    assert_same_run(out, finished, ("grpo", "sgpo", "tracked"))
+    assert_same_run(out, finished, ("grpo_token", "sgpo", "tracked"))
     assert (out / "plan.json").read_text() == (finished / "plan.json").read_text()
     evals = sorted((out / "eval").iterdir())
     assert [p.name for p in evals] == [
-        "grpo.json",
+        "grpo_token.json",
         "initial.json",
         "sgpo.json",
         "tracked.json",
@@ -218,7 +218,7 @@ def test_a_killed_run_goes_on_bit_for_bit(finished, cache, tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert run("run", out, cache) == 0
-    assert_same_run(out, finished, ("grpo", "sgpo", "tracked"))
+    assert_same_run(out, finished, ("grpo_token", "sgpo", "tracked"))
     from sgpo_jax.profiling import Profile
 
     ours, theirs = (Profile.load(x / "profile.parquet") for x in (out, finished))
@@ -323,7 +323,7 @@ def test_sigterm_is_obeyed_at_once_wherever_it_comes(
     what follows equals an uninterrupted run."""
     from sgpo_jax import training
 
-    out, one = tmp_path / "stopped", ("--method.names", "tracked")
+    out, one = tmp_path / "stopped", ("--methods", "tracked")
 
     def stop(what, arrange, cache=cache):
         with monkeypatch.context() as patch:

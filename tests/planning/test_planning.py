@@ -132,104 +132,12 @@ def test_a_plan_without_queries_says_why():
         planning.make_plan(make_profile([0], 0))
 
 
-SCHEDULES = [
-    planning.Epochs(phases=((np.arange(30), np.full(30, 4)),)),
-    planning.Epochs(
-        phases=(
-            (np.arange(5), np.full(5, 2)),
-            (np.arange(5, 30), np.array([4, 8] * 12 + [4])),
-        ),
-        seed=1,
-    ),
-    planning.Tracked(successes=np.arange(30) % 9, samples=np.full(30, 8)),
-    planning.Tracked(successes=np.zeros(30), samples=np.zeros(30), size=4),
-]
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_schedules(schedule):
-    """Pure and deterministic; a step holds a query once and about the budget."""
-    state = schedule.init()
-    rng = np.random.default_rng(0)
-    for step in range(12):
-        keywords = {"budget": 24, "progress": step / 12, "seed": 100 + step}
-        draw, drawn = schedule.draw(state, **keywords)
-        again, _ = schedule.draw(state, **keywords)
-        np.testing.assert_array_equal(draw.rows, again.rows)
-        assert len(set(draw.rows.tolist())) == len(draw.rows) > 0
-        assert draw.sizes.sum() < 24 + draw.sizes.max()
-        group = np.repeat(np.arange(len(draw.rows)), draw.sizes)
-        rewards = rng.integers(0, 2, size=len(group)).astype(float)
-        rewards[0] = np.nan
-        advantage, state = schedule.credit(drawn, draw, group=group, rewards=rewards)
-        assert advantage.shape == rewards.shape
-        assert advantage[0] == 0
-        assert np.isfinite(advantage).all()
-
-
-def test_epochs_visit_every_query_equally_often():
-    schedule = planning.Epochs(phases=((np.arange(10), np.full(10, 2)),), seed=4)
-    state, seen = schedule.init(), []
-    for step in range(10):
-        draw, state = schedule.draw(state, budget=8, progress=0.0, seed=step)
-        seen += draw.rows.tolist()
-    counts = np.bincount(seen, minlength=10)
-    assert counts.max() - counts.min() <= 1
-    assert seen[:10] != sorted(seen[:10])
-
-
-def test_phases_follow_each_other_over_the_run():
-    schedule = SCHEDULES[1]
-    phases = [
-        schedule.draw(schedule.init(), budget=8, progress=p, seed=0)[0].phase
-        for p in (0.0, 0.49, 0.5, 0.99)
-    ]
-    assert phases == [0, 0, 1, 1]
-
-
-def test_tracked_draws_learnable_queries_most_and_none_never():
-    counts = np.array([0, 4, 8])
-    schedule = planning.Tracked(successes=counts, samples=np.full(3, 8))
-    drawn = np.zeros(3)
-    for seed in range(2000):
-        draw, _ = schedule.draw(schedule.init(), budget=1, progress=0.0, seed=seed)
-        drawn[draw.rows] += 1
-    mean = (counts + 0.5) / 9
-    weight = np.sqrt(mean * (1 - mean)) + 0.02
-    # Standard error of a share is at most 0.011.
-    np.testing.assert_allclose(drawn / 2000, weight / weight.sum(), atol=0.04)
-
-
-def test_tracked_compares_with_the_belief_from_before():
-    """By hand: belief 4.5 / 9, rewards 1 and 0, over their standard deviation 1/2."""
-    schedule = planning.Tracked(successes=np.array([4]), samples=np.array([8]), size=2)
-    draw, state = schedule.draw(schedule.init(), budget=2, progress=0.0, seed=0)
-    advantage, state = schedule.credit(
-        state, draw, group=np.array([0, 0]), rewards=np.array([1.0, 0.0])
-    )
-    np.testing.assert_allclose(advantage, [1.0, -1.0], rtol=1e-5)
-    # a <- .9 a + 1, b <- .9 b + 1
-    np.testing.assert_allclose(schedule.mean(state), 0.5)
-    advantage, state = schedule.credit(
-        state, draw, group=np.array([0, 0]), rewards=np.array([1.0, 1.0])
-    )
-    np.testing.assert_allclose(
-        schedule.mean(state), (0.9 * 5.05 + 2) / (0.9 * 10.1 + 2)
-    )
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: planning.Fixed(size=0), "at least 1"),
         (lambda: planning.InverseSuccess(minimum=4, maximum=2), "minimum <= maximum"),
         (lambda: planning.DropTrivial(trivial_above=1.5), r"\[0, 1\]"),
-        (
-            lambda: planning.Tracked(
-                successes=np.zeros(1), samples=np.zeros(1), floor=0.0
-            ),
-            "floor must be positive",
-        ),
     ],
 )
 def test_bad_numbers_are_refused(make, message):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgpo_jax import models, packing, training
+from sgpo_jax import methods, models, packing, training
 from sgpo_jax.testing import TINY as CONFIG
 
 LADDER = packing.make_ladder(
@@ -28,10 +28,8 @@ def test_low_precision_learns_and_survives_a_checkpoint(
     config = dataclasses.replace(CONFIG, param_dtype=param_dtype, dtype=param_dtype)
     run = training.Programs(
         config=config,
-        objective=training.Imitation(),
-        optimizer=training.OptimizerConfig(
-            learning_rate=1e-2, state_dtype=state_dtype
-        ).make(),
+        loss=methods.TokenLoss(objective=methods.SupervisedLoss()),
+        optimizer=methods.AdamW(learning_rate=1e-2, state_dtype=state_dtype).make(),
     )
 
     def learn(state, steps):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from sgpo_jax import data, losses, models, packing, planning, training
+from sgpo_jax import data, losses, methods, models, packing, training
 from sgpo_jax.testing import ARITHMETIC as TOKENIZER
 from sgpo_jax.testing import TINY as CONFIG
 from sgpo_jax.testing import MemoryLog, MemoryStore, ScriptedRollouts, tiny_buckets
@@ -20,48 +20,40 @@ QUERIES = tuple(
 LADDER = tiny_buckets()
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Exploding:
-    """A schedule whose advantages are infinite at some noise steps."""
+    """A subsample whose factors are infinite at some noise steps."""
 
-    inner: planning.Epochs
     source: ScriptedRollouts
-    at: set
+    at: frozenset
 
-    def init(self):
-        return self.inner.init()
-
-    def draw(self, state, **keywords):
-        return self.inner.draw(state, **keywords)
-
-    def credit(self, state, draw, *, group, rewards):
-        advantage, state = self.inner.credit(state, draw, group=group, rewards=rewards)
-        if self.source.steps[-1] in self.at:
-            advantage = np.full_like(advantage, np.inf)
-        return advantage, state
+    def __call__(self, advantage, groups, *, seed):
+        bad = self.source.steps[-1] in self.at
+        return np.full(len(advantage), np.inf if bad else 1, np.float32)
 
 
-EPOCHS = planning.Epochs(phases=((np.arange(len(QUERIES)), np.full(len(QUERIES), 3)),))
+GROUPS_OF_3 = methods.Method(
+    prompts=methods.Shuffled(group_size=3),
+    optimizer=methods.AdamW(learning_rate=1e-3),
+)
 
 
 @pytest.fixture(scope="module")
 def programs():
     return training.Programs(
         config=CONFIG,
-        objective=training.ClippedSurrogate(),
-        optimizer=training.OptimizerConfig(learning_rate=1e-3).make(),
+        loss=GROUPS_OF_3.loss,
+        optimizer=GROUPS_OF_3.optimizer.make(),
     )
 
 
-def make_learner(programs, source, schedule=EPOCHS, **config):
+def make_learner(programs, source, method=GROUPS_OF_3, **config):
     return training.Learner(
         programs=programs,
         rollouts=source,
         queries=QUERIES,
-        schedule=schedule,
+        method=method,
         ladder=LADDER,
-        select=training.Everything(),
-        by=losses.PerToken(),
         config=training.TrainConfig(rollouts=12, **config),
         seed=0,
     )
@@ -101,14 +93,14 @@ def test_steps_evaluations_and_checkpoints(programs):
 def test_non_finite_updates_lead_back_and_then_on(programs):
     """Three bad steps after a checkpoint: back to it, on with other noise."""
     memory, source = MemoryStore(), ScriptedRollouts()
-    schedule = Exploding(EPOCHS, source, at={3, 4, 5})
+    method = GROUPS_OF_3.replace(subsample=Exploding(source, frozenset({3, 4, 5})))
     learner = make_learner(
-        programs, source, schedule, steps=6, eval_every=2, max_skipped=3
+        programs, source, method, steps=6, eval_every=2, max_skipped=3
     )
     progress, logged = run(learner, programs, memory)
     assert list(logged) == list(range(7)), "lines of abandoned steps are dropped"
     assert progress.rollbacks == 1
-    assert source.steps == [1, 2, 3, 4, 5, *((1 << 24) + s for s in (5, 6))]
+    assert source.steps == [1, 2, 3, 4, 5, *((16 << 24) + s for s in (5, 6))]
     assert int(progress.train.skipped) == 0
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(progress.train.params))
 
@@ -119,20 +111,32 @@ def test_rollouts_of_another_policy_are_refused(programs, behind):
     message = f"version {-behind} cannot train version 0: .* most_stale=0"
     with pytest.raises(ValueError, match=message):
         run(learner, programs, MemoryStore())
-    patient = dataclasses.replace(learner, most_stale=1)
-    if behind == 1:
-        assert int(run(patient, programs, MemoryStore())[0].train.step) == 3
-    else:  # from the future: the policy went back since
-        with pytest.raises(ValueError, match="version 1 cannot train version 0"):
-            run(patient, programs, MemoryStore())
+
+
+def test_a_stale_sampler_is_refreshed_when_it_is_too_old(programs):
+    """Rollouts of parameters up to one update old: versions 0, 0, 2, 2, 4."""
+    seen = []
+
+    class Recording(ScriptedRollouts):
+        def __call__(self, params, *arguments, version=None, **keywords):
+            seen.append((version, params))
+            return super().__call__(params, *arguments, version=version, **keywords)
+
+    method = GROUPS_OF_3.replace(max_staleness=1, correction=methods.Truncated())
+    own = dataclasses.replace(programs, loss=method.loss)
+    learner = make_learner(own, Recording(), method, steps=5)
+    progress, logged = run(learner, own, MemoryStore())
+    assert [version for version, _ in seen] == [0, 0, 2, 2, 4]
+    assert int(progress.train.step) == 5
+    assert logged[1]["correction/weight"] > 0
 
 
 def test_a_run_that_stays_broken_says_so(programs):
     memory, source = MemoryStore(), ScriptedRollouts()
-    everywhere = {s + (r << 24) for s in range(9) for r in range(4)}
-    schedule = Exploding(EPOCHS, source, at=everywhere)
+    everywhere = {s + ((16 * r) << 24) for s in range(9) for r in range(4)}
+    method = GROUPS_OF_3.replace(subsample=Exploding(source, frozenset(everywhere)))
     learner = make_learner(
-        programs, source, schedule, steps=8, max_skipped=2, max_rollbacks=1
+        programs, source, method, steps=8, max_skipped=2, max_rollbacks=1
     )
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
         run(learner, programs, memory)
@@ -152,7 +156,8 @@ def test_a_step_without_any_reward_changes_nothing(programs):
 
 def test_a_second_epoch_uses_the_first_ones_log_probabilities(programs):
     memory = MemoryStore()
-    learner = make_learner(programs, ScriptedRollouts(), steps=1, epochs=2)
+    twice = GROUPS_OF_3.replace(updates_per_batch=2)
+    learner = make_learner(programs, ScriptedRollouts(), twice, steps=1)
     progress, logged = run(learner, programs, memory)
     assert logged[1]["kl_old"] > 0
     assert int(progress.train.step) == 2
@@ -171,17 +176,24 @@ def test_left_out_responses_keep_their_share_of_the_denominator():
     advantage = advantage.astype(np.float32)
     programs = training.Programs(
         config=CONFIG,
-        objective=training.ClippedSurrogate(),
-        optimizer=training.OptimizerConfig().make(),
+        loss=methods.Method().loss,
+        optimizer=methods.AdamW().make(),
     )
     params = models.init(CONFIG, key=jax.random.key(0))
     prompts = [TOKENIZER.encode(query.prompt) for query in QUERIES[:4]]
     means = []
-    for select in (training.Everything(), training.NonZero()):
-        factor = select(advantage, seed=0)
+    rewarded = methods.RewardGroups(
+        rewards=scored.rewards,
+        id=rollouts.request,
+        length=rollouts.length.astype(np.float32),
+        size=np.full(len(rollouts), 3, np.float32),
+        count=4,
+    )
+    for subsample in (methods.KeepAll(), methods.DropZeroAdvantage()):
+        factor = subsample(advantage, rewarded, seed=0)
         everyone = np.ones(len(rollouts), bool)
         token, response = response_weights(
-            rollouts.length, rollouts.request, everyone, by=losses.PerToken()
+            rollouts.length, rollouts.request, everyone, aggregation=losses.PerToken()
         )
         response = response * (response.sum() / response[factor != 0].sum())
         groups = make_groups(prompts, rollouts, factor != 0)

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from sgpo_jax import models, sampling, sharding, training
+from sgpo_jax import methods, models, sampling, sharding, training
 from tests.training.test_step import make_batches, make_groups
 
 CONFIG = models.DecoderConfig(
@@ -40,7 +40,7 @@ def make_mesh(shape):
 def programs(shape=None, config=CONFIG):
     return training.Programs(
         config=config,
-        objective=training.ClippedSurrogate(),
+        loss=methods.TokenLoss(),
         # Adam divides by |g| + eps: this eps keeps it from magnifying the rounding of
         # gradients that are nearly zero by more than 1e3.
         optimizer=optax.chain(

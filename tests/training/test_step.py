@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from sgpo_jax import models, packing, sharding, training
+from sgpo_jax import methods, models, packing, sharding, training
 from sgpo_jax.testing import TINY as CONFIG
 from sgpo_jax.training.batch import micro_batch
 
@@ -53,7 +53,7 @@ def programs(temperature: float = 1.0, mesh_shape: tuple[int, ...] | None = None
         mesh = sharding.make_mesh(shape, jax.devices())
     return training.Programs(
         config=CONFIG,
-        objective=training.ClippedSurrogate(),
+        loss=methods.TokenLoss(),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2)),
         temperature=temperature,
         mesh=mesh,
@@ -103,7 +103,7 @@ def test_first_importance_ratio_is_exactly_one(params, temperature):
     assert float(metrics["kl_old"]) == 0.0
     assert float(metrics["clip_ratio/low"]) == float(metrics["clip_ratio/high"]) == 0.0
     again = [
-        dataclasses.replace(b, old_log_prob=s, fresh=np.asarray(False))
+        dataclasses.replace(b, old_log_prob=s, on_policy=np.asarray(False))
         for b, s in zip(batches, scores, strict=True)
     ]
     _, metrics, _ = training.apply_batch(run, state, again)
@@ -173,29 +173,15 @@ def test_a_mesh_that_does_not_fit_is_refused():
         programs(1.0, (1, 1, 2))
 
 
-def test_selections_keep_the_expected_gradient():
-    advantage = np.array([0.0, 0.1, -0.5, 1.0, -3.0], np.float32)
-    for select in (training.Everything(), training.NonZero(), training.Thinned()):
-        factors = np.mean([select(advantage, seed=s) for s in range(20_000)], axis=0)
-        # Standard error of the rarest (p = 0.05) is 0.03.
-        np.testing.assert_allclose(factors[1:], 1.0, atol=0.12)
-        again = select(advantage, seed=7)
-        np.testing.assert_array_equal(again, select(advantage, seed=7))
-    assert training.NonZero()(advantage, seed=0)[0] == 0
-    assert training.Thinned()(advantage, seed=0)[0] == 0
-    with pytest.raises(ValueError, match="certain must be positive"):
-        training.Thinned(certain=0.0)
-
-
 def test_objective_and_optimizer_refuse_bad_numbers():
     with pytest.raises(ValueError, match="low < 1"):
-        training.ClippedSurrogate(low=1.0)
+        methods.ClippedSurrogate(low=1.0)
     with pytest.raises(ValueError, match="learning_rate"):
-        training.OptimizerConfig(learning_rate=0.0)
+        methods.AdamW(learning_rate=0.0)
 
 
 def test_learning_rate_warms_up():
-    optimizer = training.OptimizerConfig(learning_rate=1.0, warmup_steps=4).make()
+    optimizer = methods.AdamW(learning_rate=1.0, warmup_steps=4).make()
     x = {"w": jnp.ones(3)}
     state = optimizer.init(x)
     sizes = []
@@ -227,8 +213,8 @@ def test_imitation_learns_to_answer_and_to_stop(params):
     demonstrations = [([1, a], [2 + a, 0]) for a in range(4)]
     run = training.Programs(
         config=CONFIG,
-        objective=training.Imitation(),
-        optimizer=training.OptimizerConfig(learning_rate=1e-2).make(),
+        loss=methods.TokenLoss(objective=methods.SupervisedLoss()),
+        optimizer=methods.AdamW(learning_rate=1e-2).make(),
     )
     seen = []
     state, cost = training.imitate(

@@ -1,0 +1,154 @@
+"""Every named method trains: two steps on a tiny model, resumed, split, poisoned."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from sgpo_jax import methods, models, training
+from sgpo_jax.profiling import Profile
+from sgpo_jax.testing import (
+    TINY,
+    MemoryLog,
+    MemoryStore,
+    ScriptedRollouts,
+    tiny_buckets,
+    tiny_queries,
+)
+
+QUERIES = tiny_queries()
+FURTHER = {
+    "stale": methods.Method(max_staleness=1, correction=methods.Masked()),
+    "sequence": methods.Method(correction=methods.Truncated(level="sequence")),
+    "kl_reward": methods.Method(kl=methods.KL(in_reward=True), averaging=0.9),
+    "kl_refresh": methods.Method(kl=methods.KL(refresh=2), minibatches=2),
+    "passes": methods.Method(updates_per_batch=2, minibatches=3, entropy_bonus=0.01),
+    "group_adam": methods.Method(optimizer=methods.GroupAdam()),
+    "group_adagrad": methods.Method(optimizer=methods.GroupAdagrad()),
+}
+METHODS = {**{name: make() for name, make in methods.ZOO.items()}, **FURTHER}
+
+
+def profile():
+    count = len(QUERIES)
+    return Profile(
+        ids=tuple(query.id for query in QUERIES),
+        samples=[8] * count,
+        successes=np.arange(count) % 7,
+        unscorable=[0] * count,
+        tokens=[24] * count,
+        truncated=[0] * count,
+    )
+
+
+def make_learner(method, *, rows=8, steps=3):
+    rate = dataclasses.replace(method.optimizer, learning_rate=1e-2)
+    method = method.replace(optimizer=rate)
+    return training.Learner(
+        programs=training.Programs(
+            config=TINY, loss=method.loss, optimizer=method.optimizer.make()
+        ),
+        rollouts=ScriptedRollouts(),
+        queries=QUERIES,
+        method=method,
+        ladder=tiny_buckets(rows=rows),
+        config=training.TrainConfig(rollouts=24, steps=steps, eval_every=1),
+        seed=0,
+        profile=profile() if "profile" in method.needs else None,
+    )
+
+
+def run(learner, store, start=0, progress=None):
+    if progress is None:
+        params = models.init(TINY, key=jax.random.key(0))
+        progress = learner.start(learner.programs.init(params))
+    log = MemoryLog()
+    progress = training.train(
+        learner,
+        progress,
+        start=start,
+        store=store,
+        log=log,
+        evaluate=lambda progress: {},
+    )
+    return progress, dict(log.lines)
+
+
+def assert_same(a, b, **tolerance):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if tolerance:
+            np.testing.assert_allclose(x, y, **tolerance)
+        else:
+            np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_trains_and_does_not_depend_on_its_packing(name):
+    """The same parameters from 8 rows at once and from micro-batches of one row."""
+    first, logged = run(make_learner(METHODS[name]), MemoryStore())
+    assert int(first.train.step) >= 3
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(first.train.params))
+    assert sum(line.get("trained", 0) for line in logged.values()) > 0
+    split, _ = run(make_learner(METHODS[name], rows=1), MemoryStore())
+    # float32, other order of sums, Adam's normalization.
+    assert_same(first.train.params, split.train.params, rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["tracked", "grpo", "dapo", "stale", "kl_refresh"])
+def test_a_resumed_run_is_the_same_to_the_bit(name):
+    store = MemoryStore()
+    whole, _ = run(make_learner(METHODS[name]), store)
+    step, saved = next((s, p) for s, p in store.saved if s == 1)
+    learner = make_learner(METHODS[name])
+    resumed, _ = run(learner, MemoryStore(), start=step, progress=saved.copy())
+    assert_same(whole.arrays, resumed.arrays)
+
+
+def test_refill_replaces_dead_groups():
+    learner = make_learner(METHODS["dapo"])
+    _, logged = run(learner, MemoryStore())
+    assert any(line.get("rounds", 1) > 1 for line in logged.values())
+    steps = [line for line in logged.values() if "rounds" in line]
+    assert all(line["frac_advantage_zero"] == 0 for line in steps)
+
+
+def test_a_batch_of_dead_groups_changes_nothing():
+    @dataclasses.dataclass
+    class Dead(ScriptedRollouts):
+        def __call__(self, *arguments, **keywords):
+            scored = super().__call__(*arguments, **keywords)
+            return dataclasses.replace(scored, rewards=np.ones(len(scored.rewards)))
+
+    learner = dataclasses.replace(make_learner(METHODS["dapo"]), rollouts=Dead())
+    store = MemoryStore()
+    progress, _ = run(learner, store)
+    assert_same(progress.train.params, store.saved[0][1].train.params)
+
+
+def test_averaged_parameters_by_hand():
+    learner = make_learner(METHODS["kl_reward"], steps=1)
+    store = MemoryStore()
+    progress, _ = run(learner, store)
+    before, after = store.saved[0][1].train.params, progress.train.params
+    expected = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, before, after)
+    assert_same(progress.copies["averaged"], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_kl_penalty_pulls_towards_the_reference():
+    """A large coefficient keeps the policy nearer to where it began."""
+
+    def moved(coef):
+        method = METHODS["grpo"].replace(kl=methods.KL(coef=coef))
+        progress, _ = run(make_learner(method, steps=6), MemoryStore())
+        start = models.init(TINY, key=jax.random.key(0))
+        return sum(
+            float(np.square(np.asarray(a) - np.asarray(b)).sum())
+            for a, b in zip(
+                jax.tree.leaves(start),
+                jax.tree.leaves(progress.train.params),
+                strict=True,
+            )
+        )
+
+    assert moved(50.0) < moved(1e-4)
