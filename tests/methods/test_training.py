@@ -63,6 +63,7 @@ def run(learner, store, start=0, progress=None):
     if progress is None:
         params = models.init(TINY, key=jax.random.key(0))
         progress = learner.start(learner.programs.init(params))
+        store.save(0, progress)
     log = MemoryLog()
     progress = training.train(
         learner,
@@ -91,8 +92,9 @@ def test_a_method_trains_and_does_not_depend_on_its_packing(name):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(first.train.params))
     assert sum(line.get("trained", 0) for line in logged.values()) > 0
     split, _ = run(make_learner(METHODS[name], rows=1), MemoryStore())
-    # float32, other order of sums, Adam's normalization.
-    assert_same(first.train.params, split.train.params, rtol=2e-3, atol=2e-4)
+    # Other order of sums in float32, where Adam divides small gradients by
+    # themselves: a tenth of one step of 1e-2.
+    assert_same(first.train.params, split.train.params, rtol=2e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["tracked", "grpo", "dapo", "stale", "kl_refresh"])
