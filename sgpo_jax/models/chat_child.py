@@ -61,7 +61,7 @@ def environment() -> "jinja2.Environment":
     class Generation(jinja2.ext.Extension):
         """Templates mark what the assistant says, which changes no text."""
 
-        tags = frozenset({"generation"})
+        tags = {"generation"}  # noqa: RUF012 as the base class declares it
 
         def parse(self, parser: Any) -> Any:
             """Read the statements between the marks."""

@@ -41,9 +41,13 @@ class TextTokenizer:
     variables: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     rows: int | None = None
 
-    @functools.cached_property
+    @property
     def vocab_size(self) -> int:
         """Number of ids the decoder can read, special ones included."""
+        return self._vocab_size
+
+    @functools.cached_property
+    def _vocab_size(self) -> int:
         ids = max(self.core.get_vocab(with_added_tokens=True).values()) + 1
         return ids if self.rows is None else min(ids, self.rows)
 

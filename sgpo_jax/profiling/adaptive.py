@@ -206,7 +206,7 @@ def profile_adaptively(
     number = 0
     while True:
         before = prior(total)
-        belief = Posterior.of(total, lambda _, before=before: before)
+        belief = Posterior.of(total, lambda profile, before=before: before)
         spent = int(total.drawn.sum())
         more, gain = rule(belief, before, budget=budget - spent)
         if not more.any():
@@ -240,7 +240,7 @@ def _within(
     if wanted.sum() <= budget:
         return wanted
     tie = [zlib.crc32(id_.encode()) for id_ in profile.ids]
-    order = np.lexsort((tie, -value))
+    order = np.lexsort((np.asarray(tie), -value))
     before = np.cumsum(wanted[order]) - wanted[order]
     granted = np.zeros_like(wanted)
     granted[order] = np.clip(budget - before, 0, wanted[order])

@@ -113,7 +113,7 @@ def calibration(
     predicted = (per_bin(belief.mean[rows] * n) / per_bin(n.astype(float)))[used]
     observed = (per_bin(k) / per_bin(n.astype(float)))[used]
     weight = queries[used] / queries.sum()
-    flat = Posterior.of(fit, lambda _: theory.BetaMixture())
+    flat = Posterior.of(fit, lambda profile: theory.BetaMixture())
     return Calibration(
         predicted=predicted,
         observed=observed,

@@ -98,7 +98,7 @@ def micro_batch(
     drawn = None
     if sampler_log_prob is not None:
         drawn = np.zeros(packed.mask.shape, np.float32)
-        width = min(drawn.shape[1], sampler_log_prob.shape[1])
+        width = min(packed.mask.shape[1], sampler_log_prob.shape[1])
         drawn[:, :width] = sampler_log_prob[slot, :width]
         drawn = np.where(packed.mask, drawn, 0)
     return MicroBatch(

@@ -250,8 +250,8 @@ def test_columns_that_are_not_used_are_not_decoded(tmp_path):
         (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS"),
         (b"<!DOCTYPE html>", "a web page"),
         (b"PK\x03\x04", "a ZIP archive"),
-        (gzip.compress(b'{"prompt": "?"}' * 99)[:-9], "damaged gzip"),
-        (gzip.compress(b" " * (65 << 20)), "expands to more than 500 times"),
+        (gzip.compress(b'{"prompt": "?"}' * 99, mtime=0)[:-9], "damaged gzip"),
+        (gzip.compress(b" " * (65 << 20), mtime=0), "expands to more than 500 times"),
     ],
 )
 def test_other_files_are_named(tmp_path, data, reason):
