@@ -43,17 +43,18 @@ def profiled(config, rate):
     return setup, files
 
 
-def test_a_folder_without_a_plan_is_refused(experiment, tmp_path):
+def test_a_folder_without_a_profile_is_refused(experiment, tmp_path):
     with pytest.raises(ValueError, match=r"has no config\.json"):
         planned.read(tmp_path)
     profiled(experiment, 0.5)
-    with pytest.raises(ValueError, match=r"has no plan\.json: .* after `sgpo plan`"):
+    (tmp_path / "run" / "profile.parquet").unlink()
+    with pytest.raises(ValueError, match=r"has no profile.*after `sgpo profile`"):
         planned.read(tmp_path / "run")
 
 
 def test_a_rehearsal_uses_the_shapes_that_the_tokens_need(experiment):
     setup, files = profiled(experiment, 0.5)
-    stages.plan(setup, files, Display(quiet=True))
+    stages.plans(setup, files, Display(quiet=True))
     run = planned.read(files.path)
     assert run.config == dataclasses.replace(experiment, out=str(files.path))
     small, large = (
@@ -85,7 +86,7 @@ def test_a_method_that_learns_nothing_needs_no_shape(experiment):
         experiment, methods=tuned_methods(("grpo", "grpo_nonzero"), 1e-3)
     )
     setup, files = profiled(config, 0.5)
-    stages.plan(setup, files, Display(quiet=True))
+    stages.plans(setup, files, Display(quiet=True))
     profiled(config, 1.0)  # every group is all right: no response is worth training on
     ladder = packing.make_ladder(row_lengths=[128], rows=[8], response_length=8)
     used = planned.read(files.path).rehearse(ladder, steps=3)
