@@ -98,7 +98,7 @@ def test_a_run_leaves_everything_its_report_needs(finished):
         "config.json",
         "policy",
         "profile.parquet",
-        "plan.json",
+        "plans",
         "methods",
         "eval",
         "report.md",
@@ -166,7 +166,9 @@ def test_stages_one_by_one_give_the_same_run(finished, cache, tmp_path):
     for stage in ("profile", "plan", "train", "eval", "report"):
         assert cli.run_command([stage, "--out", str(out), "--cache", str(cache)]) == 0
     assert_same_run(out, finished, ("grpo_token", "sgpo", "tracked"))
-    assert (out / "plan.json").read_text() == (finished / "plan.json").read_text()
+    assert (out / "plans" / "sgpo.json").read_text() == (
+        finished / "plans" / "sgpo.json"
+    ).read_text()
     evals = sorted((out / "eval").iterdir())
     assert [p.name for p in evals] == [
         "grpo_token.json",
