@@ -138,7 +138,7 @@ def method_row(name: str, got: pathlib.Path, want: pathlib.Path) -> tuple[str, b
 def compare(got: pathlib.Path, want: pathlib.Path, count: int) -> Iterator[str]:
     """Yield the lines of one comparison."""
     yield f"## {count} processes against one\n"
-    for name in ("profile", "plan.json", "eval/initial.json"):
+    for name in ("profile", "plans/sgpo.json", "eval/initial.json"):
         if name.startswith("eval"):
             a, b = (read_json(x / name) for x in (got, want))
             good = all(a[k] == b[k] for k in ("mean", "low", "high", "greedy"))
