@@ -312,7 +312,7 @@ STOPS = [
     ("profile, sampling", lambda s, m: s.sampling(lambda step: step == 0)),
     ("profile, scoring", lambda s, m: s.scoring()),
     ("evaluation", lambda s, m: s.sampling(lambda step: step == EVALUATION)),
-    ("training, compiling", lambda s, m: s.before(m.learner, "apply_batch")),
+    ("training, compiling", lambda s, m: s.before(m.update, "apply_batch")),
     ("training, sampling", lambda s, m: s.sampling(lambda step: step == 2)),
     ("training, scoring", lambda s, m: s.scoring()),
 ]
