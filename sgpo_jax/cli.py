@@ -213,7 +213,11 @@ def _plan(setup, folder, display) -> None:
     from sgpo_jax import report
     from sgpo_jax.pipeline import stages
 
-    for label, plan in stages.plans(setup, folder, display).items():
+    plans = stages.plans(setup, folder, display)
+    if not plans:
+        names = ", ".join(setup.config.methods)
+        display.say(f"none of {names} makes a plan; sgpo does: --methods sgpo")
+    for label, plan in plans.items():
         report.print_plan(label, plan, display)
 
 

@@ -48,7 +48,8 @@ def parse(
     """Parse options over a default.
 
     A run folder that exists gives its own settings as defaults, so that a later stage
-    need not repeat them. Methods that were chosen (`chosen`) are the default's.
+    need not repeat them. If the default's methods were chosen on the command line
+    (`chosen`), they join those that the folder has trained.
 
     Raises:
       ValueError: one line that names the option and the value.
@@ -66,9 +67,18 @@ def parse(
     if not saved.exists():
         return first
     flat = folder.read_json(saved)
-    if chosen:
-        flat.pop("methods", None)
-    return _tyro(command, args, folder.unflatten(default, flat))
+    if not chosen:
+        return _tyro(command, args, folder.unflatten(default, flat))
+    # What is trained already stays a part of the run, baseline first.
+    run = folder.RunFolder(saved.parent)
+    flat["methods"] = {
+        label: content
+        for label, content in flat.get("methods", {}).items()
+        if label not in default.methods and run.method(label).exists()
+    }
+    config = folder.unflatten(default, flat)
+    both = {**config.methods, **default.methods}
+    return _tyro(command, args, dataclasses.replace(config, methods=both))
 
 
 def _tyro(command: str, args: Sequence[str], default: "Experiment") -> "Experiment":

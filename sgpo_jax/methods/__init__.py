@@ -34,6 +34,8 @@ from sgpo_jax.methods.prompts import PromptSampler as PromptSampler
 from sgpo_jax.methods.prompts import Shuffled as Shuffled
 from sgpo_jax.methods.prompts import ShuffledPhases as ShuffledPhases
 from sgpo_jax.methods.prompts import as_sampler as as_sampler
+from sgpo_jax.methods.regression import Rebel as Rebel
+from sgpo_jax.methods.regression import VarGrad as VarGrad
 from sgpo_jax.methods.serialize import differences as differences
 from sgpo_jax.methods.serialize import fingerprint as fingerprint
 from sgpo_jax.methods.serialize import from_json as from_json

@@ -100,11 +100,6 @@ class Responses:
         """Mean over the group of `objective.residual`, [R]; needs "residual_mean"."""
         return self._provided("residual_mean", "residual_mean")
 
-    @property
-    def log_z(self) -> Float[Array, " R"]:
-        """Learnt log-normalizer of each response's prompt, [R]; needs "log_z"."""
-        return self._provided("log_z", "log_z")
-
     def _provided(self, name: str, need: str) -> Any:
         return provided(self.optional.get(name), f"responses.{name}", need)
 
@@ -119,6 +114,5 @@ INPUT_OF = {
     "reference": "reference_log_prob",
     "sampler_log_probs": "sampler_log_prob",
     "residual_mean": "residual_mean",
-    "log_z": "log_z",
 }
 """The optional input of `Responses` that each need brings."""

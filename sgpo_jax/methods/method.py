@@ -58,8 +58,8 @@ class Method:
       aggregation: weight of each token in the loss.
       entropy_bonus: subtracted from the loss, per nat.
       optimizer: from gradients to updates.
-      averaging: decay of averaged parameters, evaluated beside the raw ones; 0 for
-        none.
+      averaging: decay of averaged parameters, which are in every checkpoint and
+        evaluated beside the raw ones while training; 0 for none.
       updates_per_batch: passes over the rollouts of a step.
       minibatches: updates per pass, over whole groups.
       max_staleness: updates the sampler's parameters may be behind the trainer's.
@@ -123,7 +123,7 @@ class Method:
     @property
     def needs(self) -> frozenset[str]:
         """Union of what the parts read beyond their standard inputs."""
-        found = needs_of(
+        return needs_of(
             self.prompts,
             self.baseline,
             self.advantage,
@@ -132,8 +132,6 @@ class Method:
             self.correction,
             self.kl,
         )
-        residual = getattr(self.objective, "residual", None)
-        return found | ({"residual_mean"} if residual is not None else set())
 
     @property
     def loss(self) -> TokenLoss:

@@ -3,7 +3,7 @@
 The pipeline computes, predicts and charges only what some part asks for.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar, get_args
 
 Need = Literal[
@@ -12,7 +12,6 @@ Need = Literal[
     "reference",
     "sampler_log_probs",
     "residual_mean",
-    "log_z",
 ]
 NEEDS: tuple[str, ...] = get_args(Need)
 
@@ -35,6 +34,8 @@ def needs_of(*parts: object) -> frozenset[str]:
     ['reference']
     """
     found = frozenset(need for part in parts for need in getattr(part, "needs", ()))
+    if any(hasattr(part, "residual") for part in parts):
+        found |= {"residual_mean"}
     unknown = found - set(NEEDS)
     if unknown:
         raise ValueError(f"unknown needs {sorted(unknown)}; known: {', '.join(NEEDS)}")
@@ -66,8 +67,3 @@ def provided(value: Any, name: str, need: str) -> Any:
             f" decorate the function with methods.needing({need!r})"
         )
     return value
-
-
-def union(needs: Iterable[Iterable[str]]) -> frozenset[str]:
-    """Union of sets of needs."""
-    return frozenset(need for some in needs for need in some)

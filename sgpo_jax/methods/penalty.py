@@ -20,7 +20,7 @@ class KL:
 
     .. math:: \ell_{i,t} \mathrel{+}= \beta\, \hat k(\pi_\theta, \pi_{ref})
               \quad\text{or}\quad
-              R_i \mathrel{-}= \beta \sum_t \log \frac{\pi_{old}}{\pi_{ref}}
+              R_i \mathrel{-}= \beta \sum_t \log \frac{\pi_{sampler}}{\pi_{ref}}
 
     Estimators: `losses.k1`, `k2`, `k3` (Schulman 2020). GRPO uses k3 in the loss with
     0.04 (arXiv:2402.03300, eq. 4). In the reward the estimator is k1, summed over the

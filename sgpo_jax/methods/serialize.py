@@ -52,6 +52,8 @@ def from_json(content: Any) -> Any:
         return np.asarray(content["array"], content["dtype"])
     if "function" in content:
         function = locate(content["function"])
+        if not callable(function):
+            raise ValueError(f"{content['function']} is not a function")
         if _source_hash(function) != content["source"]:
             raise ValueError(
                 f"the source of {content['function']} has changed since the method was"
@@ -59,6 +61,9 @@ def from_json(content: Any) -> Any:
             )
         return function
     made = locate(content["type"])
+    # A file must not be able to call anything but the making of a part.
+    if not (isinstance(made, type) and dataclasses.is_dataclass(made)):
+        raise ValueError(f"{content['type']} is not a dataclass, as parts are")
     fields = {name: from_json(x) for name, x in content.items() if name != "type"}
     try:
         return made(**fields)
@@ -109,6 +114,17 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     return [] if old == new else [f"{prefix}: {old} before, {new} now"]
 
 
+def _closed(value: Any) -> str:
+    """Text of a value that a function closes over; of other objects, their type.
+
+    The default text of an object is its address, which differs in every process.
+    """
+    try:
+        return json.dumps(to_json(value), sort_keys=True)
+    except TypeError:
+        return _path(type(value))
+
+
 def _path(value: Any) -> str:
     return f"{value.__module__}:{value.__qualname__}"
 
@@ -120,5 +136,5 @@ def _source_hash(function: Callable[..., Any]) -> str:
     except (OSError, TypeError):
         text = repr(getattr(function, "__code__", function))
     cells = getattr(function, "__closure__", None) or ()
-    closed = [repr(cell.cell_contents) for cell in cells]
+    closed = [_closed(cell.cell_contents) for cell in cells]
     return hashlib.sha256("\0".join([text, *closed]).encode()).hexdigest()[:16]

@@ -7,11 +7,12 @@ import inspect
 from collections.abc import Callable, Mapping
 
 from sgpo_jax import advantages, losses
-from sgpo_jax.methods.advantage import BaselineRelative, Centered, Standardized
+from sgpo_jax.methods.advantage import BaselineRelative, Centered
 from sgpo_jax.methods.method import Method, Refill
 from sgpo_jax.methods.objective import ClippedSurrogate
 from sgpo_jax.methods.penalty import KL
 from sgpo_jax.methods.prompts import ByBelief, Planned, Shuffled
+from sgpo_jax.methods.regression import Rebel, VarGrad
 from sgpo_jax.methods.serialize import locate
 from sgpo_jax.methods.subsample import DropZeroAdvantage, RussianRoulette
 
@@ -57,8 +58,9 @@ def grpo_thin() -> Method:
 def dr_grpo() -> Method:
     """GRPO done right (arXiv:2503.20783): centered advantages, constant length.
 
-    A token counts 1 / 1024 whatever the length of its response; there is no division by
-    the group's standard deviation and no KL penalty.
+    A token counts 1 / 1024 whatever the length of its response (the paper: one over the
+    longest response allowed; the constant only scales the gradient, before clipping);
+    no division by the group's standard deviation, no KL penalty.
     """
     return Method(
         advantage=Centered(),
@@ -70,7 +72,8 @@ def dr_grpo() -> Method:
 def dapo() -> Method:
     """Decoupled clip and dynamic sampling (arXiv:2503.14476).
 
-    Dead groups are dropped and refilled; clipping at 0.2 and 0.28; token mean.
+    Dead groups are dropped and refilled; clipping at 0.2 and 0.28; token mean. Without
+    the paper's penalty on overlong responses; groups of 8 where it samples 16.
     """
     return Method(refill=Refill())
 
@@ -105,7 +108,27 @@ def tracked_flat() -> Method:
 
 def grpo_2() -> Method:
     """Groups of two and as many more prompts (arXiv:2510.00977)."""
-    return Method(prompts=Shuffled(group_size=2), advantage=Standardized())
+    return Method(prompts=Shuffled(group_size=2))
+
+
+def vargrad() -> Method:
+    """Trajectory balance with the group's own normalizer (VarGrad, arXiv:2503.18929).
+
+    Regression of the log-ratio to the initial policy on the reward, beta 0.1; no
+    replay buffer, beta is not annealed.
+    """
+    return Method(objective=VarGrad(), aggregation=losses.PerSequence())
+
+
+def rebel() -> Method:
+    """Regression to relative rewards over all pairs of a group (REBEL, 2404.16767).
+
+    Log-ratios to the policy before the update, eta 1, in the scale of the reference
+    code.
+    """
+    return Method(
+        objective=Rebel(), aggregation=losses.PerSequence(), updates_per_batch=2
+    )
 
 
 ZOO: Mapping[str, Callable[[], Method]] = {
@@ -121,6 +144,8 @@ ZOO: Mapping[str, Callable[[], Method]] = {
         sgpo,
         tracked,
         tracked_flat,
+        vargrad,
+        rebel,
     )
 }
 

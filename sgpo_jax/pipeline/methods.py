@@ -187,7 +187,17 @@ def held_out(setup: Setup, progress: training.Progress) -> training.Metrics:
         samples=setup.config.eval.samples,
     )
     progress.ledger.add("evaluation", result.cost)
-    return {
+    averaged: dict[str, float] = {}
+    if "averaged" in progress.copies:
+        other = training.evaluate(
+            setup.rollouts,
+            training.with_copy(progress.train, progress.copies["averaged"]),
+            setup.held_out,
+            samples=setup.config.eval.samples,
+        )
+        progress.ledger.add("evaluation", other.cost)
+        averaged["eval/success_averaged"] = other.mean
+    return averaged | {
         "eval/success": result.mean,
         "eval/low": result.low,
         "eval/high": result.high,

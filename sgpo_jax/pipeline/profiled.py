@@ -71,7 +71,7 @@ def plan(
         except ValueError as error:
             raise UserError(f"{error}; delete it: it is made again") from error
     try:
-        result = sampler.plan(profile(setup, folder, display))
+        result = sampler.plan(profile(setup, folder, display), seed=setup.config.seed)
     except ValueError as error:
         raise UserError(str(error)) from error
 

@@ -152,12 +152,12 @@ class Rollouts:
         inside = np.arange(self.tokens.shape[1]) < self.length[:, None]
         return inside & (self.kept != 0)
 
-    def check_version(self, now: int, *, most_stale: int) -> None:
+    def check_version(self, now: int, *, max_staleness: int) -> None:
         """Refuse samples of another policy than those that may be trained on.
 
         Args:
           now: version of the policy that is to be trained.
-          most_stale: updates it may be ahead of the samples' policy.
+          max_staleness: updates it may be ahead of the samples' policy.
 
         Raises:
           ValueError: if it is further ahead or behind, or the version is unknown.
@@ -167,10 +167,10 @@ class Rollouts:
                 f"rollouts of an unknown policy version cannot train version {now}:"
                 " give the sampler the version of its parameters"
             )
-        if not 0 <= now - self.version <= most_stale:
+        if not 0 <= now - self.version <= max_staleness:
             raise ValueError(
-                f"rollouts of policy version {self.version} cannot train version"
-                f" {now}: sample again, or allow more than most_stale={most_stale}"
+                f"rollouts of policy version {self.version} cannot train version {now}:"
+                f" sample again, or allow more than max_staleness={max_staleness}"
             )
 
     def __len__(self) -> int:

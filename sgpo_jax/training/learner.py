@@ -62,6 +62,7 @@ class Learner:
         return Prompts(
             method=self.method,
             count=len(self.queries),
+            seed=self.seed,
             profile=self.profile,
             plan=self.plan,
         )
@@ -125,7 +126,7 @@ class Learner:
                 params, queries, draw.sizes.tolist(), step=noise, version=version
             )
             scored.rollouts.check_version(
-                int(progress.train.step), most_stale=self._staleness
+                int(progress.train.step), max_staleness=self.method.max_staleness
             )
             parts.append(collected(queries, draw, scored))
             sampled += len(scored.rewards)
@@ -134,16 +135,12 @@ class Learner:
                 break
         return joined(parts), prompts
 
-    @property
-    def _staleness(self) -> int:
-        return self.method.max_staleness
-
     def _behavior(self, progress: Progress) -> tuple[dict, int]:
         """Return the sampler's parameters and their version, refreshed when due."""
         version = int(progress.train.step)
         if "behavior" not in progress.copies:
             return progress.train.params, version
-        if version - progress.behavior_version > self._staleness:
+        if version - progress.behavior_version > self.method.max_staleness:
             progress.copies["behavior"] = copies.trained_copy(progress.train)
             progress.behavior_version = version
         params = copies.with_copy(progress.train, progress.copies["behavior"])
@@ -207,9 +204,9 @@ class Learner:
     def _penalized(
         self, progress: Progress, taken: Collected, tokens: Sequence[Sequence[int]]
     ) -> tuple[np.ndarray, Metrics]:
-        r"""Subtract the KL penalty from the rewards, if it belongs there.
+        r"""Rewards less the KL penalty, if it belongs there.
 
-        .. math:: R_i \mathrel{-}= \beta \sum_t \log \pi_{old} - \log \pi_{ref}
+        .. math:: R_i - \beta \sum_t (\log \pi_{sampler} - \log \pi_{ref})
         """
         kl = self.method.kl
         if kl is None or not kl.in_reward:

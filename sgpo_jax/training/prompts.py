@@ -23,12 +23,14 @@ class Prompts:
     Attributes:
       method: the method.
       count: number of training prompts Q.
+      seed: identifies the run.
       profile: profile whose rows are the prompts; None if the method needs none.
       plan: a plan from a file, in place of the sampler's own; None for none.
     """
 
     method: Method
     count: int
+    seed: int = 0
     profile: Profile | None = None
     plan: Plan | None = None
 
@@ -129,7 +131,12 @@ class Prompts:
         needs = methods.needs_of(self.method.prompts)
         if "baseline" in needs:
             optional["baseline"] = self.mean(state)
-        pool = PromptPool(count=self.count, history=state.history, optional=optional)
+        pool = PromptPool(
+            count=self.count,
+            history=state.history,
+            seed=self.seed,
+            optional=optional,
+        )
         return pool.restricted(needs)
 
 

@@ -291,7 +291,7 @@ class Programs:
         cell, one = jnp.zeros((1, 1)), jnp.zeros(1)
         inputs = methods.INPUT_OF
         optional = {
-            inputs[need]: one if need in ("residual_mean", "log_z") else cell
+            inputs[need]: one if need == "residual_mean" else cell
             for need in self.loss.needs
             if need in inputs
         }

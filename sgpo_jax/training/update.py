@@ -130,13 +130,13 @@ def learn(
         for part in batch.packed
     ]
     placed_at = time.perf_counter()
-    put = _with_scores(programs, method, progress, put, batch, taken)
+    put = with_scores(programs, method, progress, put, batch, taken)
     scored_at = time.perf_counter()
     logged: Metrics = {
         "time/transfer": placed_at - started,
         "time/scoring": scored_at - placed_at,
     }
-    several = method.updates_per_batch > 1
+    several, updates = method.updates_per_batch > 1, []
     old = _old_log_probs(programs, progress, put)
     for update_pass in range(method.updates_per_batch):
         for place, part in enumerate(put):
@@ -154,7 +154,9 @@ def learn(
                     ]
                 old[place] = before
             _after_update(method, progress)
-            logged |= {name: float(value) for name, value in device_metrics.items()}
+            updates.append({name: float(x) for name, x in device_metrics.items()})
+    logged |= {name: float(np.mean([x[name] for x in updates])) for name in updates[0]}
+    logged["skipped"] = updates[-1]["skipped"]  # in a row, up to now
     logged["sampler_gap"] = sampler_gap(batch, old, taken)
     logged["time/train"] = time.perf_counter() - scored_at
     _charge(programs, method, progress, batch, logged)
@@ -184,7 +186,7 @@ def _old_log_probs(
     return old
 
 
-def _with_scores(
+def with_scores(
     programs: Programs,
     method: Method,
     progress: Progress,
@@ -206,19 +208,14 @@ def _with_scores(
         ]
     if "residual_mean" not in method.needs:
         return put
-    zeros = [np.zeros(len(one.advantage), np.float32) for part in put for one in part]
     flat = [one for part in put for one in part]
     found = [
-        sharding.fetch(
-            programs.residual(
-                progress.train.params, dataclasses.replace(one, residual_mean=zero)
-            )
-        )
-        for one, zero in zip(flat, zeros, strict=True)
+        sharding.fetch(programs.residual(progress.train.params, one)) for one in flat
     ]
     residual = by_response(batch.all_packed, found, len(taken.rewards))
-    used = by_response(batch.all_packed, [z + 1 for z in zeros], len(taken.rewards)) > 0
-    used &= np.isfinite(taken.rewards)
+    used = np.zeros(len(taken.rewards), bool)
+    for packed in batch.all_packed:
+        used[packed.response[packed.response >= 0]] = True
     places = len(taken.queries)
     total = np.bincount(taken.group[used], residual[used], minlength=places)
     count = np.bincount(taken.group[used], minlength=places)

@@ -40,11 +40,16 @@ def profile_of(successes):
     )
 
 
-def prompts_of(sampler, count=30):
+def prompts_of(sampler, count=30, seed=0):
     method = methods.Method(
         prompts=sampler, baseline=advantages.BetaTracker(profile_weight=1.0)
     )
-    return Prompts(method=method, count=count, profile=profile_of(np.arange(count) % 9))
+    return Prompts(
+        method=method,
+        count=count,
+        seed=seed,
+        profile=profile_of(np.arange(count) % 9),
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,6 +100,16 @@ def test_shuffled_visits_every_prompt_equally_often():
     assert visits.max() - visits.min() <= 1
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+def test_runs_of_other_seeds_draw_other_prompts(sampler):
+    def rows(seed):
+        prompts = prompts_of(sampler, seed=seed)
+        draw, _ = prompts.draw(prompts.init(), budget=24, progress=0.0, seed=seed)
+        return set(draw.rows.tolist())
+
+    assert len({tuple(sorted(rows(seed))) for seed in range(8)}) > 1
+
+
 def test_history_by_hand():
     history = methods.History.empty(3)
     draw = methods.Draw(np.array([2, 0]), np.array([2, 2]))
@@ -135,6 +150,27 @@ def test_named_methods_are_values(name):
     assert hash(method.loss) == hash(again.loss)
 
 
+def test_parts_from_outside_are_found_again():
+    method = methods.named("tests.methods.outside:mine")
+    content = methods.to_json(method)
+    assert methods.from_json(content) == method
+    content["advantage"]["source"] = "0" * 16
+    with pytest.raises(ValueError, match=r"source of .*shrunk has changed"):
+        methods.from_json(content)
+
+
+def test_a_closure_is_known_by_what_it_closes_over():
+    def made(scale, other):
+        def scaled(groups):
+            return groups.rewards * scale if other else groups.rewards
+
+        return methods.Method(advantage=scaled)
+
+    one, same = (methods.fingerprint(made(1.0, object())) for _ in range(2))
+    assert one == same
+    assert one != methods.fingerprint(made(2.0, object()))
+
+
 def test_no_two_named_methods_are_the_same():
     prints = {methods.fingerprint(make()) for make in methods.ZOO.values()}
     assert len(prints) == len(methods.ZOO)
@@ -145,6 +181,14 @@ def test_no_two_named_methods_are_the_same():
     [
         (lambda: methods.named("gpro"), "unknown method 'gpro'; known: grpo,"),
         (lambda: methods.named("sgpo_jax.nowhere:x"), "cannot import"),
+        (
+            lambda: methods.from_json({"type": "subprocess:Popen", "args": ["true"]}),
+            "is not a dataclass, as parts are",
+        ),
+        (
+            lambda: methods.from_json({"type": "sgpo_jax.methods:KL", "coeff": 1}),
+            "unexpected keyword",
+        ),
         (lambda: methods.KL(coef=float("nan")), "positive and finite, got nan"),
         (lambda: methods.AdamW(learning_rate=float("inf")), "finite, got inf"),
         (lambda: methods.Method(prompts=methods.ByBelief()), "tracked baseline"),

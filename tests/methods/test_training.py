@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from sgpo_jax import methods, models, training
+from sgpo_jax import losses, methods, models, packing, training
 from sgpo_jax.profiling import Profile
 from sgpo_jax.testing import (
+    ARITHMETIC,
     TINY,
     MemoryLog,
     MemoryStore,
@@ -16,6 +17,9 @@ from sgpo_jax.testing import (
     tiny_buckets,
     tiny_queries,
 )
+from sgpo_jax.training.batch import make_groups, sampler_log_probs
+from sgpo_jax.training.collect import collected
+from sgpo_jax.training.update import make_batch, with_scores
 
 QUERIES = tiny_queries()
 FURTHER = {
@@ -27,6 +31,7 @@ FURTHER = {
     "group_adam": methods.Method(optimizer=methods.GroupAdam()),
     "group_adagrad": methods.Method(optimizer=methods.GroupAdagrad()),
 }
+FURTHER["outside"] = methods.named("tests.methods.outside:mine")
 METHODS = {**{name: make() for name, make in methods.ZOO.items()}, **FURTHER}
 
 
@@ -105,6 +110,83 @@ def test_a_resumed_run_is_the_same_to_the_bit(name):
     learner = make_learner(METHODS[name])
     resumed, _ = run(learner, MemoryStore(), start=step, progress=saved.copy())
     assert_same(whole.arrays, resumed.arrays)
+
+
+@pytest.mark.parametrize("name", ["vargrad", "rebel"])
+def test_group_objectives_split_over_micro_batches_are_those_of_the_library(name):
+    """Gradient of micro-batches of one row against that of the loss on whole groups."""
+    method = METHODS[name].replace(updates_per_batch=1)
+    learner = make_learner(method, rows=1)
+    params = models.init(TINY, key=jax.random.key(0))
+    reference = jax.tree.map(lambda x: x * 1.1, params)
+    progress = learner.start(learner.programs.init(params))
+    if "reference" in progress.copies:
+        progress.copies["reference"] = reference
+    queries = QUERIES[:4]
+    scored = ScriptedRollouts(unscorable=0.0)(None, queries, [6] * 4, step=1)
+    draw = methods.Draw(np.arange(4), np.full(4, 6))
+    taken = collected(queries, draw, scored)
+    prompts = [ARITHMETIC.encode_prompt(query.turns) for query in queries]
+    ones = np.ones(24, np.float32)
+    batch = make_batch(
+        method, learner.ladder, prompts, taken, advantage=ones, factor=ones
+    )
+    assert len(batch.all_packed) > 1
+    put = [[learner.programs.put(one) for one in part] for part in batch.packed]
+    put = with_scores(learner.programs, method, progress, put, batch, taken)
+    total = learner.programs.zeros(params)
+    for one in put[0]:
+        total, _ = learner.programs.accumulate(params, total, one)
+    found = jax.tree.map(lambda g: g / total.loss.weight, total.grads)
+
+    groups = make_groups(prompts, scored.rollouts, np.ones(24, bool))
+    (packed,) = packing.pack(groups, tiny_buckets(rows=8))
+    slot = packed.response
+    rewards = np.where(slot >= 0, scored.rewards[slot], np.nan)
+    group = np.where(slot >= 0, scored.rollouts.request[slot], 4)
+    rewards = jax.numpy.asarray(rewards, jax.numpy.float32)
+    group = jax.numpy.asarray(group, jax.numpy.int32)
+
+    def loss(params):
+        now = training.log_probs(params, TINY, packed).log_prob
+        before = training.log_probs(reference, TINY, packed).log_prob
+        before = before if name == "vargrad" else jax.lax.stop_gradient(now)
+        mask = jax.numpy.asarray(packed.mask)
+        ratio = losses.log_ratio(now, before, mask)
+        delta = losses.sequence_log_ratio(ratio, mask)
+        if name == "vargrad":
+            each = losses.vargrad(delta, rewards, group, num_groups=4, beta=0.1)
+        else:
+            each = losses.rebel(delta, rewards, group, num_groups=4, eta=1.0)
+        return each.sum() / 24
+
+    assert_same(found, jax.grad(loss)(params), rtol=1e-3, atol=1e-4)
+
+
+def test_sampler_log_probs_are_those_of_truncated_sampling():
+    scored = ScriptedRollouts()(None, QUERIES[:1], [2], step=0)
+    rollouts = dataclasses.replace(
+        scored.rollouts,
+        length=np.array([2, 1], np.int32),
+        log_prob=np.log(np.full((2, 4), 0.25, np.float32)),
+        kept=np.array([[0.5, 0.0, 0, 0], [1.0, 0, 0, 0]], np.float32),
+    )
+    # 0.25 of the mass 0.5 that top-k left is 0.5; a forced token was not drawn.
+    expected = np.log([[0.5, 1, 1, 1], [0.25, 1, 1, 1]])
+    np.testing.assert_allclose(sampler_log_probs(rollouts), expected, atol=1e-6)
+
+
+def test_old_log_probs_of_later_minibatches_are_from_before_the_first_update():
+    """With a step size of next to nothing no ratio moves; with a real one it does."""
+    method = METHODS["grpo_token"].replace(minibatches=3)
+    _, moved = run(make_learner(method, steps=1), MemoryStore())
+    assert moved[1]["kl_old"] > 1e-7
+    learner = make_learner(method, steps=1)
+    still = dataclasses.replace(
+        learner.programs, optimizer=methods.AdamW(learning_rate=1e-12).make()
+    )
+    _, same = run(dataclasses.replace(learner, programs=still), MemoryStore())
+    assert abs(same[1]["kl_old"]) < 1e-9
 
 
 def test_refill_replaces_dead_groups():

@@ -227,6 +227,37 @@ def test_a_killed_run_goes_on_bit_for_bit(finished, cache, tmp_path):
     assert ours.fingerprint() == theirs.fingerprint()
 
 
+def test_one_more_method_uses_policy_and_profile(finished, cache, tmp_path):
+    """A method from outside the package joins a finished run; nothing is done again."""
+    out = tmp_path / "more"
+    shutil.copytree(finished, out)
+    kept = ["profile.parquet", "methods/grpo_token/metrics.jsonl", "eval/initial.json"]
+    before = [(out / name).stat().st_mtime_ns for name in kept]
+    more = (
+        "--methods",
+        "tests.methods.outside:mine",
+        "--methods.mine.averaging",
+        "0.5",
+    )
+    assert run("run", out, cache, *more) == 0
+    assert [(out / name).stat().st_mtime_ns for name in kept] == before
+    assert_same_run(out, finished, ("grpo_token", "sgpo", "tracked"))
+    evaluated = [x for x in lines(out, "mine") if "eval/success_averaged" in x]
+    assert len(evaluated) == 4
+    report = (out / "report.md").read_text()
+    assert all(name in report for name in ("grpo_token", "sgpo", "tracked", "mine"))
+
+
+def test_another_method_under_a_used_label_is_refused(
+    finished, cache, tmp_path, capsys
+):
+    out = tmp_path / "other"
+    shutil.copytree(finished, out)
+    assert run("run", out, cache, "--methods.tracked.minibatches", "2") == 2
+    error = capsys.readouterr().err
+    assert "another method called tracked (minibatches: 1 before, 2 now)" in error
+
+
 @pytest.mark.parametrize("lost", ["checkpoint", "line"])
 def test_a_run_killed_in_its_last_step_is_not_taken_for_finished(
     finished, cache, tmp_path, lost

@@ -108,7 +108,7 @@ def test_non_finite_updates_lead_back_and_then_on(programs):
 @pytest.mark.parametrize("behind", [1, -1])
 def test_rollouts_of_another_policy_are_refused(programs, behind):
     learner = make_learner(programs, ScriptedRollouts(staleness=behind), steps=3)
-    message = f"version {-behind} cannot train version 0: .* most_stale=0"
+    message = f"version {-behind} cannot train version 0: .* max_staleness=0"
     with pytest.raises(ValueError, match=message):
         run(learner, programs, MemoryStore())
 

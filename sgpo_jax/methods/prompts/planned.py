@@ -19,11 +19,9 @@ class ShuffledPhases:
 
     Attributes:
       phases: per phase, the prompt rows and their group sizes.
-      seed: shuffles each pass.
     """
 
     phases: tuple[tuple[np.ndarray, np.ndarray], ...] = dataclasses.field(hash=False)
-    seed: int = 0
 
     def __post_init__(self):
         if not self.phases or not all(len(rows) for rows, _ in self.phases):
@@ -44,11 +42,11 @@ class ShuffledPhases:
         seed: int,
     ) -> tuple[Draw, State]:
         """Take the next prompts of the current phase's shuffled passes."""
-        del pool, seed
+        del seed  # the order depends on the cursor alone
         phase = min(int(progress * len(self.phases)), len(self.phases) - 1)
         rows, sizes = self.phases[phase]
         items, cursor = take(
-            int(state["cursor"][phase]), sizes, budget=budget, seeds=(self.seed, phase)
+            int(state["cursor"][phase]), sizes, budget=budget, seeds=(pool.seed, phase)
         )
         cursors = state["cursor"].copy()
         cursors[phase] = cursor
@@ -66,21 +64,19 @@ class Planned:
       filter: which prompts are trained on.
       allocate: rollouts of each.
       curriculum: phases, in order.
-      seed: decides which unsolved prompts are kept, and shuffles passes.
     """
 
     filter: planning.Filter = planning.DropTrivial()
     allocate: planning.Allocator = planning.InverseSuccess()
     curriculum: planning.Curriculum = planning.EasyToHard()
-    seed: int = 0
 
     needs = ("profile",)
 
-    def plan(self, profile: Profile) -> planning.Plan:
-        """Make the plan of a profile."""
+    def plan(self, profile: Profile, *, seed: int) -> planning.Plan:
+        """Make the plan of a profile; the seed decides which unsolved ones are kept."""
         return planning.make_plan(
             profile,
-            seed=self.seed,
+            seed=seed,
             filter=self.filter,
             allocate=self.allocate,
             curriculum=self.curriculum,
@@ -105,7 +101,7 @@ class Planned:
         )
 
     def _phases(self, pool: PromptPool) -> ShuffledPhases:
-        return _phases(self, _ById(pool.profile), _ById(pool.plan))
+        return _phases(self, _ById(pool.profile), _ById(pool.plan), pool.seed)
 
 
 class _ById:
@@ -122,9 +118,9 @@ class _ById:
 
 
 @functools.lru_cache(maxsize=8)
-def _phases(sampler: Planned, profile: _ById, plan: _ById) -> ShuffledPhases:
+def _phases(sampler: Planned, profile: _ById, plan: _ById, seed: int) -> ShuffledPhases:
     ids = profile.value.ids
-    made = plan.value or sampler.plan(profile.value)
+    made = plan.value or sampler.plan(profile.value, seed=seed)
     row = {id_: row for row, id_ in enumerate(ids)}
     try:
         phases = tuple(
@@ -136,4 +132,4 @@ def _phases(sampler: Planned, profile: _ById, plan: _ById) -> ShuffledPhases:
             f"the plan names prompt {error.args[0]!r}, which is not in the profile;"
             " make the plan again from this profile"
         ) from None
-    return ShuffledPhases(phases=phases, seed=sampler.seed)
+    return ShuffledPhases(phases=phases)

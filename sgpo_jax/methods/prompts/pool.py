@@ -98,11 +98,13 @@ class PromptPool:
     Attributes:
       count: number of prompts Q; rows are 0 to Q - 1.
       history: what training has seen of each.
+      seed: identifies the run; the order of its passes follows from it.
       optional: further inputs by name; read them through the properties.
     """
 
     count: int
     history: History
+    seed: int = 0
     optional: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property

@@ -58,11 +58,9 @@ class Shuffled:
 
     Attributes:
       group_size: rollouts per prompt.
-      seed: shuffles each pass.
     """
 
     group_size: int = 8
-    seed: int = 0
 
     def __post_init__(self):
         if self.group_size < 1:
@@ -86,6 +84,6 @@ class Shuffled:
         del progress, seed  # the order depends on the cursor alone
         sizes = np.broadcast_to(np.int64(self.group_size), pool.count)
         rows, cursor = take(
-            int(state["cursor"]), sizes, budget=budget, seeds=(self.seed, 0)
+            int(state["cursor"]), sizes, budget=budget, seeds=(pool.seed, 0)
         )
         return Draw(rows, sizes[rows]), {"cursor": np.asarray(cursor, np.int64)}

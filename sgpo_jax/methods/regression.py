@@ -1,0 +1,90 @@
+"""Objectives that regress log-ratios of whole responses on their rewards.
+
+The mean of the residuals over a group is a constant of the gradient. It is computed
+for the whole step before the update, so a group may be split over micro-batches.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sgpo_jax import losses
+from sgpo_jax.methods.inputs import Responses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VarGrad:
+    r"""Trajectory balance with the normalizer of the group: `losses.vargrad`.
+
+    .. math:: \ell_i = (u_i - \bar u_g)^2, \quad
+              u_i = \sum_t \log \frac{\pi_\theta}{\pi_{ref}} - \frac{R_i}{\beta}
+
+    TBA (arXiv:2503.18929). Use with `losses.PerSequence`.
+
+    Attributes:
+      beta: strength of the reference, in units of reward per nat.
+    """
+
+    beta: float = 0.1
+
+    needs = ("reference",)
+
+    def __post_init__(self):
+        if not 0 < self.beta < float("inf"):
+            raise ValueError(f"beta must be positive and finite, got {self.beta}")
+
+    def residual(self, responses: Responses, /) -> Float[Array, " R"]:
+        """Return u of each response; 0 where it could not be scored."""
+        ratio = losses.log_ratio(
+            responses.log_prob, responses.reference_log_prob, responses.mask
+        )
+        return _residual(ratio, responses, scale=1 / self.beta)
+
+    def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
+        """Return the loss of the response at each of its tokens."""
+        centered = self.residual(responses) - responses.residual_mean
+        return _at_tokens(centered**2, responses)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rebel:
+    r"""Regression to relative rewards, all pairs of a group: `losses.rebel`.
+
+    .. math:: \ell_i = 2 (u_i - \bar u_g)^2, \quad
+              u_i = \sum_t \log \frac{\pi_\theta}{\pi_{old}} - \eta R_i
+
+    REBEL (arXiv:2404.16767). Use with `losses.PerSequence`.
+
+    Attributes:
+      eta: step size; large values trust the rewards.
+    """
+
+    eta: float = 1.0
+
+    def __post_init__(self):
+        if not 0 < self.eta < float("inf"):
+            raise ValueError(f"eta must be positive and finite, got {self.eta}")
+
+    def residual(self, responses: Responses, /) -> Float[Array, " R"]:
+        """Return u of each response; 0 where it could not be scored."""
+        return _residual(responses.log_ratio, responses, scale=self.eta)
+
+    def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
+        """Return the loss of the response at each of its tokens."""
+        centered = self.residual(responses) - responses.residual_mean
+        return _at_tokens(2 * centered**2, responses)
+
+
+def _residual(
+    log_ratio: Float[Array, "R T"], responses: Responses, *, scale: float
+) -> Float[Array, " R"]:
+    """Summed log-ratio minus scaled reward; masked before any arithmetic."""
+    scored = jnp.isfinite(responses.reward)
+    total = losses.sequence_log_ratio(log_ratio, responses.mask)
+    reward = jnp.where(scored, responses.reward, 0)
+    return jnp.where(scored, total, 0) - scale * reward
+
+
+def _at_tokens(loss: Float[Array, " R"], responses: Responses) -> Float[Array, "R T"]:
+    return jnp.where(responses.mask, loss[:, None], 0)
