@@ -96,14 +96,23 @@ class Workload:
         group = packing.Group(prompt=[0], responses=[[0]], ids=[0])
         (packed,) = packing.pack([group], packing.Ladder((shape,)))
         one = np.ones(1, np.float32)
-        return micro_batch(packed, advantage=one, weights=(one, one))
+        batch = micro_batch(packed, advantage=one, weights=(one, one))
+        per_token = np.zeros(packed.mask.shape, np.float32)
+        per_response = np.zeros(len(batch.advantage), np.float32)
+        optional = {
+            methods.INPUT_OF[need]: per_response
+            if need == "residual_mean"
+            else per_token
+            for need in self.method.loss.needs
+        }
+        return dataclasses.replace(batch, **optional)
 
     def state(self) -> training.TrainState:
         """Return the training state's shapes and shardings."""
         return self.step.abstract(self.batch(self.ladder.shapes[0]))[0]
 
     def step_jobs(self) -> list[Job]:
-        """Return a program per rung, which adds up gradients, and the update."""
+        """Return the programs of a step: gradients and scores by shape, the update."""
         programs = self.step
 
         def accumulate(shape: packing.Shape) -> jax.stages.Lowered:
@@ -114,8 +123,14 @@ class Workload:
             state, total, _ = programs.abstract(self.batch(self.ladder.shapes[0]))
             return programs.update.lower(state, total)
 
+        def score(shape: packing.Shape) -> jax.stages.Lowered:
+            state, _, batch = programs.abstract(self.batch(shape))
+            return programs.score.lower(state.params, batch.packed)
+
         state = self.state()
-        beside = device_bytes(state) - device_bytes(state.params)
+        trained = device_bytes(models.trainable(state.params)[0])
+        copies = trained * len(training.copy_names(self.method))
+        beside = device_bytes(state) - device_bytes(state.params) + copies
         jobs = [
             Job(
                 name=f"gradients {shape.rows} x {shape.row_length}",
@@ -125,7 +140,17 @@ class Workload:
             )
             for shape in self.ladder.shapes
         ]
-        return [*jobs, Job(name="update", lower=update, mesh=self.mesh)]
+        if "reference" in self.method.needs or self.method.minibatches > 1:
+            jobs += [
+                Job(
+                    name=f"log-probabilities {shape.rows} x {shape.row_length}",
+                    lower=functools.partial(score, shape),
+                    mesh=self.mesh,
+                    holds=beside,
+                )
+                for shape in self.ladder.shapes
+            ]
+        return [*jobs, Job(name="update", lower=update, mesh=self.mesh, holds=copies)]
 
     def sampler_jobs(self) -> list[Job]:
         """Return prefill and decode of every prompt rung; training's state stays."""

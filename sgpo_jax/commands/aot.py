@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 import tyro
 
-from sgpo_jax import chips, models, packing, sampling, sharding
+from sgpo_jax import chips, methods, models, packing, sampling, sharding
 from sgpo_jax.ahead_of_time import (
     facts,
     planned,
@@ -31,6 +31,7 @@ class Aot:
       num_slices: equal slices joined by the data centre network; the mesh's data axis
         crosses between them.
       model: a published shape by name, or the path of a config.json.
+      method: the algorithm: a name of `sgpo methods`, or package.module:function.
       plan: a run folder after `sgpo plan`: its settings, and of its shapes those that
         a rehearsal of its methods uses. Replaces all options below but --mesh.
       mesh: devices along each axis of the mesh.
@@ -53,6 +54,7 @@ class Aot:
     num_slices: int = 1
     model: str = ""
     plan: str = ""
+    method: str = "grpo_token"
     mesh: sharding.MeshShape = sharding.MeshShape()
     row_length: tuple[int, ...] = (4096,)
     remat: models.Remat = "everything"
@@ -118,7 +120,11 @@ class Aot:
             )
             engine = self._engine(decoder, host)
         made = programs.Workload(
-            decoder=decoder, mesh=mesh, ladder=ladder, engine=engine
+            decoder=decoder,
+            mesh=mesh,
+            ladder=ladder,
+            engine=engine,
+            method=methods.named(self.method),
         )
         return made, lines
 

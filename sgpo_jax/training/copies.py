@@ -12,17 +12,22 @@ from sgpo_jax.methods import Method
 from sgpo_jax.training.state import TrainState
 
 
-def first_copies(method: Method, state: TrainState) -> dict[str, PyTree]:
-    """Copies a method keeps, at the start: the initial policy's trained parameters.
-
-    With adapters only these are copied; the frozen matrices are shared.
-    """
+def copy_names(method: Method) -> list[str]:
+    """Names of the copies a method keeps."""
     names = {
         "reference": "reference" in method.needs,
         "averaged": method.averaging > 0,
         "behavior": method.max_staleness > 0,
     }
-    return {name: trained_copy(state) for name, wanted in names.items() if wanted}
+    return [name for name, wanted in names.items() if wanted]
+
+
+def first_copies(method: Method, state: TrainState) -> dict[str, PyTree]:
+    """Copies a method keeps, at the start: the initial policy's trained parameters.
+
+    With adapters only these are copied; the frozen matrices are shared.
+    """
+    return {name: trained_copy(state) for name in copy_names(method)}
 
 
 def trained_copy(state: TrainState) -> PyTree:

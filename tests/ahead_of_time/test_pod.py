@@ -56,6 +56,22 @@ def test_the_step(workload):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("chip", ["v5e-4", "v6e-4"])
+def test_reference_log_probabilities_are_one_forward_pass(chip):
+    options = dataclasses.replace(OPTIONS, topology=chip, method="grpo")
+    workload = options.workload()[0]
+    found = compiled(workload.step_jobs(), "log-probabilities", workload)
+    assert found.compiled
+    assert found.counts is not None
+    kernels = {"shared_prefix_forward": workload.decoder.num_layers}
+    assert found.counts.kernels == kernels
+    plain = OPTIONS.workload()[0]
+    held = [max(job.holds for job in w.step_jobs()) for w in (plain, workload)]
+    params = programs.device_bytes(workload.state().params)
+    assert held[1] - held[0] == params, "the reference is a copy of its own"
+
+
+@pytest.mark.slow
 def test_a_decode_step_moves_activations_not_parameters(workload):
     found = compiled(workload.sampler_jobs(), "decode", workload)
     assert found.counts is not None

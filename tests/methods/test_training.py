@@ -210,6 +210,19 @@ def test_a_batch_of_dead_groups_changes_nothing():
     assert_same(progress.train.params, store.saved[0][1].train.params)
 
 
+def test_copies_have_buffers_of_their_own():
+    """The update donates the parameters: a copy that shares them would be deleted."""
+    learner = make_learner(METHODS["kl_refresh"])
+    params = models.init(TINY, key=jax.random.key(0))
+    progress = learner.start(learner.programs.init(params))
+    pairs = zip(
+        jax.tree.leaves(progress.copies["reference"]),
+        jax.tree.leaves(progress.train.params),
+        strict=True,
+    )
+    assert all(a.unsafe_buffer_pointer() != b.unsafe_buffer_pointer() for a, b in pairs)
+
+
 def test_averaged_parameters_by_hand():
     learner = make_learner(METHODS["kl_reward"], steps=1)
     store = MemoryStore()
