@@ -1,5 +1,6 @@
 """A `config.json` of any family into a `DecoderConfig`."""
 
+import math
 from typing import Any
 
 from sgpo_jax.models.config import DecoderConfig
@@ -51,19 +52,43 @@ def read_config(json: Json) -> DecoderConfig:
     if "query_pre_attn_scalar" in given:
         scalar = given["query_pre_attn_scalar"]
         same = scalar == sizes["head_dim"]
-        options["query_scale"] = None if same else float(scalar) ** -0.5
+        number = _positive(name, "query_pre_attn_scalar", scalar)
+        options["query_scale"] = None if same else number**-0.5
     if name == "gemma2":
-        options["attention_soft_cap"] = given["attn_logit_softcapping"]
+        options["attention_soft_cap"] = _soft_cap(name, given, "attn_logit_softcapping")
     if name.startswith("gemma"):
-        options["final_soft_cap"] = given.get("final_logit_softcapping")
+        options["final_soft_cap"] = _soft_cap(name, given, "final_logit_softcapping")
     return DecoderConfig(
         **sizes,
         **options,
         **_read_rope(name, given),
         **_read_windows(name, given, sizes["num_layers"]),
-        norm_eps=float(given.get("rms_norm_eps", 1e-6)),
+        norm_eps=_positive(name, "rms_norm_eps", given.get("rms_norm_eps", 1e-6)),
         tie_embeddings=bool(given.get("tie_word_embeddings", False)),
     )
+
+
+def _positive(name: str, key: str, value: Any) -> float:
+    """A positive finite number of a config.
+
+    Raises:
+      ValueError: naming the key and the value.
+    """
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    if not plain or not 0 < value < math.inf:
+        raise ValueError(f"{name}: {key} must be a positive number, got {value!r}")
+    return float(value)
+
+
+def _soft_cap(name: str, given: Json, key: str) -> float | None:
+    value = given.get(key)
+    return None if value is None else _positive(name, key, value)
+
+
+def _mapping(name: str, key: str, value: Any) -> Json:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}: {key} must be an object, got {value!r}")
+    return value
 
 
 def _read_sizes(name: str, given: Json) -> dict[str, int]:
@@ -82,38 +107,46 @@ def _read_sizes(name: str, given: Json) -> dict[str, int]:
 
 def _read_rope(name: str, given: Json) -> dict[str, Any]:
     """Read `rope_parameters` (transformers 5) or the older spelling."""
-    new = given.get("rope_parameters") or {}
+    new = _mapping(name, "rope_parameters", given.get("rope_parameters") or {})
     local_base = given.get("rope_local_base_freq")
     if "full_attention" in new:
-        local = new.get("sliding_attention", {})
+        local = _mapping(name, "sliding_attention", new.get("sliding_attention", {}))
         if local.get("rope_type", "default") != "default":
             raise ValueError(f"{name}: local rope_type {local['rope_type']!r}")
-        local_base, new = local.get("rope_theta", local_base), new["full_attention"]
-    scaling = given.get("rope_scaling") or new
-    base = new.get("rope_theta", given.get("rope_theta", 10_000.0))
+        local_base = local.get("rope_theta", local_base)
+        new = _mapping(name, "full_attention", new["full_attention"])
+    scaling = _mapping(name, "rope_scaling", given.get("rope_scaling") or new)
+    # The base stands where the scaling does, or beside it.
+    base = given.get("rope_theta", 10_000.0)
+    base = scaling.get("rope_theta", new.get("rope_theta", base))
     rope: dict[str, Any] = {
-        "rope_base": float(base),
+        "rope_base": _positive(name, "rope_theta", base),
         "rope_scaling": _read_scaling(name, scaling),
     }
     if name == "gemma3_text":
-        rope["local_rope_base"] = float(local_base or 10_000.0)
+        local = 10_000.0 if local_base is None else local_base
+        rope["local_rope_base"] = _positive(name, "rope_local_base_freq", local)
     return rope
 
 
 def _read_scaling(name: str, scaling: Json) -> RopeScaling | None:
     kind = scaling.get("rope_type", scaling.get("type", "default"))
+
+    def number(key: str) -> float:
+        return _positive(name, f"rope scaling {key}", scaling[key])
+
     try:
         match kind:
             case "default":
                 return None
             case "linear":
-                return LinearScaling(factor=float(scaling["factor"]))
+                return LinearScaling(factor=number("factor"))
             case "llama3":
                 return Llama3Scaling(
-                    factor=float(scaling["factor"]),
-                    low=float(scaling["low_freq_factor"]),
-                    high=float(scaling["high_freq_factor"]),
-                    original_context=int(scaling["original_max_position_embeddings"]),
+                    factor=number("factor"),
+                    low=number("low_freq_factor"),
+                    high=number("high_freq_factor"),
+                    original_context=int(number("original_max_position_embeddings")),
                 )
     except KeyError as error:
         raise ValueError(f"{name}: rope scaling {kind!r} lacks {error}") from None
@@ -127,7 +160,10 @@ def _read_windows(name: str, given: Json, layers: int) -> dict[str, Any]:
     family, window = FAMILIES[name], given.get("sliding_window")
     if not family.window or not window or given.get("use_sliding_window") is False:
         return {}
+    _positive(name, "sliding_window", window)
     types = given.get("layer_types")
+    if types is not None and not isinstance(types, list):
+        raise ValueError(f"{name}: layer_types must be a list, got {types!r}")
     if types is not None:
         unknown = set(types) - {"full_attention", "sliding_attention"}
         if unknown or len(types) != layers:
@@ -138,11 +174,15 @@ def _read_windows(name: str, given: Json, layers: int) -> dict[str, Any]:
         everywhere = [i for i, kind in enumerate(types) if kind == "full_attention"]
     elif family.global_every:
         every = given.get("sliding_window_pattern", family.global_every)
+        every = int(_positive(name, "sliding_window_pattern", every))
         everywhere = [i for i in range(layers) if (i + 1) % every == 0]
     elif name == "mistral":
         everywhere = []
     else:
-        everywhere = list(range(min(given.get("max_window_layers", 28), layers)))
+        first = given.get("max_window_layers", 28)
+        if type(first) is not int:
+            raise ValueError(f"{name}: max_window_layers must be whole, got {first!r}")
+        everywhere = list(range(min(first, layers)))
     if len(everywhere) == layers and name != "gemma3_text":
         return {}
     return {"window": int(window), "global_layers": tuple(everywhere)}

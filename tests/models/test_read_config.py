@@ -1,0 +1,116 @@
+"""Whatever a config.json holds, it is a decoder or one line that names the key."""
+
+import copy
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sgpo_jax.models.config import DecoderConfig
+from sgpo_jax.models.pretrained.read import read_config
+from sgpo_jax.models.rope import LinearScaling
+
+LLAMA = {
+    "model_type": "llama",
+    "vocab_size": 264,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10_000.0,
+    "rope_scaling": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    },
+}
+GEMMA = {
+    **{k: v for k, v in LLAMA.items() if not k.startswith("rope")},
+    "model_type": "gemma2",
+    "sliding_window": 16,
+    "sliding_window_pattern": 2,
+    "query_pre_attn_scalar": 8,
+    "attn_logit_softcapping": 50.0,
+    "final_logit_softcapping": 30.0,
+    "rope_parameters": {"rope_theta": 10_000.0, "rope_type": "default"},
+}
+ABSURD = st.sampled_from(
+    [
+        math.nan,
+        math.inf,
+        -math.inf,
+        -1,
+        0,
+        -0.5,
+        1e400,
+        True,
+        "8",
+        "",
+        [],
+        {},
+        [1],
+        {"a": 1},
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "base"),
+    [
+        (
+            {
+                "rope_scaling": {
+                    "rope_type": "linear",
+                    "factor": 2.0,
+                    "rope_theta": 7000.0,
+                }
+            },
+            7000.0,
+        ),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, 10_000.0),
+        ({"rope_scaling": None, "rope_parameters": {"rope_theta": 5e5}}, 5e5),
+    ],
+)
+def test_the_rope_base_is_read_wherever_it_stands(changes, base):
+    config = read_config({**LLAMA, **changes})
+    assert config.rope_base == base
+    assert isinstance(config.rope_scaling, LinearScaling) == bool(
+        changes["rope_scaling"]
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from([LLAMA, GEMMA]), st.data())
+def test_an_absurd_value_is_one_line(good, data):
+    config = copy.deepcopy(good)
+    nested = [(config, key) for key in config if key != "model_type"]
+    nested += [
+        (inner, key)
+        for inner in config.values()
+        if isinstance(inner, dict)
+        for key in inner
+    ]
+    for owner, key in data.draw(
+        st.lists(st.sampled_from(nested), min_size=1, max_size=2)
+    ):
+        owner[key] = data.draw(ABSURD)
+    try:
+        made = read_config(config)
+    except ValueError as error:
+        assert len(str(error).splitlines()) == 1
+        assert str(error).startswith(config["model_type"])
+        return
+    assert isinstance(made, DecoderConfig)
+    numbers = [made.rope_base, made.norm_eps]
+    assert all(0 < x < math.inf for x in numbers)
+
+
+@pytest.mark.parametrize("good", [LLAMA, GEMMA], ids=lambda c: c["model_type"])
+def test_the_unchanged_configs_are_read(good):
+    assert read_config(good).num_layers == 2
