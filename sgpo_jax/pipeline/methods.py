@@ -210,7 +210,7 @@ def held_out(setup: Setup, progress: training.Progress) -> training.Metrics:
 def _headline(metrics: training.Metrics) -> str:
     if "reward" not in metrics:
         return f"held-out {metrics['eval/success']:.3f}"
-    text = f"reward {metrics['reward']:.3f} dead {metrics['frac_reward_zero_std']:.2f}"
+    text = f"reward {metrics['reward']:.3f} dead {metrics['frac_no_signal']:.2f}"
     if "eval/success" in metrics:
         text += f" held-out {metrics['eval/success']:.3f}"
     return text

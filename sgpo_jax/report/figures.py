@@ -89,7 +89,7 @@ def dead_groups(
     figure, axes = _axes()
     for (name, lines), color in zip(metrics.items(), itertools.cycle(COLORS)):
         steps = [line["step"] for line in lines if "phase" in line]
-        dead = [line["frac_reward_zero_std"] for line in lines if "phase" in line]
+        dead = [line["frac_no_signal"] for line in lines if "phase" in line]
         axes.plot(steps, dead, color=color, alpha=0.25, lw=0.8)
         window = min(10, len(dead))
         mean = np.convolve(dead, np.ones(window) / window, mode="valid")

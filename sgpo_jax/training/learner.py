@@ -95,6 +95,9 @@ class Learner:
             metrics |= self._learn(progress, prompts, taken, step)
         else:
             metrics |= {"trained": 0, "padding": 0.0}
+        groups, kept = len(everything.queries), len(taken.queries)
+        silent = groups - kept + kept * metrics.get("frac_advantage_zero", 1.0)
+        metrics["frac_no_signal"] = silent / groups
         progress.prompts = self.prompts.observe(
             prompts,
             everything.draw,

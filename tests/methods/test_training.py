@@ -195,6 +195,21 @@ def test_refill_replaces_dead_groups():
     assert any(line.get("rounds", 1) > 1 for line in logged.values())
     steps = [line for line in logged.values() if "rounds" in line]
     assert all(line["frac_advantage_zero"] == 0 for line in steps)
+    # Those that were dropped had no signal; all of them were sampled and paid for.
+    for line in steps:
+        assert line["frac_no_signal"] == line["frac_reward_zero_std"]
+    assert any(line["frac_no_signal"] > 0 for line in steps)
+
+
+def test_a_tracked_baseline_gives_signal_to_groups_of_equal_rewards():
+    _, logged = run(make_learner(METHODS["tracked"]), MemoryStore())
+    steps = [line for line in logged.values() if "rounds" in line]
+    assert any(line["frac_reward_zero_std"] > 0 for line in steps)
+    assert all(
+        line["frac_no_signal"] < line["frac_reward_zero_std"]
+        or line["frac_reward_zero_std"] == 0
+        for line in steps
+    )
 
 
 def test_a_batch_of_dead_groups_changes_nothing():
