@@ -152,7 +152,9 @@ class WarmupConfig:
       batch_size: demonstrations per update.
       demonstrations: number of demonstrations drawn.
       noise: probability of a wrong demonstration at level 1, 2, ...; levels beyond the
-        last are never demonstrated. Questions without a level take the first.
+        last are never demonstrated. Questions without a level take the first. Where
+        answers are chains of steps, of every step.
+      errors: random, or systematic: one consistent wrong way per family of the mixture.
       hidden: families that are never demonstrated.
       learning_rate: step size.
     """
@@ -161,6 +163,7 @@ class WarmupConfig:
     batch_size: int = 256
     demonstrations: int = 60_000
     noise: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
+    errors: Literal["random", "systematic"] = "random"
     hidden: tuple[str, ...] = ()
     learning_rate: float = 3e-3
 

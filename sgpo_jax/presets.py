@@ -85,10 +85,108 @@ def smollm2() -> "Experiment":
     )
 
 
+def strategies() -> "Experiment":
+    """A testbed on which the greedy answer is wrong at first and has to change.
+
+    `sgpo run --preset strategies`. Demonstrations mix the right way with one consistent
+    wrong way (no carry, digits in descending order, ...), right less often the harder
+    the level. Of 1,600 held-out questions 29 % succeed below 0.02 and 13 % above 0.75.
+    """
+    from sgpo_jax import config
+
+    families = "addition+gcd+bits+count+reversal+sorting"
+    return config.Experiment(
+        out="runs/strategies",
+        data=f"procedural:families={families},count=150",
+        split=config.SplitConfig(held_out=1600, max_train=960),
+        warmup=config.WarmupConfig(
+            steps=900, noise=(0.2, 0.5, 0.75, 0.9, 0.96), errors="systematic"
+        ),
+    )
+
+
+def worked_steps() -> "Experiment":
+    """A testbed whose answers are chains of steps, an error possible at each.
+
+    `sgpo run --preset worked-steps`. Responses of 15 to 60 tokens (mean 35) after
+    prompts of 15: sums by columns, running totals and division digit by digit, right if
+    every step is.
+    """
+    from sgpo_jax import config
+
+    return config.Experiment(
+        out="runs/worked_steps",
+        data="procedural:families=columns+totals+residue,count=200",
+        split=config.SplitConfig(held_out=1600, max_train=960),
+        warmup=config.WarmupConfig(
+            steps=700, batch_size=64, noise=(0.02, 0.05, 0.1, 0.15, 0.2)
+        ),
+        sampler=config.SamplerConfig(max_response=64),
+        pack=config.PackConfig(row_length=384, rows=(2, 4), shortest_response=8),
+        train=config.TrainConfig(steps=120, rollouts=128, eval_every=5),
+    )
+
+
+def large_pool() -> "Experiment":
+    """A testbed with more questions than are ever drawn, half of them out of reach.
+
+    `sgpo run --preset large-pool`. A quarter of the questions is trivial, a quarter is
+    solved now and then, a quarter hardly ever, and a quarter (longer than any
+    demonstration) never.
+    """
+    from sgpo_jax import config
+
+    return config.Experiment(
+        out="runs/large_pool",
+        data="procedural:families=addition+reversal+sorting,levels=2+3+4+5,count=900",
+        split=config.SplitConfig(held_out=1600),
+        warmup=config.WarmupConfig(
+            steps=700, noise=(0.0, 0.0, 0.7, 0.96), errors="systematic"
+        ),
+        profile=config.ProfileConfig(samples=8, chunk=1024),
+    )
+
+
+def all_medium() -> "Experiment":
+    """A testbed where every question is solved about half of the time.
+
+    `sgpo run --preset all-medium`. A profile can tell nothing apart here.
+    """
+    from sgpo_jax import config
+
+    return config.Experiment(
+        out="runs/all_medium",
+        data="procedural:families=bits+reversal+sorting,levels=3+4,count=800",
+        split=config.SplitConfig(held_out=1600, max_train=960),
+        warmup=config.WarmupConfig(noise=(0.5, 0.5, 0.5, 0.5)),
+    )
+
+
+def small_set() -> "Experiment":
+    """A testbed of 60 training questions, each drawn some 80 times.
+
+    `sgpo run --preset small-set`. A profile is a thousandth of the rollouts, and the
+    questions are soon known by heart.
+    """
+    from sgpo_jax import config
+
+    families = "addition+gcd+bits+count+reversal+sorting"
+    return config.Experiment(
+        out="runs/small_set",
+        data=f"procedural:families={families},count=150",
+        split=config.SplitConfig(held_out=1600, max_train=60),
+    )
+
+
 PRESETS: Mapping[str, Callable[[], "Experiment"]] = {
     "default": default,
     "quick": quick,
     "smollm2": smollm2,
+    "strategies": strategies,
+    "worked-steps": worked_steps,
+    "large-pool": large_pool,
+    "all-medium": all_medium,
+    "small-set": small_set,
 }
 
 LEARNING_RATES: Mapping[str, Mapping[str, float]] = {"smollm2": {"": 1e-4}}

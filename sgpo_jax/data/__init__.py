@@ -4,13 +4,13 @@ from .columns import Columns as Columns
 from .demonstrations import Demonstrations as Demonstrations
 from .demonstrations import demonstrate as demonstrate
 from .describing import describe as describe
+from .families import CHARACTERS as CHARACTERS
 from .gsm8k import Gsm8k as Gsm8k
 from .identity import Fingerprint as Fingerprint
 from .identity import fingerprint as fingerprint
 from .loading import load as load
 from .parsing import SYNTAX as SYNTAX
 from .parsing import parse_source as parse_source
-from .procedural import CHARACTERS as CHARACTERS
 from .procedural import Mixture as Mixture
 from .procedural import Procedural as Procedural
 from .queries import Prompt as Prompt

@@ -1,22 +1,32 @@
-"""Noisy demonstrations of the embedded mixture, to warm a policy up with."""
+"""Noisy demonstrations of procedural questions, to warm a policy up with."""
 
 import dataclasses
 import re
 import string
 from collections.abc import Collection, Sequence
+from typing import Literal
 
 import numpy as np
 
-from .procedural import FAMILIES, LETTERS, Family, Mixture
+from .families import FAMILIES, LETTERS, Family
+from .procedural import Mixture
 from .queries import Prompt, Query, normalize
 
+Errors = Literal["random", "systematic"]
 
-def demonstrate(rng: np.random.Generator, query: Query, noise: float) -> str:
-    """Answer a question with a short answer, wrongly with probability `noise`.
 
-    A wrong number has one digit replaced or is off by 1 to 3; a wrong word has two
-    neighbours swapped or one symbol replaced. Whether an answer is a number the family
-    says or, for questions from elsewhere, its look.
+def demonstrate(
+    rng: np.random.Generator, query: Query, noise: float, errors: Errors = "random"
+) -> str:
+    """Answer a question, wrongly with probability `noise`.
+
+    * Random errors: a wrong number has one digit replaced or is off by 1 to 3; a wrong
+      word has two neighbours swapped or one symbol replaced. Whether an answer is a
+      number the family says or, for questions from elsewhere, its look.
+    * Systematic errors: the answer of the family's one wrong way, which now and then is
+      right; families without one err at random.
+    * Chains of steps: every step is wrong with probability `noise`, at random, and the
+      steps that follow go on from the wrong value.
 
     Example:
       >>> query = FAMILIES["reversal"].query(np.random.default_rng(0), 2)
@@ -24,10 +34,21 @@ def demonstrate(rng: np.random.Generator, query: Query, noise: float) -> str:
       True
       >>> demonstrate(np.random.default_rng(0), query, noise=1.0) == query.reference
       False
+      >>> query.prompt, demonstrate(np.random.default_rng(0), query, 1.0, "systematic")
+      ('rev(gfe)=', 'gfe')
     """
+    family = FAMILIES.get(query.family)
+    if family and family.work:
+
+        def slip(value: int) -> int:
+            wrong = rng.random() < noise
+            return int(_miscalculate(rng, str(value))) if wrong else value
+
+        return family.work(query.prompt, slip)
     if rng.random() >= noise:
         return query.reference
-    family = FAMILIES.get(query.family)
+    if errors == "systematic" and family and family.systematic:
+        return family.systematic(query.prompt)
     looks_numeric = _NUMBER.fullmatch(query.reference) is not None
     numeric = family.numeric if family else looks_numeric
     return (_miscalculate if numeric else _misspell)(rng, query.reference)
@@ -69,12 +90,15 @@ class Demonstrations:
     a pre-trained model, so that success rates spread and there is something to gain.
 
     Attributes:
-      noise: probability of a wrong answer at levels 1, 2, ...; levels past the end
-        are never shown.
+      noise: probability of a wrong answer at levels 1, 2, ..., or of a wrong step where
+        answers are chains of steps; levels past the end are never shown.
+      errors: at random, so that the most likely answer is still right, or one wrong way
+        per family, so that it is wrong where the noise is above a half.
       hidden: families that are never shown.
     """
 
     noise: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
+    errors: Errors = "random"
     hidden: tuple[str, ...] = ()
 
     def over(
@@ -98,7 +122,9 @@ class Demonstrations:
             raise ValueError(f"{self} shows none of {len(pool)} questions")
         rng = np.random.default_rng([seed, 0xDE50])
         drawn = (shown[i] for i in rng.integers(len(shown), size=count))
-        return tuple((q.turns, demonstrate(rng, q, noise)) for q, noise in drawn)
+        return tuple(
+            (q.turns, demonstrate(rng, q, noise, self.errors)) for q, noise in drawn
+        )
 
     def make(
         self,
@@ -134,7 +160,9 @@ class Demonstrations:
         for _ in range(count):
             family, level = shown[int(rng.integers(len(shown)))]
             query = _outside(rng, family, level, unseen)
-            pairs.append((query.prompt, demonstrate(rng, query, self.noise[level - 1])))
+            noise = self.noise[level - 1]
+            answer = demonstrate(rng, query, noise, self.errors)
+            pairs.append((query.prompt, answer))
         return tuple(pairs)
 
 

@@ -84,7 +84,9 @@ def _make_policy(
     setup: Setup, like: models.Params, display: Display
 ) -> tuple[models.Params, dict]:
     config = setup.config.warmup
-    demonstrations = data.Demonstrations(noise=config.noise, hidden=config.hidden)
+    demonstrations = data.Demonstrations(
+        noise=config.noise, errors=config.errors, hidden=config.hidden
+    )
     if isinstance(setup.source, data.Procedural):
         pairs = demonstrations.make(
             setup.source.mixture,

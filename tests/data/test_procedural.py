@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sgpo_jax.data import CHARACTERS, Demonstrations, Mixture, Query, demonstrate
-from sgpo_jax.data.procedural import FAMILIES, LEVELS, Procedural
+from sgpo_jax.data.families import FAMILIES, LEVELS
+from sgpo_jax.data.procedural import Procedural
 
 SOLVE = {
     "addition": lambda q: str(sum(map(int, q[:-1].split("+")))),
