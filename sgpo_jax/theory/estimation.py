@@ -145,3 +145,36 @@ def posterior_std(
     """
     mean = posterior_mean(successes, samples, prior=prior)
     return np.sqrt(mean * (1 - mean) / (np.asarray(samples) + 2 * prior + 1))
+
+
+def pass_at_k(
+    successes: Int[np.ndarray, "..."], samples: Int[np.ndarray, "..."], k: int
+) -> Float[np.ndarray, "..."]:
+    r"""Unbiased estimate of the probability that one of k samples succeeds.
+
+    .. math:: 1 - \binom{n - c}{k} \Big/ \binom{n}{k}
+
+    The share of the k-subsets of the n samples that hold a success; its mean over
+    draws of the n samples is :math:`1 - (1 - p)^k` (arXiv:2107.03374).
+
+    Args:
+      successes: successes c of each query.
+      samples: samples n of each query, at least `k`.
+      k: tries.
+
+    Raises:
+      ValueError: if a query has fewer samples than k, or k is below 1.
+
+    Example:
+      >>> pass_at_k(np.array([0, 1, 4]), np.array([4, 4, 4]), 2)
+      array([0. , 0.5, 1. ])
+    """
+    c, n = np.broadcast_arrays(successes, samples)
+    if k < 1 or (n.size and n.min() < k):
+        raise ValueError(
+            f"pass@{k} needs k >= 1 and k samples of each query, got {n.min()}"
+        )
+    missed = np.ones(c.shape)
+    for i in range(k):
+        missed = missed * np.clip(n - c - i, 0, None) / (n - i)
+    return 1 - missed

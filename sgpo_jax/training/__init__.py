@@ -1,5 +1,6 @@
 """Training: one jitted program per shape, and the loops around it."""
 
+from sgpo_jax.training.averaging import update_average as update_average
 from sgpo_jax.training.checkpoint import CheckpointError as CheckpointError
 from sgpo_jax.training.checkpoint import Checkpoints as Checkpoints
 from sgpo_jax.training.checkpoint import ProgressStore as ProgressStore
@@ -7,6 +8,9 @@ from sgpo_jax.training.copies import copy_names as copy_names
 from sgpo_jax.training.copies import with_copy as with_copy
 from sgpo_jax.training.evaluation import Evaluation as Evaluation
 from sgpo_jax.training.evaluation import evaluate as evaluate
+from sgpo_jax.training.evaluation import evaluate_exact as evaluate_exact
+from sgpo_jax.training.exact import ReferenceScorer as ReferenceScorer
+from sgpo_jax.training.exact import check_exact as check_exact
 from sgpo_jax.training.imitation import imitate as imitate
 from sgpo_jax.training.learner import Learner as Learner
 from sgpo_jax.training.loop import train as train

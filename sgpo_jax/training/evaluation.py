@@ -10,6 +10,7 @@ from sgpo_jax.ledger import Entry
 from sgpo_jax.models import Params
 from sgpo_jax.profiling import SUCCESS, SampleAndScore
 from sgpo_jax.sampling import Greedy
+from sgpo_jax.training.exact import ReferenceScorer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,4 +70,27 @@ def evaluate(
         greedy=best,
         unscorable=float(np.isnan(scored.rewards).mean()),
         cost=cost,
+    )
+
+
+def evaluate_exact(scorer: ReferenceScorer, params: Params) -> Evaluation:
+    """Report the mean success without sampling: one forward pass over the references.
+
+    The interval is over queries, as in `evaluate`, whose mean this is the expectation
+    of. The greedy success is not known from it.
+
+    Args:
+      scorer: the held-out queries, packed.
+      params: the policy.
+    """
+    rates = scorer(params)
+    half = 1.96 * rates.std(ddof=1) / len(rates) ** 0.5 if len(rates) > 1 else 0.0
+    mean = float(rates.mean())
+    return Evaluation(
+        mean=mean,
+        low=max(0.0, mean - float(half)),
+        high=min(1.0, mean + float(half)),
+        greedy=None,
+        unscorable=0.0,
+        cost=scorer.cost,
     )

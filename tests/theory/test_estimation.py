@@ -1,5 +1,7 @@
 """What a profile can tell."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -86,3 +88,15 @@ def test_posterior_equals_scipy():
         np.testing.assert_allclose(std, exact.std(), rtol=1e-12)
     np.testing.assert_allclose(theory.posterior_mean(0, 8), 0.056, atol=5e-4)
     np.testing.assert_allclose(theory.posterior_mean(0, 8, prior=1.0), 0.10)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 8])
+def test_pass_at_k_is_unbiased(k):
+    """Its mean over all outcomes of 8 samples is 1 - (1 - p)^k, to rounding."""
+    p, n = 0.3, 8
+    c = np.arange(n + 1)
+    chance = [math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in c]
+    mean = np.dot(chance, theory.pass_at_k(c, np.full(n + 1, n), k))
+    assert mean == pytest.approx(1 - (1 - p) ** k, rel=1e-12)
+    with pytest.raises(ValueError, match="pass@9 needs"):
+        theory.pass_at_k(c, np.full(n + 1, n), 9)
