@@ -11,6 +11,7 @@ from .estimation import TRIVIAL as TRIVIAL
 from .estimation import UNSOLVED as UNSOLVED
 from .estimation import bucket_probabilities as bucket_probabilities
 from .estimation import misbucketing as misbucketing
+from .estimation import pass_at_k as pass_at_k
 from .estimation import posterior_mean as posterior_mean
 from .estimation import posterior_std as posterior_std
 from .estimation import power_of_two_size as power_of_two_size
