@@ -1,6 +1,5 @@
 """Training: one jitted program per shape, and the loops around it."""
 
-from sgpo_jax.training.averaging import update_average as update_average
 from sgpo_jax.training.checkpoint import CheckpointError as CheckpointError
 from sgpo_jax.training.checkpoint import Checkpoints as Checkpoints
 from sgpo_jax.training.checkpoint import ProgressStore as ProgressStore

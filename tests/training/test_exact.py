@@ -102,16 +102,3 @@ def test_questions_that_cannot_be_scored_exactly_are_refused():
         training.check_exact(testing.tiny_queries(1), models.ByteTokenizer())
     with pytest.raises(ValueError, match="several ways"):
         training.check_exact((), models.CharTokenizer("01 "))
-
-
-def test_an_average_forgets_the_beginning_and_follows_a_constant():
-    average, params = {"w": jnp.array(0.0)}, {"w": jnp.array(1.0)}
-    weights = []
-    for step in range(600):
-        average = training.update_average(average, params, decay=0.98, step=step)
-        weights.append(float(average["w"]))
-    assert weights[0] == pytest.approx(1 - 1 / 10)
-    assert all(a <= b for a, b in itertools.pairwise(weights))
-    assert weights[-1] == pytest.approx(1.0, abs=1e-4)
-    with pytest.raises(ValueError, match=r"\[0, 1\), got 1"):
-        training.update_average(average, params, decay=1.0, step=0)
