@@ -91,7 +91,7 @@ def strategies() -> "Experiment":
     `sgpo run --preset strategies`. Demonstrations mix the right way with one consistent
     wrong way (no carry, digits in descending order, ...), right less often the harder
     the level. Of 1,600 held-out questions 29 % succeed below 0.02 and 13 % above 0.75.
-    Seen on 2026-11-27 (one seed): grpo from 0.267 to 0.591, scored exactly.
+    Seen on 2026-11-27 (one seed): grpo_token from 0.267 to 0.591, scored exactly.
     """
     from sgpo_jax import config
 
@@ -111,8 +111,8 @@ def worked_steps() -> "Experiment":
 
     `sgpo run --preset worked-steps`. Responses of 15 to 60 tokens (mean 35) after
     prompts of 15: sums by columns, running totals and division digit by digit, right if
-    every step is. Seen on 2026-11-27 (one seed, 120 steps): grpo from 0.451 to 0.731
-    (0.711 after 65 steps), scored exactly.
+    every step is. Seen on 2026-11-27 (one seed, 120 steps): grpo_token from 0.451 to
+    0.731 (0.711 after 65 steps), scored exactly.
     """
     from sgpo_jax import config
 
@@ -134,7 +134,7 @@ def large_pool() -> "Experiment":
 
     `sgpo run --preset large-pool`. A quarter of the questions is trivial, a quarter is
     solved now and then, a quarter hardly ever, and a quarter (longer than any
-    demonstration) never. Seen on 2026-11-27 (one seed): grpo from 0.302 to 0.554,
+    demonstration) never. Seen on 2026-11-27 (one seed): grpo_token from 0.302 to 0.554,
     scored exactly, and to 0.57 on what was hardly ever solved.
     """
     from sgpo_jax import config
@@ -154,7 +154,7 @@ def all_medium() -> "Experiment":
     """A testbed where every question is solved about half of the time.
 
     `sgpo run --preset all-medium`. A profile can tell nothing apart here.
-    Seen on 2026-11-27 (one seed): grpo from 0.550 to 0.980, scored exactly.
+    Seen on 2026-11-27 (one seed): grpo_token from 0.550 to 0.980, scored exactly.
     """
     from sgpo_jax import config
 
@@ -170,8 +170,8 @@ def small_set() -> "Experiment":
     """A testbed of 60 training questions, each drawn some 80 times.
 
     `sgpo run --preset small-set`. The questions are soon known by heart, and little of
-    that carries over: grpo from 0.333 to 0.407 held out (one seed, 2026-11-27, scored
-    exactly).
+    that carries over: grpo_token from 0.333 to 0.407 held out (one seed, 2026-11-27,
+    scored exactly).
     """
     from sgpo_jax import config
 

@@ -123,12 +123,12 @@ def check_exact(queries: Sequence[Query], tokenizer: models.Tokenizer) -> None:
         raise ValueError(
             "success is the probability of the reference only where the verifier is"
             f" 'exact'; these questions use {', '.join(map(repr, others))}: sample"
-            " instead (eval.exact False)"
+            " instead, with training.evaluate"
         )
     if not isinstance(tokenizer, models.CharTokenizer) or any(
         character.isspace() for character in tokenizer.alphabet
     ):
         raise ValueError(
             f"a {type(tokenizer).__name__} can spell a right answer in several ways, of"
-            " which the reference is one: sample instead (eval.exact False)"
+            " which the reference is one: sample instead, with training.evaluate"
         )
