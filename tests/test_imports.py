@@ -28,6 +28,7 @@ ORDER = [
     "training",
     "config",
     "presets",
+    "session",
     "testing",
     "pipeline",
     "report",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 import tyro
 
-from sgpo_jax import chips, methods, models, packing, sampling, sharding
+from sgpo_jax import chips, methods, models, packing, sampling, session, sharding
 from sgpo_jax.ahead_of_time import (
     facts,
     planned,
@@ -17,7 +17,6 @@ from sgpo_jax.ahead_of_time import (
     report,
     topology,
 )
-from sgpo_jax.pipeline import setup
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,12 +97,15 @@ class Aot:
         )
         shards, lines = sharding.rows_shards(mesh, sharding.Rules()), []
         if run:
-            ladder = setup.make_ladder(
-                run.config, longest_prompt=run.setup.longest_prompt, shards=shards
+            ladder = session.make_buckets(
+                run.config.pack,
+                run.config.sampler,
+                longest_prompt=run.setup.longest_prompt,
+                shards=shards,
             )
             ladder, lines = _used(run, ladder)
-            engine = setup.make_engine(
-                run.config,
+            engine = session.make_engine(
+                run.config.sampler,
                 decoder,
                 longest_prompt=run.setup.longest_prompt,
                 stop_tokens=run.setup.tokenizer.stop_ids,

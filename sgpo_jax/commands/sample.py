@@ -174,8 +174,7 @@ def published(options: Options) -> Policy:
 
 def complete(policy: Policy, options: Options, display: "Display") -> list[Shown]:
     """Return completions of a policy at hand."""
-    from sgpo_jax import sampling
-    from sgpo_jax.pipeline import setup
+    from sgpo_jax import sampling, session
 
     tokenizer, end = policy.tokenizer, options.end
     ending = policy.sampler
@@ -183,7 +182,7 @@ def complete(policy: Policy, options: Options, display: "Display") -> list[Shown
         ending = dataclasses.replace(
             ending, thinking=end.thinking, end_of_thinking=end.end_of_thinking
         )
-    stop = setup.stop_strings((*ending.stop, *end.stop), tokenizer)
+    stop = session.stop_strings((*ending.stop, *end.stop), tokenizer)
     encoded = [tokenizer.encode_prompt(prompt) for prompt in policy.prompts]
     engine = sampling.Engine(
         policy.config,
@@ -193,7 +192,7 @@ def complete(policy: Policy, options: Options, display: "Display") -> list[Shown
         max_response=end.max_response or ending.max_response,
         stop_tokens=tokenizer.stop_ids,
         stop_strings=stop,
-        end_of_thinking=setup.ending_tokens(ending, tokenizer),
+        end_of_thinking=session.ending_tokens(ending, tokenizer),
         steps=16,
     )
     requests = [

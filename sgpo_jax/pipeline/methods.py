@@ -25,10 +25,10 @@ def make_learner(
         known = profile(setup, folder, display).select([q.id for q in setup.train])
     return training.Learner(
         programs=setup.programs(label),
-        rollouts=setup.rollouts,
+        rollouts=setup.session.rollouts,
         queries=setup.train,
         method=method,
-        ladder=setup.ladder,
+        ladder=setup.session.buckets,
         config=config.train,
         seed=config.seed,
         profile=known,
@@ -71,7 +71,7 @@ def train(
             display.lines(checkpoints.problems)
         with display.progress(name, config.train.steps, start=start) as advance:
             shown = _Shown(log, advance, start)
-            rollouts = setup.rollouts.adapted(
+            rollouts = setup.session.rollouts.adapted(
                 watch=shown.watch,
                 # Only methods that pay for the profile know how long responses are.
                 expected=learner.profile.mean_length if learner.profile else {},
@@ -181,7 +181,7 @@ def _topology(setup: Setup) -> dict[str, Any]:
 def held_out(setup: Setup, progress: training.Progress) -> training.Metrics:
     """Evaluate on held-out questions; the cost stands apart from the method's."""
     result = training.evaluate(
-        setup.rollouts,
+        setup.session.rollouts,
         progress.train.params,
         setup.held_out,
         samples=setup.config.eval.samples,
@@ -190,7 +190,7 @@ def held_out(setup: Setup, progress: training.Progress) -> training.Metrics:
     averaged: dict[str, float] = {}
     if "averaged" in progress.copies:
         other = training.evaluate(
-            setup.rollouts,
+            setup.session.rollouts,
             training.with_copy(progress.train, progress.copies["averaged"]),
             setup.held_out,
             samples=setup.config.eval.samples,

@@ -115,7 +115,7 @@ def _make_policy(
             setup.encode_pairs(pairs),
             steps=config.steps,
             batch_size=config.batch_size,
-            ladder=setup.ladder,
+            ladder=setup.session.buckets,
             seed=setup.config.seed,
             on_step=on_step,
         )

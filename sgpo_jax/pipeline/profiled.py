@@ -38,7 +38,7 @@ def profile(setup: Setup, folder: RunFolder, display: Display) -> Profile:
             advance(done + now.ended // config.profile.samples, str(now))
 
         result, costs = measure(
-            setup.rollouts.adapted(watch=watch),
+            setup.session.rollouts.adapted(watch=watch),
             params,
             setup.train,
             samples=config.profile.samples,

@@ -33,7 +33,7 @@ def evaluate(
                 results[name] = training.Evaluation(cost=cost, **saved)
             else:
                 results[name] = training.evaluate(
-                    setup.rollouts,
+                    setup.session.rollouts,
                     _trained_params(name, setup, folder, display),
                     setup.held_out,
                     samples=setup.config.eval.final_samples,

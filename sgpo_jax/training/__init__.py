@@ -12,6 +12,7 @@ from sgpo_jax.training.exact import ReferenceScorer as ReferenceScorer
 from sgpo_jax.training.exact import check_exact as check_exact
 from sgpo_jax.training.imitation import imitate as imitate
 from sgpo_jax.training.learner import Learner as Learner
+from sgpo_jax.training.loop import steps as steps
 from sgpo_jax.training.loop import train as train
 from sgpo_jax.training.metrics import Discard as Discard
 from sgpo_jax.training.metrics import MetricsWriter as MetricsWriter

@@ -1,31 +1,38 @@
 """The loop around the step: evaluate, save, go back, stop."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from sgpo_jax.hosts import Stopped
 from sgpo_jax.training.learner import Learner
 from sgpo_jax.training.progress import Log, Metrics, Progress, Store
 
 
-def train(
+def steps(
     learner: Learner,
     progress: Progress,
     *,
     start: int,
+    stop: int,
     store: Store,
     log: Log,
     evaluate: Callable[[Progress], Metrics],
-) -> Progress:
+) -> Iterator[tuple[int, Progress, Metrics]]:
     """Run the steps after `start`, saving and evaluating every so often.
 
     Args:
       learner: what to do.
       progress: where it stands after `start` steps.
       start: steps already done.
+      stop: last step.
       store: keeps checkpoints.
       log: takes the metrics of a step.
       evaluate: returns held-out metrics; they are merged into the step's.
+
+    Yields:
+      After each evaluation of a policy that no step of this call has made, and after
+      each step: its number, the progress, and the metrics as they were logged. After
+      going back, numbers come again.
 
     Raises:
       FloatingPointError: if updates stay non-finite after going back
@@ -36,9 +43,9 @@ def train(
     step = start
     while True:
         if progress.pending is not None:
-            _evaluate(progress, step, evaluate, log)
-        if step == config.steps:
-            return progress
+            yield step, progress, _evaluate(progress, step, evaluate, log)
+        if step >= stop:
+            return
         store.check()
         before = progress.copy()
         try:
@@ -59,6 +66,31 @@ def train(
         else:
             log.write(step, metrics)
             progress.logged += 1
+            yield step, progress, metrics
+
+
+def train(
+    learner: Learner,
+    progress: Progress,
+    *,
+    start: int,
+    store: Store,
+    log: Log,
+    evaluate: Callable[[Progress], Metrics],
+) -> Progress:
+    """Run all steps after `start`, as `steps` does, and return the last progress."""
+    made = steps(
+        learner,
+        progress,
+        start=start,
+        stop=learner.config.steps,
+        store=store,
+        log=log,
+        evaluate=evaluate,
+    )
+    for _, now, _ in made:
+        progress = now
+    return progress
 
 
 def _evaluate(
@@ -66,17 +98,19 @@ def _evaluate(
     step: int,
     evaluate: Callable[[Progress], Metrics],
     log: Log,
-) -> None:
+) -> Metrics:
     assert progress.pending is not None
     started = time.perf_counter()
     found = evaluate(progress)
     took = {"time/eval": time.perf_counter() - started}
-    log.write(step, progress.pending | found | took)
+    metrics = progress.pending | found | took
+    log.write(step, metrics)
     progress.logged += 1
     progress.pending = None
     success = found.get("eval/success")
     if success is not None and (progress.best is None or success > progress.best[1]):
         progress.best = [float(step), float(success)]
+    return metrics
 
 
 def _go_back(

@@ -1,0 +1,219 @@
+"""Programs of a policy: sampler, buckets and training steps sized for its prompts."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from sgpo_jax import methods, models, packing, rewards, sampling, sharding, training
+from sgpo_jax.config import PackConfig, SamplerConfig
+from sgpo_jax.hosts import Alone, Hosts
+from sgpo_jax.profiling import RolloutSource, SharedRollouts
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Session:
+    """Compiled programs of a policy, shared by profiling, training and evaluation.
+
+    Everything is made when it is first used, and once.
+
+    Attributes:
+      decoder: shape of the policy.
+      tokenizer: of the policy.
+      worker: scores completions.
+      sampler: how completions are sampled.
+      pack: static shapes of packed rows.
+      longest_prompt: longest prompt in tokens.
+      seed: root of all noise.
+      mesh_shape: devices along each axis of the mesh.
+      hosts: the processes of the run.
+    """
+
+    decoder: models.DecoderConfig
+    tokenizer: models.Tokenizer
+    worker: rewards.Worker
+    sampler: SamplerConfig
+    pack: PackConfig
+    longest_prompt: int
+    seed: int = 0
+    mesh_shape: sharding.MeshShape = sharding.MeshShape()
+    hosts: Hosts = Alone()
+
+    @functools.cached_property
+    def mesh(self) -> jax.sharding.Mesh:
+        """The mesh over all devices."""
+        return sharding.make_mesh(self.mesh_shape, jax.devices())
+
+    @functools.cached_property
+    def sampling_mesh(self) -> jax.sharding.Mesh:
+        """The mesh that sampling runs on: all devices, or this process's own of many.
+
+        Of a process's devices, as many hold a split copy of the policy as `tensor` and
+        their number allow; sampling needs no other process.
+        """
+        if self.hosts.count == 1:
+            return self.mesh
+        devices = jax.local_devices()
+        shape = self.mesh_shape.of_one_host(len(devices))
+        return sharding.make_mesh(shape, devices)
+
+    def to_sampling_mesh(self, params: models.Params) -> models.Params:
+        """Copy parameters of the global mesh to `sampling_mesh`; a collective."""
+        devices = np.array(jax.devices()).reshape(
+            self.hosts.count, *self.sampling_mesh.devices.shape
+        )
+        everywhere = jax.sharding.Mesh(devices, ("host", *sharding.MESH_AXES))
+        rules = dataclasses.replace(sharding.Rules(), embed=None)
+        axes, shapes = models.logical_axes(self.decoder), models.shapes(self.decoder)
+        far = sharding.tree_shardings(axes, shapes, rules, everywhere)
+        near = sharding.tree_shardings(axes, shapes, rules, self.sampling_mesh)
+
+        def mine(x: jax.Array, near: jax.sharding.NamedSharding) -> jax.Array:
+            shards = [shard.data for shard in x.addressable_shards]
+            return jax.make_array_from_single_device_arrays(x.shape, near, shards)
+
+        return jax.tree.map(mine, jax.tree.map(sharding.put, params, far), near)
+
+    @functools.cached_property
+    def engine(self) -> sampling.Engine:
+        """The sampler."""
+        mesh, c = self.sampling_mesh, self.sampler
+        engine = make_engine(
+            c,
+            self.decoder,
+            longest_prompt=self.longest_prompt,
+            stop_tokens=self.tokenizer.stop_ids,
+            shards=sharding.rows_shards(mesh, sharding.Rules()),
+            hosts=self.hosts.count,
+            mesh=mesh if mesh.size > 1 else None,
+        )
+        return dataclasses.replace(
+            engine,
+            stop_strings=stop_strings(c.stop, self.tokenizer),
+            end_of_thinking=ending_tokens(c, self.tokenizer),
+            order=ORDERS[c.order],
+        )
+
+    @functools.cached_property
+    def rollouts(self) -> RolloutSource | SharedRollouts:
+        """Sampler, tokenizer and verifiers in one."""
+        local = RolloutSource(
+            engine=self.engine,
+            config=self.decoder,
+            tokenizer=self.tokenizer,
+            worker=self.worker,
+            seed=self.seed,
+            temperature=self.sampler.temperature,
+            thinking=self.sampler.thinking or None,
+            poll=self.hosts.poll,
+        )
+        if self.hosts.count == 1:
+            return local
+        return SharedRollouts(
+            local=local, hosts=self.hosts, place=self.to_sampling_mesh
+        )
+
+    @functools.cached_property
+    def buckets(self) -> packing.Ladder:
+        """Shapes of the training step."""
+        shards = sharding.rows_shards(self.mesh, sharding.Rules())
+        return make_buckets(
+            self.pack,
+            self.sampler,
+            longest_prompt=self.longest_prompt,
+            shards=shards,
+        )
+
+    @functools.cached_property
+    def _programs_made(self) -> dict[Any, training.Programs]:
+        return {}
+
+    def programs(
+        self, loss: methods.TokenLoss, optimizer: methods.Optimizer
+    ) -> training.Programs:
+        """Return the programs of training; those of equal arguments are shared."""
+        key = loss, optimizer
+        if key not in self._programs_made:
+            self._programs_made[key] = training.Programs(
+                config=self.decoder,
+                loss=loss,
+                optimizer=optimizer.make(),
+                temperature=self.sampler.temperature,
+                mesh=self.mesh,
+            )
+        return self._programs_made[key]
+
+
+def make_buckets(
+    pack: PackConfig, sampler: SamplerConfig, *, longest_prompt: int, shards: int
+) -> packing.Ladder:
+    """Return the shapes of the training step, rows a multiple of the shards."""
+    response = sampler.max_response
+    longest = math.ceil((longest_prompt + response) / 128) * 128
+    return packing.make_ladder(
+        row_lengths=[max(pack.row_length, longest)],
+        rows=sorted({-(-rows // shards) * shards for rows in pack.rows}),
+        response_length=response,
+        shortest_response=pack.shortest_response,
+    )
+
+
+def make_engine(
+    config: SamplerConfig,
+    decoder: models.DecoderConfig,
+    *,
+    longest_prompt: int,
+    stop_tokens: tuple[int, ...],
+    shards: int,
+    hosts: int,
+    mesh: jax.sharding.Mesh | None,
+) -> sampling.Engine:
+    """Return the sampler of one host: its share of the lanes, over its shards."""
+    return sampling.Engine(
+        decoder,
+        lanes=-(-config.lanes // (hosts * shards)) * shards,
+        slots=config.slots,
+        max_prompt=prompt_rungs(longest_prompt),
+        max_response=config.max_response,
+        stop_tokens=stop_tokens,
+        mesh=mesh,
+    )
+
+
+ORDERS = {
+    "given": sampling.AsGiven(),
+    "longest": sampling.LongestFirst(sampling.Learned()),
+    "shortest": sampling.ShortestFirst(sampling.Learned()),
+}
+
+
+def stop_strings(
+    strings: Sequence[str], tokenizer: models.Tokenizer
+) -> sampling.StopStrings | None:
+    """Return what ends completions at strings; None if there are none."""
+    if not strings:
+        return None
+    return sampling.StopStrings(tuple(strings), models.token_pieces(tokenizer))
+
+
+def ending_tokens(
+    config: SamplerConfig, tokenizer: models.Tokenizer
+) -> tuple[int, ...]:
+    """Return the tokens that end thinking; none if there is no limit to it."""
+    if not config.thinking:
+        return ()
+    return tuple(tokenizer.encode(config.end_of_thinking))
+
+
+def prompt_rungs(longest: int) -> tuple[int, ...]:
+    """Prompt lengths to compile for: powers of two up to the longest prompt.
+
+    >>> prompt_rungs(17), prompt_rungs(150)
+    ((17,), (32, 64, 128, 150))
+    """
+    rungs = [2**k for k in range(5, 20) if 2**k < longest]
+    return (*rungs, longest)
