@@ -70,6 +70,7 @@ def environment() -> "jinja2.Environment":
             # A scope of its own, as transformers has it.
             return jinja2.nodes.Scope(body).set_lineno(line)
 
+    Generation.tags = {"generation"}
     made = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True,
         lstrip_blocks=True,
