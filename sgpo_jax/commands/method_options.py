@@ -4,12 +4,13 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sgpo_jax.methods import KL, Method, Refill, Truncated
+from sgpo_jax.methods import KL, Method, OverlongPenalty, Refill, Truncated
 
 PREFIX = "--methods."
 ABSENT: Mapping[str, Callable[[], Any]] = {
     "kl": KL,
     "refill": Refill,
+    "shaping": OverlongPenalty,
     "correction": Truncated,
 }
 """What an option of a part that a method does not have begins with."""

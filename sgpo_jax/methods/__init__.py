@@ -5,6 +5,14 @@ from sgpo_jax.methods.advantage import Advantage as Advantage
 from sgpo_jax.methods.advantage import BaselineRelative as BaselineRelative
 from sgpo_jax.methods.advantage import Centered as Centered
 from sgpo_jax.methods.advantage import Standardized as Standardized
+from sgpo_jax.methods.group_relative import BatchStandardized as BatchStandardized
+from sgpo_jax.methods.group_relative import BestOfGroup as BestOfGroup
+from sgpo_jax.methods.group_relative import Kalman as Kalman
+from sgpo_jax.methods.group_relative import LeaveOneOut as LeaveOneOut
+from sgpo_jax.methods.group_relative import LengthWeighted as LengthWeighted
+from sgpo_jax.methods.group_relative import MeanRelative as MeanRelative
+from sgpo_jax.methods.group_relative import OptimalAdvantage as OptimalAdvantage
+from sgpo_jax.methods.group_relative import Whitened as Whitened
 from sgpo_jax.methods.inputs import INPUT_OF as INPUT_OF
 from sgpo_jax.methods.inputs import Responses as Responses
 from sgpo_jax.methods.inputs import RewardGroups as RewardGroups
@@ -34,16 +42,30 @@ from sgpo_jax.methods.prompts import PromptSampler as PromptSampler
 from sgpo_jax.methods.prompts import Shuffled as Shuffled
 from sgpo_jax.methods.prompts import ShuffledPhases as ShuffledPhases
 from sgpo_jax.methods.prompts import as_sampler as as_sampler
+from sgpo_jax.methods.regression import AdvantageRegression as AdvantageRegression
+from sgpo_jax.methods.regression import Dro as Dro
 from sgpo_jax.methods.regression import Rebel as Rebel
 from sgpo_jax.methods.regression import VarGrad as VarGrad
+from sgpo_jax.methods.sequence import Gmpo as Gmpo
+from sgpo_jax.methods.sequence import Luspo as Luspo
+from sgpo_jax.methods.sequence import SequenceClipped as SequenceClipped
+from sgpo_jax.methods.sequence import (
+    SequenceClippedPerToken as SequenceClippedPerToken,
+)
 from sgpo_jax.methods.serialize import differences as differences
 from sgpo_jax.methods.serialize import fingerprint as fingerprint
 from sgpo_jax.methods.serialize import from_json as from_json
 from sgpo_jax.methods.serialize import to_json as to_json
+from sgpo_jax.methods.shaping import OverlongPenalty as OverlongPenalty
+from sgpo_jax.methods.shaping import Shaping as Shaping
 from sgpo_jax.methods.subsample import DropZeroAdvantage as DropZeroAdvantage
 from sgpo_jax.methods.subsample import KeepAll as KeepAll
 from sgpo_jax.methods.subsample import RussianRoulette as RussianRoulette
 from sgpo_jax.methods.subsample import Subsample as Subsample
+from sgpo_jax.methods.surrogate import Cispo as Cispo
+from sgpo_jax.methods.surrogate import Dppo as Dppo
+from sgpo_jax.methods.surrogate import PolicyGradient as PolicyGradient
+from sgpo_jax.methods.surrogate import Sapo as Sapo
 from sgpo_jax.methods.zoo import ZOO as ZOO
 from sgpo_jax.methods.zoo import label_of as label_of
 from sgpo_jax.methods.zoo import named as named

@@ -11,6 +11,7 @@ from sgpo_jax.methods.objective import ClippedSurrogate, Objective
 from sgpo_jax.methods.optimizer import AdamW, Optimizer
 from sgpo_jax.methods.penalty import KL, Correction
 from sgpo_jax.methods.prompts import Draw, PromptSampler, Shuffled
+from sgpo_jax.methods.shaping import Shaping
 from sgpo_jax.methods.subsample import (
     DropZeroAdvantage,
     KeepAll,
@@ -50,6 +51,7 @@ class Method:
       prompts: prompts of a step and rollouts of each.
       baseline: expected reward per prompt, tracked over steps; None for none.
       refill: replacement of dead groups; None for none.
+      shaping: what is added to the rewards before the advantage; None for nothing.
       advantage: rewards of groups to advantages, [R].
       subsample: responses that get a backward pass.
       objective: loss per token, [R, T].
@@ -73,6 +75,7 @@ class Method:
     prompts: PromptSampler | Callable[..., Draw] = Shuffled()
     baseline: advantages.Tracker | None = None
     refill: Refill | None = None
+    shaping: Shaping | None = None
     advantage: Advantage = Standardized()
     subsample: Subsample = KeepAll()
     objective: Objective = ClippedSurrogate()
@@ -126,6 +129,7 @@ class Method:
         return needs_of(
             self.prompts,
             self.baseline,
+            self.shaping,
             self.advantage,
             self.subsample,
             self.objective,

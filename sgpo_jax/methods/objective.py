@@ -49,11 +49,7 @@ class ClippedSurrogate:
     dual: float = 0.0
 
     def __post_init__(self):
-        if not (0 <= self.low < 1 and self.high >= 0):
-            raise ValueError(
-                "clipping needs 0 <= low < 1 and high >= 0, got"
-                f" {self.low} and {self.high}"
-            )
+        check_bounds(self.low, self.high)
         if not (self.dual == 0 or self.dual > 1):
             raise ValueError(f"dual must be 0 or above 1, got {self.dual}")
 
@@ -69,7 +65,9 @@ class ClippedSurrogate:
 
     def metrics(self, responses: Responses, /) -> dict[str, Float[Array, "R T"]]:
         """Clipped shares and the divergence from the old policy (k3)."""
-        return clip_metrics(responses, low=self.low, high=self.high)
+        return clip_metrics(
+            responses, responses.log_ratio, low=self.low, high=self.high
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,19 +79,35 @@ class SupervisedLoss:
         return -responses.log_prob
 
 
+def check_bounds(low: float, high: float) -> None:
+    """Refuse clipping bounds of a ratio that leave no room for 1.
+
+    Raises:
+      ValueError: unless 0 <= low < 1 and high >= 0.
+    """
+    if not (0 <= low < 1 and high >= 0):
+        raise ValueError(
+            f"clipping needs 0 <= low < 1 and high >= 0, got {low} and {high}"
+        )
+
+
 def clip_metrics(
-    responses: Responses, *, low: float, high: float
+    responses: Responses, log_ratio: Float[Array, "R T"], *, low: float, high: float
 ) -> dict[str, Float[Array, "R T"]]:
     """Shares of tokens beyond the clipping bounds, and KL from the old policy (k3)."""
-    ratio = jnp.exp(responses.log_ratio)
+    ratio = jnp.exp(log_ratio)
     positive = responses.advantage[:, None] > 0
     return {
         "clip_ratio/low": ((ratio < 1 - low) & ~positive).astype(ratio.dtype),
         "clip_ratio/high": ((ratio > 1 + high) & positive).astype(ratio.dtype),
-        "kl_old": losses.k3(
-            responses.log_prob, responses.log_prob - responses.log_ratio
-        ),
+        **old_policy_metrics(responses),
     }
+
+
+def old_policy_metrics(responses: Responses) -> dict[str, Float[Array, "R T"]]:
+    """KL from the old policy (k3)."""
+    old = responses.log_prob - responses.log_ratio
+    return {"kl_old": losses.k3(responses.log_prob, old)}
 
 
 def metrics_of(

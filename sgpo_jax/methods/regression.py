@@ -76,6 +76,73 @@ class Rebel:
         return _at_tokens(2 * centered**2, responses)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdvantageRegression:
+    r"""Regression of the log-ratio on the advantage: A*-PO (arXiv:2505.20686).
+
+    .. math:: \ell_i = \Big(\beta \sum_t \log \frac{\pi_\theta}{\pi_{ref}} - A_i\Big)^2
+
+    Use with `OptimalAdvantage` and `losses.PerSequence`; `losses.a_star_po`.
+
+    Attributes:
+      beta: strength of the reference.
+    """
+
+    beta: float = 1e-3
+
+    needs = ("reference",)
+
+    def __post_init__(self):
+        if not 0 < self.beta < float("inf"):
+            raise ValueError(f"beta must be positive and finite, got {self.beta}")
+
+    def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
+        """Return the loss of the response at each of its tokens."""
+        scored = jnp.isfinite(responses.reward)
+        target = jnp.where(scored, responses.advantage, jnp.nan)
+        value = jnp.zeros_like(target)
+        ratio = _reference_ratio(responses)
+        loss = losses.a_star_po(ratio, target, value, beta=self.beta)
+        return _at_tokens(loss, responses)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dro:
+    r"""Policy gradient with a quadratic penalty on the log-ratio: DRO (2405.19107).
+
+    .. math:: \ell_i = -\Big(\Delta_i A_i - \frac{\beta}{2} \Delta_i^2\Big), \quad
+              \Delta_i = \sum_t \log \frac{\pi_\theta}{\pi_{ref}}
+
+    Use with `losses.PerSequence`; `losses.dro`.
+
+    Attributes:
+      beta: strength of the penalty.
+    """
+
+    beta: float = 1.0
+
+    needs = ("reference",)
+
+    def __post_init__(self):
+        if not 0 < self.beta < float("inf"):
+            raise ValueError(f"beta must be positive and finite, got {self.beta}")
+
+    def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
+        """Return the loss of the response at each of its tokens."""
+        scored = jnp.isfinite(responses.reward)
+        ratio = jnp.where(scored, _reference_ratio(responses), 0)
+        loss = losses.dro(ratio, responses.advantage, beta=self.beta)
+        return _at_tokens(loss, responses)
+
+
+def _reference_ratio(responses: Responses) -> Float[Array, " R"]:
+    """Summed log-ratio to the reference of each response."""
+    ratio = losses.log_ratio(
+        responses.log_prob, responses.reference_log_prob, responses.mask
+    )
+    return losses.sequence_log_ratio(ratio, responses.mask)
+
+
 def _residual(
     log_ratio: Float[Array, "R T"], responses: Responses, *, scale: float
 ) -> Float[Array, " R"]:

@@ -12,6 +12,7 @@ from sgpo_jax import ledger, methods, packing, sharding
 from sgpo_jax.data import Query
 from sgpo_jax.methods import Method
 from sgpo_jax.methods.advantage import evaluate, pad_groups
+from sgpo_jax.methods.shaping import shape
 from sgpo_jax.planning import Plan
 from sgpo_jax.profiling import SUCCESS, Profile, SampleAndScore
 from sgpo_jax.training import copies
@@ -165,6 +166,9 @@ class Learner:
             length=rollouts.length,
             max_length=self.ladder.shapes[-1].response_length,
         )
+        if self.method.shaping is not None:
+            rewards = shape(self.method.shaping, groups)
+            groups = groups.replace(rewards=rewards)
         advantage = evaluate(self.method.advantage, pad_groups(groups), len(rewards))
         factor = self.method.subsample(
             advantage,

@@ -9,9 +9,15 @@ from collections.abc import Callable, Mapping
 
 from sgpo_jax.methods.method import Method
 from sgpo_jax.methods.serialize import locate
-from sgpo_jax.methods.zoo import group_relative, profiled, regression
+from sgpo_jax.methods.zoo import (
+    group_relative,
+    profiled,
+    regression,
+    sequence,
+    surrogate,
+)
 
-_FAMILIES = (group_relative, profiled, regression)
+_FAMILIES = (group_relative, surrogate, sequence, regression, profiled)
 
 ZOO: Mapping[str, Callable[[], Method]] = {
     make.__name__: make for family in _FAMILIES for make in family.METHODS

@@ -1,8 +1,11 @@
 """Regression of log-ratios on rewards: trajectory balance and its relatives."""
 
-from sgpo_jax import losses
+from sgpo_jax import losses, planning
+from sgpo_jax.methods.advantage import Centered
+from sgpo_jax.methods.group_relative import OptimalAdvantage
 from sgpo_jax.methods.method import Method
-from sgpo_jax.methods.regression import Rebel, VarGrad
+from sgpo_jax.methods.prompts import Planned
+from sgpo_jax.methods.regression import AdvantageRegression, Dro, Rebel, VarGrad
 
 
 def vargrad() -> Method:
@@ -25,7 +28,39 @@ def rebel() -> Method:
     )
 
 
+def dro() -> Method:
+    """Direct reward optimization: a quadratic penalty on log-ratios (arXiv:2405.19107).
+
+    Centered rewards stand for the paper's learnt value, log-ratios are to the initial
+    policy, beta 1. The paper trains offline, this on fresh rollouts.
+    """
+    return Method(
+        advantage=Centered(), objective=Dro(), aggregation=losses.PerSequence()
+    )
+
+
+def a_star_po() -> Method:
+    """Regression on the optimal advantage, one response per prompt (arXiv:2505.20686).
+
+    The optimal value of a prompt comes from its success rate in the profile, beta 0.5;
+    the policy is regressed with beta 1e-3. Prompts that no sample of the profile solved
+    are left out, as published.
+    """
+    return Method(
+        prompts=Planned(
+            filter=planning.DropTrivial(trivial_above=1.0, unsolved_share=0.0),
+            allocate=planning.Fixed(size=1),
+            curriculum=planning.Mixed(),
+        ),
+        advantage=OptimalAdvantage(),
+        objective=AdvantageRegression(),
+        aggregation=losses.PerSequence(),
+    )
+
+
 METHODS = (
     vargrad,
     rebel,
+    dro,
+    a_star_po,
 )
