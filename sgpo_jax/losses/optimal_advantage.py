@@ -56,8 +56,20 @@ def optimal_value(
       success_rate: success rate p of the reference on each prompt.
       beta: strength of the reference in this stage.
 
+    Returns:
+      The value of each prompt, in [0, 1].
+
+    Raises:
+      ValueError: beta is not positive and finite.
+
     Example:
       >>> optimal_value(jnp.array([0.0, 0.5, 1.0]))
       Array([0.       , 0.7168904, 1.       ], dtype=float32)
     """
-    return beta * jnp.log1p(widened(success_rate) * jnp.expm1(1 / beta))
+    if not 0 < beta < float("inf"):
+        raise ValueError(f"beta must be positive and finite, got {beta}")
+    rate = widened(success_rate)
+    if 1 / beta < 40:
+        return beta * jnp.log1p(rate * jnp.expm1(1 / beta))
+    # The same for a small beta, whose exponential has no float32.
+    return beta * jnp.logaddexp(jnp.log1p(-rate), jnp.log(rate) + 1 / beta)

@@ -160,7 +160,9 @@ def off_policy_mask(
 
 def bounded(log_ratio: Float[Array, "..."]) -> Float[Array, "..."]:
     """Widen, and keep within the range of a useful ratio."""
-    return jnp.clip(widened(log_ratio), -MAX_LOG_RATIO, MAX_LOG_RATIO)
+    x = widened(log_ratio)
+    # Not `clip`, which halves the gradient of what lies exactly on a bound.
+    return jnp.where(jnp.abs(x) > MAX_LOG_RATIO, jnp.sign(x) * MAX_LOG_RATIO, x)
 
 
 def widened(x: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -156,8 +156,8 @@ def gmpo(
     """
     advantage = jax.lax.stop_gradient(widened(advantage))[:, None]
     log_ratio = bounded(jnp.where(mask, log_ratio, 0))
-    sign = jnp.sign(advantage)
-    clipped = jnp.clip(log_ratio, -low, high)
-    z = sign * jnp.minimum(sign * log_ratio, sign * clipped)
+    # Compared as in `clipped_surrogate`: no split gradient on a bound.
+    z = jnp.where((advantage > 0) & (log_ratio > high), high, log_ratio)
+    z = jnp.where((advantage < 0) & (log_ratio < -low), -low, z)
     loss = -advantage * jnp.exp(mean_log_ratio(z, mask))[:, None]
     return jnp.where(mask, loss, 0)

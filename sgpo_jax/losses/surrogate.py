@@ -54,6 +54,8 @@ def clipped_surrogate(
     where A < 0 the loss is also at most -dual * A (dual-clip PPO, arXiv:1912.09729;
     3 is common).
 
+    A ratio exactly on a bound has the gradient of one inside, as in PyTorch.
+
     Args:
       log_ratio: log-ratio of each token, new over old.
       advantage: one per response or one per token.
@@ -71,10 +73,14 @@ def clipped_surrogate(
     """
     advantage = per_token(advantage, log_ratio)
     ratio = jnp.exp(bounded(log_ratio))
-    clipped = jnp.clip(ratio, 1 - low, 1 + high)
-    gain = jnp.minimum(ratio * advantage, clipped * advantage)
+    # Compared, not `minimum` and `clip`, which split the gradient where two sides are
+    # equal: on a bound, where a first update may start, the ratio still counts whole.
+    too_high = (advantage > 0) & (ratio > 1 + high)
+    too_low = (advantage < 0) & (ratio < 1 - low)
+    gain = jnp.where(too_high, (1 + high) * advantage, ratio * advantage)
+    gain = jnp.where(too_low, (1 - low) * advantage, gain)
     if dual is not None:
-        gain = jnp.where(advantage < 0, jnp.maximum(gain, dual * advantage), gain)
+        gain = jnp.where((advantage < 0) & (ratio > dual), dual * advantage, gain)
     return -gain
 
 
