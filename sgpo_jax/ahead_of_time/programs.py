@@ -100,10 +100,9 @@ class Workload:
         per_token = np.zeros(packed.mask.shape, np.float32)
         per_response = np.zeros(len(batch.advantage), np.float32)
         optional = {
-            methods.INPUT_OF[need]: per_response
-            if need == "residual_mean"
-            else per_token
-            for need in self.method.loss.needs
+            name: per_response if axes == 1 else per_token
+            for name, axes in methods.IN_BATCH.items()
+            if name in {methods.INPUT_OF[need] for need in self.method.loss.needs}
         }
         return dataclasses.replace(batch, **optional)
 
@@ -117,7 +116,7 @@ class Workload:
 
         def accumulate(shape: packing.Shape) -> jax.stages.Lowered:
             state, total, batch = programs.abstract(self.batch(shape))
-            return programs.accumulate.lower(state.params, total, batch)
+            return programs.accumulate.lower(state.weights, total, batch)
 
         def update() -> jax.stages.Lowered:
             state, total, _ = programs.abstract(self.batch(self.ladder.shapes[0]))

@@ -1,6 +1,7 @@
 """Methods: RLVR algorithms as values, and the parts they are made of."""
 
 from sgpo_jax.methods import advantage as advantage
+from sgpo_jax.methods import shaping as shaping
 from sgpo_jax.methods.advantage import Advantage as Advantage
 from sgpo_jax.methods.advantage import BaselineRelative as BaselineRelative
 from sgpo_jax.methods.advantage import Centered as Centered
@@ -13,9 +14,11 @@ from sgpo_jax.methods.group_relative import LengthWeighted as LengthWeighted
 from sgpo_jax.methods.group_relative import MeanRelative as MeanRelative
 from sgpo_jax.methods.group_relative import OptimalAdvantage as OptimalAdvantage
 from sgpo_jax.methods.group_relative import Whitened as Whitened
+from sgpo_jax.methods.inputs import IN_BATCH as IN_BATCH
 from sgpo_jax.methods.inputs import INPUT_OF as INPUT_OF
 from sgpo_jax.methods.inputs import Responses as Responses
 from sgpo_jax.methods.inputs import RewardGroups as RewardGroups
+from sgpo_jax.methods.log_z import LogZ as LogZ
 from sgpo_jax.methods.loss import TokenLoss as TokenLoss
 from sgpo_jax.methods.method import Method as Method
 from sgpo_jax.methods.method import Refill as Refill
@@ -44,7 +47,9 @@ from sgpo_jax.methods.prompts import ShuffledPhases as ShuffledPhases
 from sgpo_jax.methods.prompts import as_sampler as as_sampler
 from sgpo_jax.methods.regression import AdvantageRegression as AdvantageRegression
 from sgpo_jax.methods.regression import Dro as Dro
+from sgpo_jax.methods.regression import FlowBalance as FlowBalance
 from sgpo_jax.methods.regression import Rebel as Rebel
+from sgpo_jax.methods.regression import TrajectoryBalance as TrajectoryBalance
 from sgpo_jax.methods.regression import VarGrad as VarGrad
 from sgpo_jax.methods.sequence import Gmpo as Gmpo
 from sgpo_jax.methods.sequence import Luspo as Luspo

@@ -6,6 +6,7 @@ Optional inputs are there only for parts that ask for them (`methods.needs`).
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -100,6 +101,11 @@ class Responses:
         """Mean over the group of `objective.residual`, [R]; needs "residual_mean"."""
         return self._provided("residual_mean", "residual_mean")
 
+    @property
+    def log_z(self) -> Float[Array, " R"]:
+        """Learnt log-normalizer of each prompt, [R]; needs "log_z"."""
+        return self._provided("log_z", "log_z")
+
     def _provided(self, name: str, need: str) -> Any:
         return provided(self.optional.get(name), f"responses.{name}", need)
 
@@ -110,9 +116,17 @@ class Responses:
         return dataclasses.replace(self, optional=kept)
 
 
-INPUT_OF = {
+INPUT_OF: Mapping[str, str] = {
     "reference": "reference_log_prob",
     "sampler_log_probs": "sampler_log_prob",
     "residual_mean": "residual_mean",
+    "log_z": "log_z",
 }
 """The optional input of `Responses` that each need brings."""
+
+IN_BATCH: Mapping[str, int] = {
+    "reference_log_prob": 2,
+    "sampler_log_prob": 2,
+    "residual_mean": 1,
+}
+"""Number of axes of the optional inputs that come with a micro-batch."""

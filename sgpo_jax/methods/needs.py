@@ -12,6 +12,7 @@ Need = Literal[
     "reference",
     "sampler_log_probs",
     "residual_mean",
+    "log_z",
 ]
 NEEDS: tuple[str, ...] = get_args(Need)
 

@@ -10,7 +10,9 @@ Besides the call, an objective may have
 * `metrics(responses) -> {name: [R, T]}`: numbers whose masked mean is logged;
 * `residual(responses) -> [R]`: a number per response whose mean over the group the
   objective reads back as `responses.residual_mean`. It is computed before the update
-  for the whole step, so a group may be split over micro-batches.
+  for the whole step, so a group may be split over micro-batches;
+* `log_z`: the head of an objective that needs "log_z" (`methods.LogZ`), trained beside
+  the policy.
 """
 
 import dataclasses

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from sgpo_jax import losses
 from sgpo_jax.methods.inputs import Responses
+from sgpo_jax.methods.log_z import LogZ
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,8 +32,7 @@ class VarGrad:
     needs = ("reference",)
 
     def __post_init__(self):
-        if not 0 < self.beta < float("inf"):
-            raise ValueError(f"beta must be positive and finite, got {self.beta}")
+        _check_positive("beta", self.beta)
 
     def residual(self, responses: Responses, /) -> Float[Array, " R"]:
         """Return u of each response; 0 where it could not be scored."""
@@ -63,8 +63,7 @@ class Rebel:
     eta: float = 1.0
 
     def __post_init__(self):
-        if not 0 < self.eta < float("inf"):
-            raise ValueError(f"eta must be positive and finite, got {self.eta}")
+        _check_positive("eta", self.eta)
 
     def residual(self, responses: Responses, /) -> Float[Array, " R"]:
         """Return u of each response; 0 where it could not be scored."""
@@ -93,8 +92,7 @@ class AdvantageRegression:
     needs = ("reference",)
 
     def __post_init__(self):
-        if not 0 < self.beta < float("inf"):
-            raise ValueError(f"beta must be positive and finite, got {self.beta}")
+        _check_positive("beta", self.beta)
 
     def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
         """Return the loss of the response at each of its tokens."""
@@ -124,8 +122,7 @@ class Dro:
     needs = ("reference",)
 
     def __post_init__(self):
-        if not 0 < self.beta < float("inf"):
-            raise ValueError(f"beta must be positive and finite, got {self.beta}")
+        _check_positive("beta", self.beta)
 
     def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
         """Return the loss of the response at each of its tokens."""
@@ -133,6 +130,95 @@ class Dro:
         ratio = jnp.where(scored, _reference_ratio(responses), 0)
         loss = losses.dro(ratio, responses.advantage, beta=self.beta)
         return _at_tokens(loss, responses)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrajectoryBalance:
+    r"""Trajectory balance with a learnt normalizer: `losses.trajectory_balance`.
+
+    .. math:: \ell_i = \Big(\log Z_\phi(x_i) + \sum_t \log
+              \frac{\pi_\theta}{\pi_{ref}} - \frac{R_i}{\beta}\Big)^2
+
+    Malkin et al. 2022 (arXiv:2201.13259). Use with `losses.PerSequence`.
+
+    Attributes:
+      beta: strength of the reference, in units of reward per nat.
+      log_z: the learnt normalizer.
+    """
+
+    beta: float = 0.1
+    log_z: LogZ = LogZ()
+
+    needs = ("reference", "log_z")
+
+    def __post_init__(self):
+        _check_positive("beta", self.beta)
+
+    def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
+        """Return the loss of the response at each of its tokens."""
+        loss = losses.trajectory_balance(
+            _reference_ratio(responses),
+            responses.reward,
+            responses.log_z,
+            beta=self.beta,
+        )
+        return _at_tokens(loss, responses)
+
+    def metrics(self, responses: Responses, /) -> dict[str, Float[Array, "R T"]]:
+        """The learnt log-normalizer."""
+        return {"log_z": _at_tokens(responses.log_z, responses)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FlowBalance:
+    r"""Length-normalized trajectory balance: FlowRL (arXiv:2509.15207).
+
+    .. math:: \ell_i = w_i \Big(\log Z_\phi(x_i) + \frac{1}{|y_i|} \sum_t \log
+              \frac{\pi_\theta}{\pi_{ref}} - \beta A_i\Big)^2, \quad
+              w_i = \mathrm{sg}\Big[\min\Big(\prod_t
+              \frac{\pi_\theta}{\pi_{old}}, C\Big)\Big]
+
+    The advantage A stands for the paper's group-normalized reward. Use with
+    `losses.PerSequence`; `losses.flow_balance`.
+
+    Attributes:
+      beta: scale of the advantages.
+      max_weight: the largest importance weight C.
+      log_z: the learnt normalizer.
+    """
+
+    beta: float = 15.0
+    max_weight: float = 10.0
+    log_z: LogZ = LogZ()
+
+    needs = ("reference", "log_z")
+
+    def __post_init__(self):
+        _check_positive("beta", self.beta)
+        _check_positive("max_weight", self.max_weight)
+
+    def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
+        """Return the loss of the response at each of its tokens."""
+        scored = jnp.isfinite(responses.reward)
+        length = jnp.maximum(responses.mask.sum(axis=1), 1)
+        loss = losses.flow_balance(
+            _reference_ratio(responses) / length.astype(jnp.float32),
+            jnp.where(scored, responses.advantage, jnp.nan),
+            responses.log_z,
+            losses.sequence_log_ratio(responses.log_ratio, responses.mask),
+            beta=self.beta,
+            max_weight=self.max_weight,
+        )
+        return _at_tokens(loss, responses)
+
+    def metrics(self, responses: Responses, /) -> dict[str, Float[Array, "R T"]]:
+        """The learnt log-normalizer."""
+        return {"log_z": _at_tokens(responses.log_z, responses)}
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be positive and finite, got {value}")
 
 
 def _reference_ratio(responses: Responses) -> Float[Array, " R"]:

@@ -26,10 +26,10 @@ from sgpo_jax.training.progress import Progress as Progress
 from sgpo_jax.training.progress import PromptState as PromptState
 from sgpo_jax.training.progress import TrainConfig as TrainConfig
 from sgpo_jax.training.prompts import Prompts as Prompts
+from sgpo_jax.training.scores import log_probs as log_probs
 from sgpo_jax.training.state import MicroBatch as MicroBatch
 from sgpo_jax.training.state import TrainState as TrainState
 from sgpo_jax.training.step import Programs as Programs
 from sgpo_jax.training.step import apply_batch as apply_batch
-from sgpo_jax.training.step import log_probs as log_probs
 from sgpo_jax.training.trackers import Trackers as Trackers
 from sgpo_jax.training.trackers import check_trackers as check_trackers

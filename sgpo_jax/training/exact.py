@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from sgpo_jax import ledger, models, packing
 from sgpo_jax.data import Query
-from sgpo_jax.training.step import log_probs
+from sgpo_jax.training.scores import log_probs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,16 @@
-"""Log-probabilities over a mesh: each device scores its own rows."""
+"""Log-probabilities of packed responses; over a mesh, each device scores its rows."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float
 
-from sgpo_jax import losses, sharding
+from sgpo_jax import kernels, losses, models, packing, sharding
+from sgpo_jax.kernels import shared_prefix_attention
+from sgpo_jax.kernels.shared_prefix_attention import Implementation
 
 
 def over_mesh(
@@ -76,3 +80,82 @@ def over_mesh(
         return scored(hidden, unembedding, targets, mask)
 
     return score
+
+
+def log_probs(
+    params: models.Params,
+    config: models.DecoderConfig,
+    packed: packing.Packed,
+    *,
+    temperature: float = 1.0,
+    mesh: Mesh | None = None,
+    rules: sharding.Rules = sharding.Rules(),
+    implementation: Implementation | None = None,
+) -> losses.TokenLogProbs:
+    """Score every response token of a packed micro-batch.
+
+    The prompt of a group is encoded once; the result equals scoring each
+    prompt + response by itself (arXiv:2506.05433). `implementation` is that of
+    `shared_prefix_attention`.
+
+    Returns:
+      Log-probability and entropy per response token, [R, T], 0 where there is none.
+    """
+    return scored(
+        params,
+        config,
+        jax.tree.map(jnp.asarray, packed),
+        temperature=temperature,
+        mesh=mesh,
+        rules=rules,
+        implementation=implementation,
+    )[0]
+
+
+def scored(
+    params: models.Params,
+    config: models.DecoderConfig,
+    packed: packing.Packed,
+    *,
+    temperature: float,
+    mesh: Mesh | None,
+    rules: sharding.Rules,
+    implementation: Implementation | None,
+) -> tuple[losses.TokenLogProbs, Float[Array, "N M D"]]:
+    """Return the scores of `log_probs` and the hidden states that predict targets."""
+    attention, score = shared_prefix_attention, losses.token_log_probs
+    if mesh is not None and mesh.size > 1:
+        score = over_mesh(mesh, rules)
+        split = config.num_kv_heads % mesh.shape[rules.kv_heads or "tensor"] == 0
+        heads = rules.kv_heads if split else None
+        attention = kernels.over_mesh(mesh, rows=rules.rows, heads=heads)
+
+    def attend(layer, q, k, v, carry):
+        out = attention(
+            q,
+            k,
+            v,
+            packed.layout,
+            scale=layer.scale,
+            window=layer.window,
+            soft_cap=layer.soft_cap,
+            implementation=implementation,
+        )
+        return out, carry
+
+    with sharding.activations(mesh, rules):
+        positions = jnp.asarray(packed.layout.position)
+        hidden, _ = models.apply(params, config, packed.tokens, positions, attend)
+        predicting = packing.predicting(hidden, packed)
+        out = score(
+            predicting,
+            models.unembedding(params, config),
+            packed.target,
+            mask=packed.aimed,
+            temperature=temperature,
+            soft_cap=config.final_soft_cap,
+        )
+    found = losses.TokenLogProbs(
+        packing.unpack(out.log_prob, packed), packing.unpack(out.entropy, packed)
+    )
+    return found, predicting

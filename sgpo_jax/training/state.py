@@ -21,12 +21,22 @@ class TrainState:
       opt_state: state of the optimizer.
       step: updates done, skipped ones included.
       skipped: updates skipped in a row because something was not finite.
+      log_z: the learnt log-normalizer of an objective that needs one, "params" and
+        "opt_state"; {} for all others.
     """
 
     params: PyTree
     opt_state: PyTree
     step: Any
     skipped: Any
+    log_z: PyTree = dataclasses.field(default_factory=dict)
+
+    @property
+    def weights(self) -> PyTree:
+        """What gradients are taken at: the policy, and "log_z" if there is one."""
+        if not self.log_z:
+            return self.params
+        return {**self.params, "log_z": self.log_z["params"]}
 
 
 @jax.tree_util.register_dataclass
@@ -67,7 +77,8 @@ class Accumulated:
     """Sums over micro-batches; dividing by the weight gives the whole batch's mean.
 
     Attributes:
-      grads: gradients of the total loss, as the trained parameters, in float32.
+      grads: gradients of the total loss, as the trained parameters, in float32; with
+        those of "log_z" if there is one.
       loss: a `Weighted`.
       metrics: a `Weighted` by name.
     """

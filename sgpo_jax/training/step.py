@@ -13,67 +13,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PyTree
 
 from sgpo_jax import losses, methods, models, packing, sharding
-from sgpo_jax.kernels import over_mesh, shared_prefix_attention
 from sgpo_jax.kernels.shared_prefix_attention import Implementation
-from sgpo_jax.training import scores
+from sgpo_jax.training import heads, scores
 from sgpo_jax.training.state import Accumulated, MicroBatch, TrainState
 from sgpo_jax.types import Weighted
-
-
-def log_probs(
-    params: models.Params,
-    config: models.DecoderConfig,
-    packed: packing.Packed,
-    *,
-    temperature: float = 1.0,
-    mesh: Mesh | None = None,
-    rules: sharding.Rules = sharding.Rules(),
-    implementation: Implementation | None = None,
-) -> losses.TokenLogProbs:
-    """Score every response token of a packed micro-batch.
-
-    The prompt of a group is encoded once; the result equals scoring each
-    prompt + response by itself (arXiv:2506.05433). `implementation` is that of
-    `shared_prefix_attention`.
-
-    Returns:
-      Log-probability and entropy per response token, [R, T], 0 where there is none.
-    """
-    packed = jax.tree.map(jnp.asarray, packed)
-    attention, score = shared_prefix_attention, losses.token_log_probs
-    if mesh is not None and mesh.size > 1:
-        score = scores.over_mesh(mesh, rules)
-        split = config.num_kv_heads % mesh.shape[rules.kv_heads or "tensor"] == 0
-        heads = rules.kv_heads if split else None
-        attention = over_mesh(mesh, rows=rules.rows, heads=heads)
-
-    def attend(layer, q, k, v, carry):
-        out = attention(
-            q,
-            k,
-            v,
-            packed.layout,
-            scale=layer.scale,
-            window=layer.window,
-            soft_cap=layer.soft_cap,
-            implementation=implementation,
-        )
-        return out, carry
-
-    with sharding.activations(mesh, rules):
-        positions = jnp.asarray(packed.layout.position)
-        hidden, _ = models.apply(params, config, packed.tokens, positions, attend)
-        out = score(
-            packing.predicting(hidden, packed),
-            models.unembedding(params, config),
-            packed.target,
-            mask=packed.aimed,
-            temperature=temperature,
-            soft_cap=config.final_soft_cap,
-        )
-    return losses.TokenLogProbs(
-        packing.unpack(out.log_prob, packed), packing.unpack(out.entropy, packed)
-    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,6 +62,22 @@ class Programs:
         return models.trainable(self._param_sharding)[0]
 
     @functools.cached_property
+    def _head(self) -> methods.LogZ | None:
+        return heads.head_of(self.loss)
+
+    @functools.cached_property
+    def _head_sharding(self) -> PyTree:
+        if self._head is None:
+            return {}
+        width = self.config.embed_dim
+        return heads.shardings(self._head, width, self.rules, self._devices)
+
+    def _start_head(self) -> PyTree:
+        if self._head is None:
+            return {}
+        return heads.start(self._head, self.config.embed_dim)
+
+    @functools.cached_property
     def _state_sharding(self) -> TrainState:
         """Optimizer moments are split as their parameters."""
         trained, _ = models.trainable(models.shapes(self.config))
@@ -134,13 +93,16 @@ class Programs:
             opt_state=opt_state,
             step=self._whole,
             skipped=self._whole,
+            log_z=self._head_sharding,
         )
 
     @functools.cached_property
     def _accumulated_sharding(self) -> Accumulated:
         none = Weighted(self._whole, self._whole)
+        own = self._head_sharding
+        head = {heads.NAME: own["params"]} if own else {}
         return Accumulated(
-            grads=self._trained_sharding,
+            grads={**self._trained_sharding, **head},
             loss=none,
             metrics=dict.fromkeys(self._metric_names(), none),
         )
@@ -160,6 +122,7 @@ class Programs:
             opt_state=init(models.trainable(params)[0]),
             step=sharding.put(np.zeros((), np.int32), self._whole),
             skipped=sharding.put(np.zeros((), np.int32), self._whole),
+            log_z=jax.jit(self._start_head, out_shardings=target.log_z)(),
         )
 
     def put(self, batch: Any) -> Any:
@@ -179,6 +142,7 @@ class Programs:
             opt_state=jax.eval_shape(self.optimizer.init, trained),
             step=count,
             skipped=count,
+            log_z=jax.eval_shape(self._start_head),
         )
 
         def place(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
@@ -200,6 +164,9 @@ class Programs:
         def zeros(params: models.Params) -> Accumulated:
             none = Weighted(jnp.zeros(()), jnp.zeros(()))
             trained, _ = models.trainable(params)
+            if self._head is not None:
+                shapes = jax.eval_shape(self._start_head)
+                trained = {**trained, heads.NAME: shapes["params"]}
             return Accumulated(
                 # Sums over micro-batches would lose what is below a bfloat16's steps.
                 grads=jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), trained),
@@ -211,7 +178,7 @@ class Programs:
 
     @functools.cached_property
     def accumulate(self) -> Any:
-        """Program: (params, accumulated, micro-batch) -> (accumulated, [R, T])."""
+        """Program: (weights, accumulated, micro-batch) -> (accumulated, [R, T])."""
         # Outputs come back exactly as they went in, or they would be a new kind of
         # input at the next call, and compiled for again.
         target = (self._accumulated_sharding, self._rows)
@@ -226,13 +193,13 @@ class Programs:
         """
 
         def score(params: models.Params, packed: packing.Packed) -> Array:
-            return self._scored(params, packed).log_prob
+            return self._scored(params, packed)[0].log_prob
 
         return jax.jit(score, out_shardings=self._rows)
 
     @functools.cached_property
     def residual(self) -> Any:
-        """Program: (params, micro-batch) -> residual of the objective, [R]."""
+        """Program: (weights, micro-batch) -> residual of the objective, [R]."""
 
         def residual(params: models.Params, batch: MicroBatch) -> Array:
             responses = self._responses(params, batch)
@@ -254,8 +221,8 @@ class Programs:
 
     def _scored(
         self, params: models.Params, packed: packing.Packed
-    ) -> losses.TokenLogProbs:
-        return log_probs(
+    ) -> tuple[losses.TokenLogProbs, Float[Array, "N M D"]]:
+        return scores.scored(
             params,
             self.config,
             packed,
@@ -267,7 +234,8 @@ class Programs:
 
     def _responses(self, params: models.Params, batch: MicroBatch) -> methods.Responses:
         batch = jax.tree.map(jnp.asarray, batch)
-        scored = self._scored(params, batch.packed)
+        policy = {name: x for name, x in params.items() if name != heads.NAME}
+        scored, predicting = self._scored(policy, batch.packed)
         # On the first update pi_old is pi: the ratio is exactly 1 at any temperature,
         # whatever the sampler's rounding, and costs no forward pass.
         now = jax.lax.stop_gradient(scored.log_prob)
@@ -277,6 +245,9 @@ class Programs:
             "reference_log_prob": batch.reference_log_prob,
             "residual_mean": batch.residual_mean,
         }
+        if self._head is not None:
+            hidden = heads.prompt_hidden(predicting, batch.packed)
+            optional["log_z"] = self._head(params[heads.NAME], hidden)
         return methods.Responses(
             log_prob=scored.log_prob,
             log_ratio=losses.log_ratio(scored.log_prob, old, batch.packed.mask),
@@ -291,7 +262,7 @@ class Programs:
         cell, one = jnp.zeros((1, 1)), jnp.zeros(1)
         inputs = methods.INPUT_OF
         optional = {
-            inputs[need]: one if need == "residual_mean" else cell
+            inputs[need]: one if need in ("residual_mean", "log_z") else cell
             for need in self.loss.needs
             if need in inputs
         }
@@ -310,7 +281,10 @@ class Programs:
         self, params: models.Params, total: Accumulated, batch: MicroBatch
     ) -> tuple[Accumulated, Float[Array, "R T"]]:
         mask = jnp.asarray(batch.packed.mask)
-        trained, frozen = models.trainable(params)
+        policy = {name: x for name, x in params.items() if name != heads.NAME}
+        trained, frozen = models.trainable(policy)
+        if self._head is not None:
+            trained = {**trained, heads.NAME: params[heads.NAME]}
 
         def loss(trained: models.Params):
             responses = self._responses({**trained, **frozen}, batch)
@@ -336,8 +310,9 @@ class Programs:
     ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
         weight = jnp.maximum(total.loss.weight, jnp.finfo(jnp.float32).tiny)
         grads = jax.tree.map(lambda g: g / weight, total.grads)
+        finite = jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(total.loss.total)
+        own = grads.pop(heads.NAME, None)
         norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(norm) & jnp.isfinite(total.loss.total)
         # Nothing counted, nothing learned: moments must not decay on empty batches.
         apply = finite & (total.loss.weight > 0)
         trained, frozen = models.trainable(state.params)
@@ -349,11 +324,15 @@ class Programs:
         def keep(new: PyTree, old: PyTree) -> PyTree:
             return jax.tree.map(lambda n, o: jnp.where(apply, n, o), new, old)
 
+        log_z = state.log_z
+        if self._head is not None:
+            log_z = keep(heads.updated(self._head, log_z, own), log_z)
         state = TrainState(
             params={**keep(params, trained), **frozen},
             opt_state=keep(opt_state, state.opt_state),
             step=state.step + 1,
             skipped=jnp.where(finite, 0, state.skipped + 1),
+            log_z=log_z,
         )
         metrics = {name: value.mean() for name, value in total.metrics.items()}
         metrics |= {"loss": total.loss.mean(), "grad_norm": norm}
@@ -382,7 +361,7 @@ def apply_batch(
     scored = []
     for batch in batches:
         compiled = programs.compiles()
-        total, log_prob = programs.accumulate(state.params, total, programs.put(batch))
+        total, log_prob = programs.accumulate(state.weights, total, programs.put(batch))
         scored.append(log_prob)
         if programs.compiles() > compiled:
             on_compile()

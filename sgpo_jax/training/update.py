@@ -210,7 +210,7 @@ def with_scores(
         return put
     flat = [one for part in put for one in part]
     found = [
-        sharding.fetch(programs.residual(progress.train.params, one)) for one in flat
+        sharding.fetch(programs.residual(progress.train.weights, one)) for one in flat
     ]
     residual = by_response(batch.all_packed, found, len(taken.rewards))
     used = np.zeros(len(taken.rewards), bool)

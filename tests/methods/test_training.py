@@ -1,72 +1,36 @@
 """Every named method trains: two steps on a tiny model, resumed, split, poisoned."""
 
+import contextlib
 import dataclasses
 
 import jax
 import numpy as np
 import pytest
 
-from sgpo_jax import losses, methods, models, packing, training
-from sgpo_jax.profiling import Profile
+from sgpo_jax import losses, methods, packing, training
 from sgpo_jax.testing import (
     ARITHMETIC,
-    TINY,
     MemoryLog,
     MemoryStore,
     ScriptedRollouts,
     tiny_buckets,
-    tiny_queries,
 )
 from sgpo_jax.training.batch import make_groups, sampler_log_probs
 from sgpo_jax.training.collect import collected
 from sgpo_jax.training.update import make_batch, with_scores
-
-QUERIES = tiny_queries()
-FURTHER = {
-    "stale": methods.Method(max_staleness=1, correction=methods.Masked()),
-    "sequence": methods.Method(correction=methods.Truncated(level="sequence")),
-    "kl_reward": methods.Method(kl=methods.KL(in_reward=True), averaging=0.9),
-    "kl_refresh": methods.Method(kl=methods.KL(refresh=2), minibatches=2),
-    "passes": methods.Method(updates_per_batch=2, minibatches=3, entropy_bonus=0.01),
-    "group_adam": methods.Method(optimizer=methods.GroupAdam()),
-    "group_adagrad": methods.Method(optimizer=methods.GroupAdagrad()),
-}
-FURTHER["outside"] = methods.named("tests.methods.outside:mine")
-METHODS = {**{name: make() for name, make in methods.ZOO.items()}, **FURTHER}
-
-
-def profile():
-    count = len(QUERIES)
-    return Profile(
-        ids=tuple(query.id for query in QUERIES),
-        samples=[8] * count,
-        successes=np.arange(count) % 7,
-        unscorable=[0] * count,
-        tokens=[24] * count,
-        truncated=[0] * count,
-    )
-
-
-def make_learner(method, *, rows=8, steps=3):
-    rate = dataclasses.replace(method.optimizer, learning_rate=1e-2)
-    method = method.replace(optimizer=rate)
-    return training.Learner(
-        programs=training.Programs(
-            config=TINY, loss=method.loss, optimizer=method.optimizer.make()
-        ),
-        rollouts=ScriptedRollouts(),
-        queries=QUERIES,
-        method=method,
-        ladder=tiny_buckets(rows=rows),
-        config=training.TrainConfig(rollouts=24, steps=steps, eval_every=1),
-        seed=0,
-        profile=profile() if "profile" in method.needs else None,
-    )
+from tests.methods.cases import (
+    METHODS,
+    QUERIES,
+    SMALL,
+    assert_same,
+    make_learner,
+    params_of,
+)
 
 
 def run(learner, store, start=0, progress=None):
     if progress is None:
-        params = models.init(TINY, key=jax.random.key(0))
+        params = params_of()
         progress = learner.start(learner.programs.init(params))
         store.save(0, progress)
     log = MemoryLog()
@@ -81,28 +45,30 @@ def run(learner, store, start=0, progress=None):
     return progress, dict(log.lines)
 
 
-def assert_same(a, b, **tolerance):
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        if tolerance:
-            np.testing.assert_allclose(x, y, **tolerance)
-        else:
-            np.testing.assert_array_equal(x, y)
-
-
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_trains_and_does_not_depend_on_its_packing(name):
-    """The same parameters from 8 rows at once and from micro-batches of one row."""
-    first, logged = run(make_learner(METHODS[name]), MemoryStore())
-    assert int(first.train.step) >= 3
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(first.train.params))
+def test_a_method_trains(name):
+    start = params_of()
+    progress, logged = run(make_learner(METHODS[name]), MemoryStore())
+    assert int(progress.train.step) >= 3
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(progress.train))
     assert sum(line.get("trained", 0) for line in logged.values()) > 0
+    moved = jax.tree.map(
+        lambda a, b: float(np.abs(a - b).max()), progress.train.params, start
+    )
+    assert max(jax.tree.leaves(moved)) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["dapo", "passes", "tracked", "vargrad"])
+def test_a_run_does_not_depend_on_its_packing(name):
+    """The same parameters from 4 rows at once and from micro-batches of one row."""
+    first, _ = run(make_learner(METHODS[name]), MemoryStore())
     split, _ = run(make_learner(METHODS[name], rows=1), MemoryStore())
     # Other order of sums in float32, where Adam divides small gradients by
     # themselves: a tenth of one step of 1e-2.
     assert_same(first.train.params, split.train.params, rtol=2e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["tracked", "grpo", "dapo", "stale", "kl_refresh"])
+@pytest.mark.parametrize("name", ["tracked", "dapo", "stale", "kl_refresh", "flowrl"])
 def test_a_resumed_run_is_the_same_to_the_bit(name):
     store = MemoryStore()
     whole, _ = run(make_learner(METHODS[name]), store)
@@ -117,7 +83,7 @@ def test_group_objectives_split_over_micro_batches_are_those_of_the_library(name
     """Gradient of micro-batches of one row against that of the loss on whole groups."""
     method = METHODS[name].replace(updates_per_batch=1)
     learner = make_learner(method, rows=1)
-    params = models.init(TINY, key=jax.random.key(0))
+    params = params_of()
     reference = jax.tree.map(lambda x: x * 1.1, params)
     progress = learner.start(learner.programs.init(params))
     if "reference" in progress.copies:
@@ -148,8 +114,8 @@ def test_group_objectives_split_over_micro_batches_are_those_of_the_library(name
     group = jax.numpy.asarray(group, jax.numpy.int32)
 
     def loss(params):
-        now = training.log_probs(params, TINY, packed).log_prob
-        before = training.log_probs(reference, TINY, packed).log_prob
+        now = training.log_probs(params, SMALL, packed).log_prob
+        before = training.log_probs(reference, SMALL, packed).log_prob
         before = before if name == "vargrad" else jax.lax.stop_gradient(now)
         mask = jax.numpy.asarray(packed.mask)
         ratio = losses.log_ratio(now, before, mask)
@@ -160,7 +126,7 @@ def test_group_objectives_split_over_micro_batches_are_those_of_the_library(name
             each = losses.rebel(delta, rewards, group, num_groups=4, eta=1.0)
         return each.sum() / 24
 
-    assert_same(found, jax.grad(loss)(params), rtol=1e-3, atol=1e-4)
+    assert_same(found, jax.jit(jax.grad(loss))(params), rtol=1e-3, atol=1e-4)
 
 
 def test_sampler_log_probs_are_those_of_truncated_sampling():
@@ -228,7 +194,7 @@ def test_a_batch_of_dead_groups_changes_nothing():
 def test_copies_have_buffers_of_their_own():
     """The update donates the parameters: a copy that shares them would be deleted."""
     learner = make_learner(METHODS["kl_refresh"])
-    params = models.init(TINY, key=jax.random.key(0))
+    params = params_of()
     progress = learner.start(learner.programs.init(params))
     pairs = zip(
         jax.tree.leaves(progress.copies["reference"]),
@@ -247,13 +213,70 @@ def test_averaged_parameters_by_hand():
     assert_same(progress.copies["averaged"], expected, rtol=1e-5, atol=1e-7)
 
 
+def test_a_learnt_normalizer_is_trained_and_in_checkpoints(tmp_path):
+    learner = make_learner(METHODS["trajectory_balance"])
+    progress, logged = run(learner, MemoryStore())
+    head = progress.train.log_z
+    assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(head))
+    # From 0 towards log E[exp(R / beta)], which is positive.
+    values = [line["log_z"] for line in logged.values() if "log_z" in line]
+    assert values[0] == 0 < values[1] < values[2]
+    with contextlib.closing(training.Checkpoints(tmp_path)) as checkpoints:
+        store = training.ProgressStore(checkpoints, progress, {"method": "x"})
+        store.save(3, progress)
+        store.wait()
+        _, restored = store.restore()
+    assert_same(restored.arrays, progress.arrays)
+    # What is sampled, evaluated and exported is the policy alone.
+    assert progress.train.params.keys() == params_of().keys()
+
+
+def test_an_objective_that_needs_a_normalizer_must_name_it():
+    @methods.needing("log_z")
+    def nameless(responses):
+        return responses.log_prob + responses.log_z[:, None]
+
+    with pytest.raises(ValueError, match=r"give it an attribute log_z"):
+        run(make_learner(methods.Method(objective=nameless)), MemoryStore())
+
+
+def test_shaping_moves_advantages_and_not_the_logged_reward():
+    """The longest responses lose the whole penalty; the verifier's reward is logged."""
+    method = methods.Method(advantage=methods.Centered())
+    _, plain = run(make_learner(method, steps=1), MemoryStore())
+    shaped = method.replace(shaping=methods.OverlongPenalty(cache=0.5))
+    learner = make_learner(shaped, steps=1)
+    groups = methods.RewardGroups(
+        rewards=np.array([1.0, 1.0, 0.0, np.nan]),
+        id=np.zeros(4, np.int32),
+        length=np.array([2, 3, 4, 4], np.float32),
+        size=np.full(4, 4, np.float32),
+        count=1,
+        max_length=4,
+    )
+    found = methods.shaping.shape(shaped.shaping, groups)
+    np.testing.assert_allclose(found, [1, 0.5, -1, np.nan])
+    _, logged = run(learner, MemoryStore())
+    assert logged[1]["reward"] == plain[1]["reward"]
+    assert logged[1]["loss"] != plain[1]["loss"]
+
+
+def test_shaping_that_loses_a_reward_is_refused():
+    method = methods.Method(shaping=lambda groups: groups.rewards / 0.0)
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(ValueError, match="must return a finite reward for each"),
+    ):
+        run(make_learner(method), MemoryStore())
+
+
 def test_the_kl_penalty_pulls_towards_the_reference():
     """A large coefficient keeps the policy nearer to where it began."""
 
     def moved(coef):
         method = METHODS["grpo"].replace(kl=methods.KL(coef=coef))
         progress, _ = run(make_learner(method, steps=6), MemoryStore())
-        start = models.init(TINY, key=jax.random.key(0))
+        start = params_of()
         return sum(
             float(np.square(np.asarray(a) - np.asarray(b)).sum())
             for a, b in zip(

@@ -5,7 +5,14 @@ from sgpo_jax.methods.advantage import Centered
 from sgpo_jax.methods.group_relative import OptimalAdvantage
 from sgpo_jax.methods.method import Method
 from sgpo_jax.methods.prompts import Planned
-from sgpo_jax.methods.regression import AdvantageRegression, Dro, Rebel, VarGrad
+from sgpo_jax.methods.regression import (
+    AdvantageRegression,
+    Dro,
+    FlowBalance,
+    Rebel,
+    TrajectoryBalance,
+    VarGrad,
+)
 
 
 def vargrad() -> Method:
@@ -58,9 +65,30 @@ def a_star_po() -> Method:
     )
 
 
+def trajectory_balance() -> Method:
+    """Trajectory balance with a learnt normalizer (arXiv:2201.13259).
+
+    Towards the initial policy times exp(reward / beta), beta 0.1. log Z is a network on
+    the prompt's last hidden state with a step size of its own.
+    """
+    return Method(objective=TrajectoryBalance(), aggregation=losses.PerSequence())
+
+
+def flowrl() -> Method:
+    """FlowRL: length-normalized trajectory balance, learnt normalizer (2509.15207).
+
+    Rewards standardized within groups, beta 15; importance weights at most 10. log Z
+    reads the hidden state of the prompt's last token instead of the mean over the
+    prompt, without dropout; weights only truncated, as in the reference code.
+    """
+    return Method(objective=FlowBalance(), aggregation=losses.PerSequence())
+
+
 METHODS = (
     vargrad,
     rebel,
+    trajectory_balance,
+    flowrl,
     dro,
     a_star_po,
 )
