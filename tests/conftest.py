@@ -32,6 +32,9 @@ import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# A process decides at its first compilation whether it keeps programs; one for a TPU
+# that is not there would decide against it.
+jax.jit(lambda x: x)(0)
 
 
 def pytest_unconfigure():

@@ -45,7 +45,18 @@ def run(learner, store, start=0, progress=None):
     return progress, dict(log.lines)
 
 
-@pytest.mark.parametrize("name", METHODS)
+# Without the slow tests, one method of each kind: with a reference, tracked, refilled,
+# planned, with residuals of groups, of several updates.
+QUICK = {"grpo", "tracked", "dapo", "sgpo", "rebel", "passes"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+        for name in METHODS
+    ],
+)
 def test_a_method_trains(name):
     start = params_of()
     progress, logged = run(make_learner(METHODS[name]), MemoryStore())

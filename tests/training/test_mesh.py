@@ -23,7 +23,6 @@ CONFIG = models.DecoderConfig(
 LORA = dataclasses.replace(CONFIG, lora=models.Lora(rank=8))
 # data, fsdp, tensor; the key heads do not divide among a tensor axis of 8.
 STEPS = [
-    ((8, 1, 1), CONFIG),
     ((2, 2, 2), CONFIG),
     ((1, 1, 8), CONFIG),
     ((1, 8, 1), LORA),
