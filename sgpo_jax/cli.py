@@ -121,6 +121,9 @@ def _work(name: str, config: "Experiment", hosts: "Hosts", dry_run: bool) -> int
             deadline=config.reward.deadline,
             batch_deadline=config.reward.batch_deadline,
             memory_gib=config.reward.memory_gib,
+            workers=config.reward.workers,
+            isolate=config.reward.isolate,
+            environment=config.reward.environment,
             poll=hosts.poll,
         )
         setup = Setup(config=config, worker=worker, hosts=hosts)
@@ -136,6 +139,8 @@ def _work(name: str, config: "Experiment", hosts: "Hosts", dry_run: bool) -> int
         return 0
     try:
         with worker:
+            if name in ("run", "profile", "train", "eval"):
+                worker.check((*setup.train, *setup.held_out))
             folder = open_folder(config, write=hosts.index == 0)
             display.say(
                 f"sgpo {name}: {folder.path}, {len(setup.train)} training and"
@@ -159,17 +164,18 @@ def _explain(error: Exception, display: "Display") -> int | None:
     """Say in a line what ended a run; returns its exit code, None for a fault."""
     from sgpo_jax.hosts import RESTART, LostPeer, Stopped
     from sgpo_jax.pipeline import UserError
+    from sgpo_jax.rewards import UnscorableError, VerifierError
     from sgpo_jax.training import CheckpointError
 
     code, text = None, str(error)
-    if isinstance(error, UserError):
+    if isinstance(error, UserError | VerifierError):
         return _refuse(text)
     if isinstance(error, Stopped):
         display.say(f"stopped by {text}; the same command goes on from here")
         return 130 if text == "SIGINT" else RESTART
     if isinstance(error, LostPeer):
         code, text = RESTART, f"{text}; the same command goes on from here"
-    elif isinstance(error, FloatingPointError | CheckpointError):
+    elif isinstance(error, FloatingPointError | CheckpointError | UnscorableError):
         code = 1
     elif isinstance(error, OSError) and error.errno in _DISK:
         code = 1

@@ -216,18 +216,24 @@ class SamplerConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RewardConfig:
-    """Limits of the process that scores completions.
+    """The processes that score completions.
 
     Attributes:
       deadline: seconds one completion may take.
       batch_deadline: seconds those of a step may take, on each process; what is left
         then is unscorable.
-      memory_gib: memory of the process.
+      memory_gib: memory of a process.
+      workers: processes that score at a time; 0 for one per core.
+      isolate: give each completion scored by code of one's own a fresh process.
+      environment: variables that verifiers see besides PATH, HOME and the like.
     """
 
     deadline: float = 5.0
     batch_deadline: float = 300.0
     memory_gib: float = 2.0
+    workers: int = 0
+    isolate: bool = False
+    environment: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ class Scored:
       rewards: reward of each rollout; NaN where it could not be scored.
       texts: decoded completions.
       cost: what sampling them cost.
-      scoring_seconds: time the verifiers took.
+      scoring_seconds: time spent waiting for verifiers after the last sample.
       scoring_queue: completions that waited for a verifier, the mean over that time.
     """
 
@@ -147,20 +147,35 @@ class RolloutSource:
             self.poll()
             self.watch(now)
 
+        owner = np.repeat(np.arange(len(requests)), [r.samples for r in requests])
+        texts = [""] * len(owner)
+        order: list[int] = []
         self.poll()
         start = time.perf_counter()
-        rollouts = self.engine.sample(
-            params,
-            requests,
-            seed=self.seed,
-            step=step,
-            method=method or Temperature(self.temperature),
-            version=version,
-            on_progress=on_progress,
-        )
-        sampled = time.perf_counter()
-        texts = self.texts(rollouts)
-        rewards = self.worker.score(texts, [queries[i] for i in rollouts.request])
+        with self.worker.batch() as batch:
+
+            def on_finished(rows: np.ndarray, tokens: Sequence[Sequence[int]]) -> None:
+                """Have finished rollouts scored while others are sampled."""
+                for row, ids in zip(rows.tolist(), tokens, strict=True):
+                    texts[row] = self._text(ids)
+                    batch.add(texts[row], queries[owner[row]], list(ids))
+                    order.append(row)
+                batch.send()
+
+            rollouts = self.engine.sample(
+                params,
+                requests,
+                seed=self.seed,
+                step=step,
+                method=method or Temperature(self.temperature),
+                version=version,
+                on_progress=on_progress,
+                on_finished=on_finished,
+            )
+            sampled = time.perf_counter()
+            rewards = np.empty(len(order))
+            rewards[order] = batch.results()
+        self.worker.problems.raise_if_nothing_scored()
         self.poll()
         return Scored(
             rollouts=rollouts,
@@ -173,14 +188,16 @@ class RolloutSource:
 
     def texts(self, rollouts: Rollouts) -> list[str]:
         """Decode completions, without what follows a stop string."""
-        stop = self.engine.stop_strings
-        texts = [
-            self.tokenizer.decode(row[:length])
+        return [
+            self._text(row[:length])
             for row, length in zip(
                 rollouts.tokens.tolist(), rollouts.length.tolist(), strict=True
             )
         ]
-        return texts if stop is None else [stop.cut(text) for text in texts]
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        stop, text = self.engine.stop_strings, self.tokenizer.decode(tokens)
+        return text if stop is None else stop.cut(text)
 
     def _cost(
         self, prompts: Sequence[Sequence[int]], rollouts: Rollouts, seconds: float

@@ -1,10 +1,41 @@
 """Rewards from verifiers that run in killable processes."""
 
+from typing import TYPE_CHECKING, Any
+
+from .names import BUILT_IN as BUILT_IN
+from .names import SYNTAX as SYNTAX
+from .names import reference_problem as reference_problem
+from .names import terms as terms
+from .problems import Problem as Problem
+from .problems import Problems as Problems
+from .problems import UnscorableError as UnscorableError
+from .problems import VerifierError as VerifierError
+from .verifiers import choice as choice
 from .verifiers import exact as exact
 from .verifiers import final_number as final_number
 from .verifiers import gsm8k as gsm8k
 from .verifiers import integer as integer
-from .worker import Problem as Problem
-from .worker import Problems as Problems
-from .worker import Scorer as Scorer
-from .worker import Worker as Worker
+from .verifiers import numeric as numeric
+
+if TYPE_CHECKING:
+    from .batch import Batch as Batch
+    from .watch import watch as watch
+    from .worker import Scorer as Scorer
+    from .worker import Worker as Worker
+
+_OF_THE_TRAINER = {
+    "Batch": "batch",
+    "Scorer": "worker",
+    "Worker": "worker",
+    "watch": "watch",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # The scoring processes import this package and are forked often: no numpy there.
+    if name in _OF_THE_TRAINER:
+        import importlib
+
+        module = importlib.import_module(f"{__name__}.{_OF_THE_TRAINER[name]}")
+        return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

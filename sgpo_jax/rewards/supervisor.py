@@ -1,218 +1,364 @@
-"""The process between a `Worker` and the code that scores.
+"""The process between a `Worker` and the processes that score.
 
-It imports the verifiers once and forks a scorer per batch, with the batch in memory.
-So a killed scorer is replaced in milliseconds, however long its imports took, and
-nothing a verifier does to its process outlives the batch. Run by `Worker` as
-`python -m sgpo_jax.rewards.supervisor REQUESTS REPLIES`, both pipe descriptors.
+It imports the verifiers once and forks scorers, so that one that hangs or dies is
+replaced in a millisecond, however long the imports took. It never runs a verifier and
+never waits for anybody: items are read ahead and handed out in chunks of some
+milliseconds, results go up as they come. Run by `Worker` as
+`python -m sgpo_jax.rewards.supervisor DESCRIPTOR` of a connected socket.
 """
 
-import ctypes
+import collections
 import faulthandler
-import json
-import math
+import gc
+import mmap
 import os
-import resource
-import select
-import signal
+import selectors
+import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Mapping
+from typing import Any
 
-from . import wire
-from .verifiers import Verifier, find
+from . import reaping, wire
+from .chunks import Batches, Chunk
+from .conventions import Call
+from .names import find
+from .scorer import Limits, running, work
 
-DETAIL = 200  # characters kept of an error message
-
-
-class Item(NamedTuple):
-    """One completion to score."""
-
-    verifier: str
-    prompt: str
-    completion: str
-    reference: str
-    metadata: dict[str, Any]
+HEARTBEAT = 1.0  # seconds between signs of life while there is work
 
 
-class Outcome(NamedTuple):
-    """What became of an item: a value, or why there is none.
+class Outgoing:
+    """A socket that is written to without waiting."""
 
-    Attributes:
-      value: the reward; None if unscorable.
-      problem: empty, or one of none, nan, type, exception, timeout, crash.
-      detail: the message of the problem.
-    """
+    def __init__(self, connection: socket.socket):
+        connection.setblocking(False)
+        self.connection = connection
+        self.waiting: collections.deque[memoryview] = collections.deque()
+        self.events = selectors.EVENT_READ
 
-    value: float | None
-    problem: str = ""
-    detail: str = ""
+    def send(self, data: bytes) -> None:
+        """Send what fits now and keep the rest."""
+        self.waiting.append(memoryview(data))
+        self.flush()
 
-
-class Limits(NamedTuple):
-    """Bounds on the code that scores.
-
-    Attributes:
-      deadline: seconds per item.
-      startup: seconds to import the verifiers of a batch.
-      memory: bytes of address space.
-    """
-
-    deadline: float
-    startup: float
-    memory: int
-
-
-def serve(requests: int, replies: int) -> None:
-    """Score batches until the other end of `requests` is closed."""
-    while True:
+    def flush(self) -> None:
+        """Go on with what is kept."""
         try:
-            message = wire.receive(requests)
-        except EOFError:
-            return
-        limits = Limits(*message["limits"])
-        items = [Item(*item) for item in message["items"]]
-        try:
-            verifiers = _load(sorted({item.verifier for item in items}), limits)
-        except ValueError as error:
-            wire.send(replies, {"error": str(error)})
-            continue
-        scorer = _Scorer(verifiers, limits, requests, replies)
-        for outcomes in scorer.run(items):
-            wire.send(replies, {"outcomes": outcomes})
-
-
-def _load(names: Sequence[str], limits: Limits) -> dict[str, Verifier]:
-    # Ends the process from a thread without the interpreter lock, so an import that
-    # hangs in C ends too. The worker then sees the pipe close.
-    faulthandler.dump_traceback_later(limits.startup, exit=True)
-    try:
-        return {name: find(name) for name in names}
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+            while self.waiting:
+                sent = self.connection.send(self.waiting[0])
+                self.waiting[0] = self.waiting[0][sent:]
+                if not self.waiting[0]:
+                    self.waiting.popleft()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.waiting.clear()  # the reader is gone, which its end of file says
 
 
 class _Scorer:
-    """Forks scorers until every item has an outcome."""
+    """A forked process and what it is doing."""
 
-    def __init__(
-        self,
-        verifiers: Mapping[str, Verifier],
-        limits: Limits,
-        requests: int,
-        replies: int,
-    ):
-        self._verifiers, self._limits = verifiers, limits
-        self._requests, self._replies = requests, replies
+    def __init__(self, pid: int, connection: socket.socket, progress: mmap.mmap):
+        self.pid, self.out, self.progress = pid, Outgoing(connection), progress
+        self.chunk: Chunk | None = None
+        self.due = 0.0
+        self.reader = wire.Reader(b"")
+        self.used_by: int | None = None  # the batch whose code it has run
 
-    def run(self, items: Sequence[Item]) -> Iterator[list[Outcome]]:
-        done = 0
-        while done < len(items):
-            for outcomes in self._fork(items[done:]):
-                done += len(outcomes)
-                yield outcomes
 
-    def _fork(self, items: Sequence[Item]) -> Iterator[list[Outcome]]:
-        """Yield outcomes as they come; the last one may be that of a killer."""
-        reader, writer = os.pipe()
+class Supervisor:
+    """Hands items to scorers until each has an outcome."""
+
+    def __init__(self, connection: socket.socket):
+        self._trainer = Outgoing(connection)
+        self._requests = wire.Requests()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(connection, selectors.EVENT_READ, None)
+        self._verifiers: dict[str, Call] = {}
+        self._scorers: dict[int, _Scorer] = {}
+        self._numbers = 0
+        self._told = time.monotonic()
+
+    def serve(self) -> None:
+        """Score until the other end of the connection is closed."""
+        try:
+            while True:
+                self._dispatch()
+                self._wait()
+        except EOFError:
+            pass
+        finally:
+            for scorer in list(self._scorers.values()):
+                self._end(scorer)
+            reaping.sweep(())
+
+    def _wait(self) -> None:
+        now = time.monotonic()
+        due = [s.due - now for s in self._scorers.values() if s.chunk]
+        timeout = min([HEARTBEAT, *due]) if due else None
+        for scorer in [None, *self._scorers.values()]:
+            out = self._trainer if scorer is None else scorer.out
+            events = selectors.EVENT_READ
+            if out.waiting:
+                events |= selectors.EVENT_WRITE
+            if events != out.events:
+                self._selector.modify(out.connection, events, scorer)
+                out.events = events
+        ready = self._selector.select(None if timeout is None else max(timeout, 0.0))
+        for key, events in ready:
+            scorer = key.data
+            if scorer is not None and scorer.pid not in self._scorers:
+                continue
+            out = self._trainer if scorer is None else scorer.out
+            if events & selectors.EVENT_WRITE:
+                out.flush()
+            if events & selectors.EVENT_READ:
+                self._hear() if scorer is None else self._read(scorer)
+        now = time.monotonic()
+        for scorer in [s for s in self._scorers.values() if s.chunk and s.due <= now]:
+            self._late(scorer)
+        if due and now - self._told > HEARTBEAT:
+            self._tell(wire.control({"alive": True}))
+
+    def _tell(self, *records: wire.Record) -> None:
+        self._told = time.monotonic()
+        self._trainer.send(b"".join(wire.pack(self._tag, r) for r in records))
+
+    def _hear(self) -> None:
+        data = self._trainer.connection.recv(1 << 20)
+        if not data:
+            raise EOFError
+        for kind, *fields in self._requests.feed(data):
+            getattr(self, f"_on_{kind}")(*fields)
+
+    def _on_hello(self, tag: bytes, limits: tuple, workers: int, isolate: bool) -> None:
+        self._tag, self._limits, self._workers = tag, Limits(*limits), workers
+        self._isolate = isolate
+        self._batches = Batches(workers, isolate)
+
+    def _on_load(self, wanted: Mapping[str, bytes | None]) -> None:
+        # Ends the process from a thread without the interpreter lock, so an import
+        # that hangs in C ends too. The worker then sees the connection close.
+        faulthandler.dump_traceback_later(self._limits.startup, exit=True)
+        try:
+            loaded = {name: find(name, payload) for name, payload in wanted.items()}
+        except Exception as error:
+            self._tell(wire.control({"error": str(error)}))
+            return
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        self._verifiers |= loaded
+        # Scorers of before do not know the new ones.
+        for scorer in list(self._scorers.values()):
+            if scorer.chunk is None:
+                self._end(scorer)
+            else:
+                scorer.used_by = -1
+        gc.collect()
+        gc.freeze()
+        self._tell(
+            wire.control({"loaded": {n: c.convention for n, c in loaded.items()}})
+        )
+
+    def _on_items(self, batch: int, queries: dict, items: list) -> None:
+        self._batches.add(batch, queries, items, self._verifiers)
+
+    def _on_close(self, batch: int) -> None:
+        self._batches.close(batch)
+        if self._batches.over(batch):
+            self._retire_after(batch)
+
+    def _on_cancel(self, batch: int) -> None:
+        self._batches.drop(batch)
+        for scorer in list(self._scorers.values()):
+            if scorer.used_by == batch or (
+                scorer.chunk and scorer.chunk.batch == batch
+            ):
+                self._end(scorer)
+        reaping.sweep(self._scorers)
+
+    def _dispatch(self) -> None:
+        """Give chunks to free scorers, and fork more where there are too few."""
+        if not self._verifiers:
+            return
+        while True:
+            busy = sum(1 for s in self._scorers.values() if s.chunk)
+            if busy >= self._workers:
+                return
+            chunk = self._batches.take(busy)
+            if chunk is None:
+                return
+            self._start(chunk)
+
+    def _start(self, chunk: Chunk) -> None:
+        for scorer in list(self._scorers.values()):
+            if scorer.chunk is None and scorer.used_by not in (None, chunk.batch):
+                self._retire(scorer)
+        free = [s for s in self._scorers.values() if s.chunk is None]
+        scorer = free[0] if free else self._fork()
+        call = self._verifiers[chunk.name]
+        self._numbers += 1
+        chunk.number = self._numbers % (1 << 32)
+        scorer.chunk, scorer.reader = chunk, wire.Reader(os.urandom(wire.TAG))
+        if not call.trusted:
+            scorer.used_by = chunk.batch
+        self._extend(scorer)
+        self._tell(
+            wire.control({"started": [chunk.batch, [t.index for t in chunk.tasks]]})
+        )
+        tag, queries = scorer.reader.tag, self._batches.queries(chunk)
+        items = [(t.query, t.text, t.tokens) for t in chunk.tasks]
+        body = (tag, chunk.number, chunk.name, queries, items)
+        scorer.out.send(wire.request(body))
+
+    def _extend(self, scorer: _Scorer) -> None:
+        whole = self._verifiers[scorer.chunk.name].whole_batch
+        limit = self._limits.batch if whole else self._limits.deadline
+        scorer.due = time.monotonic() + limit
+
+    def _fork(self) -> _Scorer:
+        ours, theirs = socket.socketpair()
+        progress = mmap.mmap(-1, mmap.PAGESIZE)
         pid = os.fork()
         if pid == 0:
-            os.close(reader)
-            self._score(items, writer)
-        os.close(writer)
-        left = len(items)
+            self._trainer.connection.close()
+            self._selector.close()
+            for scorer in self._scorers.values():
+                scorer.out.connection.close()
+            ours.close()
+            work(theirs, progress, self._verifiers, self._limits.memory)
+        theirs.close()
+        scorer = self._scorers[pid] = _Scorer(pid, ours, progress)
+        self._selector.register(ours, selectors.EVENT_READ, scorer)
+        return scorer
+
+    def _read(self, scorer: _Scorer) -> None:
         try:
-            for outcomes in self._read(reader, left):
-                left -= len(outcomes)
-                yield outcomes
-            timed_out = False
-        except TimeoutError:
-            timed_out = True
-        finally:
-            os.close(reader)
-            status = _end(pid)
-        if left and timed_out:
-            yield [Outcome(None, "timeout", f"after {self._limits.deadline:g} s")]
-        elif left:
-            yield [Outcome(None, "crash", _cause_of_death(status))]
-
-    def _read(self, reader: int, count: int) -> Iterator[list[Outcome]]:
-        partial = b""
-        due = time.monotonic() + self._limits.deadline
-        while count:
-            wait = max(0.0, due - time.monotonic())
-            ready, _, _ = select.select([reader, self._requests], [], [], wait)
-            if self._requests in ready:
-                # Nothing is sent in the middle of a batch: the worker is gone.
-                raise SystemExit
-            if not ready:
-                raise TimeoutError
-            data = os.read(reader, 1 << 16)
-            if not data:
-                return
-            *lines, partial = (partial + data).split(b"\n")
-            if lines:
-                count -= len(lines)
-                due = time.monotonic() + self._limits.deadline
-                yield [Outcome(*json.loads(line)) for line in lines]
-
-    def _score(self, items: Sequence[Item], writer: int) -> NoReturn:
+            data = scorer.out.connection.recv(1 << 16)
+        except OSError:
+            data = b""
+        if not data:
+            self._died(scorer)
+            return
+        chunk = scorer.chunk
+        if chunk is None:
+            self._end(scorer)  # nobody asked
+            return
+        records = []
         try:
-            os.close(self._requests)
-            os.close(self._replies)
-            _confine(self._limits)
-            for item in items:
-                outcome = _outcome(self._verifiers[item.verifier], item)
-                os.write(writer, json.dumps(outcome).encode("ascii") + b"\n")
-        finally:
-            os._exit(0)
+            for record in scorer.reader.feed(data):
+                records += self._accept(scorer, chunk, record)
+        except wire.ForgedError as error:
+            self._tell(*records)
+            self._died(scorer, str(error))
+            return
+        if records:
+            self._extend(scorer)
+            self._tell(*records)
+        if chunk.done:
+            self._through(scorer, chunk)
+
+    def _accept(
+        self, scorer: _Scorer, chunk: Chunk, record: wire.Record
+    ) -> list[wire.Record]:
+        kinds = (*range(len(wire.KINDS)), wire.DONE)
+        last = chunk.next == len(chunk.tasks)
+        fits = record.batch == chunk.number and record.index == chunk.next
+        if not fits or chunk.done or last != (record.kind == wire.DONE):
+            raise wire.ForgedError("a result that was not asked for")
+        if record.kind not in kinds:
+            raise wire.ForgedError("a result of no known kind")
+        if record.kind == wire.DONE:
+            chunk.done, chunk.seconds = True, record.value
+            return []
+        task = chunk.tasks[chunk.next]
+        chunk.next += 1
+        self._batches.resolved(task)
+        detail = record.detail[: wire.DETAIL]
+        return [wire.Record(task.batch, task.index, record.value, record.kind, detail)]
+
+    def _through(self, scorer: _Scorer, chunk: Chunk) -> None:
+        self._batches.learn(chunk)
+        scorer.chunk = None
+        over = scorer.used_by is not None and self._batches.over(chunk.batch)
+        if (
+            over
+            or scorer.used_by == -1
+            or (self._isolate and scorer.used_by is not None)
+        ):
+            self._retire(scorer)
+        if over:
+            self._retire_after(chunk.batch)
+
+    def _retire_after(self, batch: int) -> None:
+        """End what ran code of a batch that is over, with all it left behind."""
+        for scorer in list(self._scorers.values()):
+            if scorer.chunk is None and scorer.used_by == batch:
+                self._retire(scorer)
+
+    def _retire(self, scorer: _Scorer) -> None:
+        self._end(scorer)
+        reaping.sweep(self._scorers)
+
+    def _died(self, scorer: _Scorer, why: str = "") -> None:
+        status = self._end(scorer)
+        reaping.sweep(self._scorers)
+        self._again(scorer, "crash", why or reaping.cause_of_death(status))
+
+    def _late(self, scorer: _Scorer) -> None:
+        # Another process may have stopped an innocent one.
+        stopped = reaping.state(scorer.pid) in ("T", "t")
+        self._end(scorer)
+        reaping.sweep(self._scorers)
+        if stopped:
+            self._again(scorer, "crash", "the process was stopped")
+            return
+        call = self._verifiers[scorer.chunk.name]
+        limit = self._limits.batch if call.whole_batch else self._limits.deadline
+        self._again(scorer, "timeout", f"after {limit:g} s")
+
+    def _again(self, scorer: _Scorer, kind: str, detail: str) -> None:
+        """Take up the items of a dead scorer; the one it worked on may be to blame."""
+        chunk, scorer.chunk = scorer.chunk, None
+        if chunk is None:
+            return
+        left = chunk.tasks[chunk.next :]
+        whole = self._verifiers[chunk.name].whole_batch
+        # Results of the last moment may be lost with the scorer: those items go again.
+        number, item = running(scorer.progress)
+        place = item - chunk.next if number == chunk.number else 0
+        place = place if 0 <= place < len(left) else 0
+        blamed = left if whole else left[place : place + 1]
+        others = [] if whole else left[:place] + left[place + 1 :]
+        again = [t for t in blamed if kind == "crash" and t.tries == 0]
+        records = []
+        for task in blamed:
+            if task in again:
+                task.tries += 1
+                continue
+            self._batches.resolved(task)
+            number = wire.KINDS.index(kind)
+            records.append(wire.Record(task.batch, task.index, 0.0, number, detail))
+        if records:
+            self._tell(*records)
+        self._batches.put_back(chunk.name, others, alone=again, whole=whole)
+
+    def _end(self, scorer: _Scorer) -> int:
+        self._selector.unregister(scorer.out.connection)
+        scorer.out.connection.close()
+        del self._scorers[scorer.pid]
+        return reaping.end(scorer.pid)
 
 
-def _confine(limits: Limits) -> None:
-    """Bound what a runaway verifier takes. No barrier against hostile code."""
-    os.setpgid(0, 0)
-    if sys.platform == "linux":
-        # PR_SET_PDEATHSIG: a scorer must not outlive a killed supervisor.
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    resource.setrlimit(resource.RLIMIT_AS, (limits.memory, limits.memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _outcome(verify: Verifier, item: Item) -> Outcome:
-    try:
-        value = verify(item.prompt, item.completion, item.reference, item.metadata)
-        if value is None:
-            return Outcome(None, "none", "the verifier returned None")
-        if isinstance(value, str | bytes):
-            return Outcome(
-                None, "type", f"the verifier returned {type(value).__name__}"
-            )
-        number = float(value)
-    # SystemExit and the like included: no verifier ends the batch of the others.
-    except BaseException as error:
-        # Models emit lone surrogates, and messages quote them.
-        text = f"{type(error).__name__}: {error}".encode(errors="backslashreplace")
-        return Outcome(None, "exception", text.decode()[:DETAIL])
-    if not math.isfinite(number):
-        return Outcome(None, "nan", f"the verifier returned {number}")
-    return Outcome(number)
-
-
-def _end(pid: int) -> int:
-    """Kill a scorer with everything it started; return its wait status."""
-    for kill in (os.kill, os.killpg):
-        try:
-            kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # no process group yet, or none any more
-    return os.waitpid(pid, 0)[1]
-
-
-def _cause_of_death(status: int) -> str:
-    if os.WIFSIGNALED(status):
-        return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
-    return f"exited with status {os.WEXITSTATUS(status)}"
+def main(descriptor: int) -> None:
+    """Serve the connected socket `descriptor`."""
+    reaping.adopt_orphans()
+    connection = socket.socket(fileno=descriptor)
+    connection.set_inheritable(False)
+    supervisor: Any = Supervisor(connection)
+    supervisor.serve()
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]))

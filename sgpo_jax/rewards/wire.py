@@ -1,38 +1,142 @@
-"""Frames between the processes that score: a length of eight bytes, then JSON."""
+"""Messages between the trainer, the supervisor and the scorers.
+
+Requests go down, from a process to one that it started, as `marshal`: both run the same
+interpreter. Results come up as fixed binary records and JSON, which are checked: what
+runs below is not trusted.
+"""
 
 import json
-import os
-from typing import Any
+import marshal
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+TAG = 16  # bytes of the tag that a result carries
+DETAIL = 200  # characters kept of an error message
+LONGEST = 1 << 22  # bytes of a control message
+
+KINDS = (
+    "",
+    "none",
+    "nan",
+    "type",
+    "exception",
+    "timeout",
+    "crash",
+    "lost",
+)
+"""What became of an item: a value (the empty string), or why there is none."""
+
+CONTROL = 255
+DONE = 254  # a scorer is through with its chunk; the value is its seconds
+_RECORD = struct.Struct(f"<{TAG}sIIdBI")
 
 
-def send(fd: int, message: Any) -> None:
-    """Write one frame.
+class Record(NamedTuple):
+    """One result.
+
+    Attributes:
+      batch: number of the batch, or of the chunk on the way up from a scorer.
+      index: which item of it.
+      value: the reward.
+      kind: index into `KINDS`, or `CONTROL` or `DONE`.
+      detail: message, or the JSON of a control message.
+    """
+
+    batch: int
+    index: int
+    value: float
+    kind: int
+    detail: str
+
+
+def pack(tag: bytes, record: Record) -> bytes:
+    """Return the bytes of a record."""
+    batch, index, value, kind, detail = record
+    text = detail.encode("utf-8", "backslashreplace") if detail else b""
+    return _RECORD.pack(tag, batch, index, value, kind, len(text)) + text
+
+
+class ForgedError(ValueError):
+    """Bytes that no honest process of this project sends."""
+
+
+class Reader:
+    """Cuts a stream of bytes into records and checks the tag of each."""
+
+    def __init__(self, tag: bytes):
+        self.tag = tag
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Iterator[Record]:
+        """Yield the records that are complete.
+
+        Raises:
+          ForgedError: if a tag is wrong or a message too long.
+        """
+        data, place = self._rest + data if self._rest else data, 0
+        size = _RECORD.size
+        try:
+            while place + size <= len(data):
+                tag, *fields, length = _RECORD.unpack_from(data, place)
+                limit = LONGEST if fields[-1] == CONTROL else 8 * DETAIL
+                if tag != self.tag or length > limit:
+                    raise ForgedError("a result without the tag of its batch")
+                end = place + size + length
+                if end > len(data):
+                    break
+                text = data[place + size : end].decode("utf-8", "replace")
+                place = end
+                yield Record(*fields, text)
+        finally:
+            self._rest = data[place:]
+
+
+def request(message: Any) -> bytes:
+    """Return the bytes of a request: a length of eight bytes, then `marshal`."""
+    body = marshal.dumps(message)
+    return len(body).to_bytes(8, "big") + body
+
+
+class Requests:
+    """Cuts a stream of bytes into requests."""
+
+    def __init__(self):
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Any]:
+        """Yield the requests that are complete."""
+        self._rest += data
+        while len(self._rest) >= 8:
+            end = 8 + int.from_bytes(self._rest[:8], "big")
+            if end > len(self._rest):
+                return
+            body = bytes(self._rest[8:end])
+            del self._rest[:end]
+            yield marshal.loads(body)
+
+
+def receive(connection: socket.socket) -> Any:
+    """Wait for one request.
 
     Raises:
-      BrokenPipeError: if nobody reads.
+      EOFError: if the sender is gone.
     """
-    # ASCII escapes carry lone surrogates and NUL, which models do emit.
-    body = json.dumps(message, separators=(",", ":")).encode("ascii")
-    data = memoryview(len(body).to_bytes(8, "big") + body)
-    while data:
-        data = data[os.write(fd, data) :]
+    size = int.from_bytes(_read(connection, 8), "big")
+    return marshal.loads(_read(connection, size))
 
 
-def receive(fd: int) -> Any:
-    """Read one frame.
-
-    Raises:
-      EOFError: if the writer is gone.
-    """
-    size = int.from_bytes(_read(fd, 8), "big")
-    return json.loads(_read(fd, size))
-
-
-def _read(fd: int, size: int) -> bytes:
+def _read(connection: socket.socket, size: int) -> bytes:
     parts = bytearray()
     while len(parts) < size:
-        part = os.read(fd, min(size - len(parts), 1 << 20))
+        part = connection.recv(min(size - len(parts), 1 << 20))
         if not part:
             raise EOFError("the other process is gone")
         parts += part
     return bytes(parts)
+
+
+def control(message: Any) -> Record:
+    """Return a record that carries JSON instead of a result."""
+    return Record(0, 0, 0.0, CONTROL, json.dumps(message)[:LONGEST])

@@ -1,13 +1,12 @@
-"""Scoring in a process that can be killed."""
+"""A pool of processes that score completions, seen from the trainer."""
 
-import collections
-import dataclasses
+import hashlib
+import json
 import os
-import subprocess
-import sys
+import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64
@@ -15,6 +14,10 @@ from jaxtyping import Float64
 from sgpo_jax.data import Query
 
 from . import wire
+from .batch import Batch
+from .conventions import CONVENTIONS
+from .link import Link, Lost
+from .problems import Problems, VerifierError
 
 
 @runtime_checkable
@@ -28,70 +31,26 @@ class Scorer(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """One completion without a reward.
-
-    Attributes:
-      kind: none, nan, type, exception, timeout or crash.
-      query: id of the query.
-      completion: its first 80 characters.
-      detail: what happened.
-    """
-
-    kind: str
-    query: str
-    completion: str
-    detail: str
-
-
-@dataclasses.dataclass
-class Problems:
-    """What could not be scored, so that it is seen and not taken for zero.
-
-    Attributes:
-      counts: unscorable completions by kind.
-      examples: the first three of each kind.
-    """
-
-    counts: collections.Counter[str] = dataclasses.field(
-        default_factory=collections.Counter
-    )
-    examples: list[Problem] = dataclasses.field(default_factory=list)
-
-    def add(self, problem: Problem) -> None:
-        """Count a problem and keep it if it is among the first of its kind."""
-        self.counts[problem.kind] += 1
-        if self.counts[problem.kind] <= 3:
-            self.examples.append(problem)
-
-    def __bool__(self) -> bool:
-        return bool(self.counts)
-
-    def __str__(self) -> str:
-        lines = [f"{count} unscorable: {kind}" for kind, count in self.counts.items()]
-        lines += [
-            f"  {it.kind}, query {it.query}: {it.detail} on {it.completion!r}"
-            for it in self.examples
-        ]
-        return "\n".join(lines)
-
-
 class Worker:
-    """Scores completions in processes of its own, under a deadline and a memory limit.
+    """A pool of scorers: killable processes under a deadline and a memory limit.
 
     A verifier that hangs, crashes or takes too much memory costs its own completion
-    and nothing else: the scorer is killed, replaced, and goes on with the next one.
-    Verifiers are imported once, in a process that only forks; keep threads and devices
-    out of their import. The limits are for accidents. They are NO sandbox: code that
-    a model wrote belongs into an external one.
+    and nothing else: its process is killed and replaced. Verifiers are imported once,
+    in a process that only forks; keep threads and devices out of their import. Built-in
+    verifiers share processes; those that ran other code end with the batch, or at once
+    if an item changed the interpreter's builtins. The limits are for accidents. They
+    are NO sandbox: code that a model wrote belongs into an external one.
 
     Args:
       deadline: seconds a single completion may take.
-      batch_deadline: seconds a batch may take, plus one completion's; what is left then
-        is unscorable. Others of a run wait for the slowest batch.
+      batch_deadline: seconds a batch may take after its last completion was added;
+        what is left then is unscorable. Others of a run wait for the slowest batch.
       memory_gib: address space of a scorer.
       startup: seconds that importing the verifiers may take.
+      workers: scorers at a time; 0 for one per core.
+      isolate: give each completion scored by code of one's own a fresh process (about a
+        millisecond): nothing one completion does reaches another.
+      environment: names of variables that verifiers see besides `reaping.ALLOWED`.
       poll: called while a batch is scored; what it raises ends the batch.
 
     Attributes:
@@ -101,7 +60,7 @@ class Worker:
 
     Example:
       >>> query = Query(id="q", prompt="4+3=", reference="7")
-      >>> with Worker() as worker:
+      >>> with Worker(workers=1) as worker:
       ...     worker.score(["7", "8"], [query, query])
       array([1., 0.])
     """
@@ -113,17 +72,29 @@ class Worker:
         batch_deadline: float = 300.0,
         memory_gib: float = 2.0,
         startup: float = 120.0,
+        workers: int = 0,
+        isolate: bool = False,
+        environment: Sequence[str] = (),
         poll: Callable[[], None] = lambda: None,
     ):
-        if min(deadline, batch_deadline, memory_gib, startup) <= 0:
+        numbers = (deadline, batch_deadline, memory_gib, startup)
+        if not all(0 < number < float("inf") for number in numbers):
             raise ValueError(
                 "deadline, batch_deadline, memory_gib and startup must be positive, got"
                 f" {deadline}, {batch_deadline}, {memory_gib} and {startup}"
             )
-        self._batch_deadline = batch_deadline
-        self._limits = (float(deadline), float(startup), int(memory_gib * 2**30))
-        self._poll = poll
-        self._supervisor: _Supervisor | None = None
+        if workers < 0:
+            raise ValueError(f"workers must be 0 or more, got {workers}")
+        self.batch_deadline, self.startup = float(batch_deadline), float(startup)
+        limits = (float(deadline), self.batch_deadline, self.startup)
+        bounds = (*limits, int(memory_gib * 2**30))
+        self._hello = (bounds, workers or _cores(), isolate)
+        self._environment = tuple(environment)
+        self.poll = poll
+        self._link: Link | None = None
+        self._functions: dict[str, bytes] = {}
+        self._open: dict[int, Batch] = {}
+        self._batches = 0
         self.problems = Problems()
         self.queue = 0.0
 
@@ -134,10 +105,86 @@ class Worker:
         self.close()
 
     def close(self) -> None:
-        """End the processes. The next `score` starts new ones."""
-        if self._supervisor is not None:
-            self._supervisor.close()
-            self._supervisor = None
+        """End the processes and all they left behind; `score` starts new ones."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+    def register(self, function: Callable[..., Any], convention: str = "") -> str:
+        """Take a reward function as it is; return the name of its verifier.
+
+        For closures and functions of a notebook, which the scoring processes cannot
+        import: what they refer to is sent along (cloudpickle).
+
+        Args:
+          function: in one of the conventions of `conventions`.
+          convention: which, if the signature does not tell.
+
+        Raises:
+          ValueError: if it refers to what cannot be sent.
+
+        Example:
+          >>> wanted = "7"
+          >>> with Worker(workers=1) as worker:
+          ...     name = worker.register(lambda text, reference: text == wanted)
+          ...     query = Query(id="q", prompt="", reference="", verifier=name)
+          ...     worker.score(["7", "8"], [query] * 2)
+          array([1., 0.])
+        """
+        import cloudpickle
+
+        if convention and convention not in CONVENTIONS:
+            raise ValueError(f"convention {convention!r} is none of {CONVENTIONS}")
+        label = getattr(function, "__name__", type(function).__name__)
+        try:
+            payload = cloudpickle.dumps((function, convention))
+        except Exception as error:
+            raise ValueError(
+                f"reward function {label} refers to what cannot be sent to another"
+                f" process ({type(error).__name__}: {error}): make that inside the"
+                " function, or put the function into a file and name it"
+                " my_reward.py:function"
+            ) from error
+        digest = hashlib.sha256(payload).hexdigest()[:12]
+        name = f"function:{re.sub(r'[^A-Za-z0-9_]', '_', label)}:{digest}"
+        self._functions[name] = payload
+        return name
+
+    def check(self, queries: Sequence[Query]) -> None:
+        """Import every verifier of the queries and try each on one of them.
+
+        Raises:
+          VerifierError: if one does not exist, cannot be imported, has another
+            signature or raises.
+        """
+        first: dict[str, Query] = {}
+        for query in queries:
+            first.setdefault(query.verifier, query)
+        kept, self.problems = self.problems, Problems()
+        try:
+            for name, query in first.items():
+                self._try(name, query)
+        finally:
+            self.problems = kept
+
+    def _try(self, name: str, query: Query) -> None:
+        try:
+            self.score([query.reference or "1"], [query])
+        except (ValueError, RuntimeError) as error:
+            raise VerifierError(str(error)) from error
+        bad = [p for p in self.problems.examples if p.kind not in ("none", "nan")]
+        if bad:
+            raise VerifierError(
+                f"verifier {name!r} fails on query {query.id} with its own reference as"
+                f" completion: {bad[0].detail}. A reward is (completion, reference),"
+                " (completion, query), TRL's (prompts, completions, **columns) or"
+                " verl's compute_score; columns it needs are metadata of the data"
+            )
+
+    def batch(self) -> Batch:
+        """Begin a batch, to which completions are added as they come."""
+        self._batches += 1
+        return Batch(self, self._batches)
 
     def score(
         self, completions: Sequence[str], queries: Sequence[Query]
@@ -161,115 +208,68 @@ class Worker:
             raise ValueError(
                 f"{len(completions)} completions for {len(queries)} queries"
             )
-        if not queries:
-            return np.zeros(0)
-        try:
-            outcomes = self._exchange(completions, queries)
-        except BaseException:
-            # Half a batch may still be on its way, after an interrupt for instance.
-            self.close()
-            raise
-        values = np.full(len(queries), np.nan)
-        for i, (value, kind, detail) in enumerate(outcomes):
-            if value is None:
-                text = completions[i][:80]
-                self.problems.add(Problem(kind, queries[i].id, text, detail))
-            else:
-                values[i] = value
-        return values
+        with self.batch() as batch:
+            for text, query in zip(completions, queries, strict=True):
+                batch.add(text, query)
+            return batch.results()
 
-    def _exchange(self, completions: Sequence[str], queries: Sequence[Query]) -> list:
-        if self._supervisor is None or self._supervisor.dead():
-            self.close()
-            self._supervisor = _Supervisor()
-        items = [
-            (q.verifier, q.prompt, text, q.reference, dict(q.metadata))
-            for text, q in zip(completions, queries, strict=True)
-        ]
-        self._supervisor.send({"limits": self._limits, "items": items})
-        outcomes = []
-        # Imports are no part of it: the first reply starts the clock.
-        due = None
-        waiting = _Waiting(len(items))
-        while len(outcomes) < len(items):
-            self._poll()
-            if due is not None and time.monotonic() > due:
+    def ready(self, verifiers: Sequence[str]) -> Link:
+        """Return the connection, with these verifiers imported at its other end."""
+        for last in (False, True):
+            if self._link is None or self._link.dead():
                 self.close()
-                detail = f"the batch took longer than {self._batch_deadline:g} s"
-                left = len(items) - len(outcomes)
-                return outcomes + [(None, "timeout", detail)] * left
-            reply = self._supervisor.receive()
-            if "error" in reply:
-                raise ValueError(reply["error"])
-            outcomes += reply["outcomes"]
-            self.queue = waiting.now(len(items) - len(outcomes))
-            due = due or time.monotonic() + self._batch_deadline
-        return outcomes
+                self._link = Link(self._hello, self._environment)
+            try:
+                self._import(self._link, verifiers)
+                return self._link
+            except Lost as error:
+                self.close()
+                if last:
+                    raise RuntimeError(
+                        f"the scoring process ended ({error}): a verifier's import took"
+                        " longer than `startup` or crashed"
+                    ) from None
+        raise AssertionError
+
+    def _import(self, link: Link, verifiers: Sequence[str]) -> None:
+        missing = {
+            name: self._functions.get(name)
+            for name in verifiers
+            if name not in link.loaded
+        }
+        if missing:
+            link.send(wire.request(("load", missing)), self.poll)
+        due = time.monotonic() + self.startup + 10.0
+        while any(name not in link.loaded for name in missing):
+            self.poll()
+            if time.monotonic() > due:
+                raise Lost(f"silent for {self.startup:g} s")
+            for record in link.receive(0.1):
+                self.route(link, record)
+
+    def route(self, link: Link, record: wire.Record) -> None:
+        """Pass a record to the batch it belongs to."""
+        if record.kind == wire.CONTROL:
+            message = json.loads(record.detail)
+            if "error" in message:
+                raise VerifierError(message["error"])
+            link.loaded |= message.get("loaded", {})
+            batch, indices = message.get("started", (0, ()))
+            if batch in self._open:
+                self._open[batch].started(indices)
+        elif record.batch in self._open:
+            self._open[record.batch].take(record)
+
+    def opened(self, batch: Batch) -> None:
+        """Note a batch that is being scored."""
+        self._open[batch.number] = batch
+
+    def ended(self, batch: Batch) -> None:
+        """Forget a batch."""
+        self._open.pop(batch.number, None)
 
 
-class _Waiting:
-    """The mean of a number over time, told whenever it changes."""
-
-    def __init__(self, number: int):
-        self._begun = self._last = time.monotonic()
-        self._number, self._area = number, 0.0
-
-    def now(self, number: int) -> float:
-        """Take the number as it is from now on; return the mean so far."""
-        now = time.monotonic()
-        self._area += self._number * (now - self._last)
-        self._last, self._number = now, number
-        return self._area / max(now - self._begun, 1e-9)
-
-
-class _Supervisor:
-    """The process of `supervisor.py` and the two pipes to it."""
-
-    def __init__(self):
-        requests, self._requests = os.pipe()
-        self._replies, replies = os.pipe()
-        # The verifiers of the caller must be found; "" is the working directory.
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        module = "sgpo_jax.rewards.supervisor"
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, str(requests), str(replies)],
-            env=os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
-            pass_fds=(requests, replies),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            # Ctrl-C in the terminal is for the trainer, which then closes the pipes.
-            start_new_session=True,
-        )
-        os.close(requests)
-        os.close(replies)
-
-    def dead(self) -> bool:
-        return self._process.poll() is not None
-
-    def send(self, message: object) -> None:
-        try:
-            wire.send(self._requests, message)
-        except BrokenPipeError:
-            raise self._death() from None
-
-    def receive(self) -> dict:
-        try:
-            return wire.receive(self._replies)
-        except EOFError:
-            raise self._death() from None
-
-    def _death(self) -> RuntimeError:
-        return RuntimeError(
-            f"the scoring process ended with status {self._process.wait()}: "
-            "a verifier's import took longer than `startup` or crashed"
-        )
-
-    def close(self) -> None:
-        os.close(self._requests)
-        os.close(self._replies)
-        try:
-            self._process.wait(timeout=2.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -322,20 +322,18 @@ class Stopping:
         self._patch(Engine, "sample", wrapped)
 
     def scoring(self):
-        """Ask while the first batch is scored, of which one reward has come."""
-        from sgpo_jax.rewards.worker import _Supervisor
+        """Ask when the first rewards of a batch have come."""
+        from sgpo_jax.rewards.link import Link
 
-        original, rest = _Supervisor.receive, []
+        original = Link.receive
 
-        def wrapped(supervisor):
-            self.begins("receive")
-            if rest:
-                return {"outcomes": rest.pop()}
-            first, *others = original(supervisor)["outcomes"]
-            rest.append(others)
-            return {"outcomes": [first]}
+        def wrapped(link, timeout):
+            records = original(link, timeout)
+            if any(record.batch for record in records):
+                self.begins("receive")
+            return records
 
-        self._patch(_Supervisor, "receive", wrapped)
+        self._patch(Link, "receive", wrapped)
 
 
 EVALUATION = 2**31 - 1  # the noise of evaluations
