@@ -147,8 +147,10 @@ class RolloutSource:
             self.poll()
             self.watch(now)
 
-        owner = np.repeat(np.arange(len(requests)), [r.samples for r in requests])
-        texts = [""] * len(owner)
+        owners = [
+            i for i, request in enumerate(requests) for _ in range(request.samples)
+        ]
+        texts = [""] * len(owners)
         order: list[int] = []
         self.poll()
         start = time.perf_counter()
@@ -158,7 +160,7 @@ class RolloutSource:
                 """Have finished rollouts scored while others are sampled."""
                 for row, ids in zip(rows.tolist(), tokens, strict=True):
                     texts[row] = self._text(ids)
-                    batch.add(texts[row], queries[owner[row]], list(ids))
+                    batch.add(texts[row], queries[owners[row]], list(ids))
                     order.append(row)
                 batch.send()
 

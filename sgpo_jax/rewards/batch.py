@@ -166,11 +166,11 @@ class Batch:
 
     def take(self, record: wire.Record) -> None:
         """Keep the outcome of an item."""
-        known = 0 <= record.index < len(self._outcomes)
-        if not known or self._outcomes[record.index] is not None:
+        known = 0 <= record.item < len(self._outcomes)
+        if not known or self._outcomes[record.item] is not None:
             raise Lost("a result that was not asked for")
-        self._running.discard(record.index)
-        self._settle(record.index, (record.value, record.kind, record.detail))
+        self._running.discard(record.item)
+        self._settle(record.item, (record.value, record.kind, record.detail))
 
     def _settle(self, index: int, outcome: tuple[float, int, str]) -> None:
         self._outcomes[index] = outcome
@@ -183,13 +183,14 @@ class Batch:
           One reward for each; NaN for what could not be scored, see `Worker.problems`.
         """
         if self._items:
-            waiting = Waiting(self._left)
-            due = None
+            self._attempt(self._finish_sending)  # takes what came meanwhile
+            due = time.monotonic() + self._worker.batch_deadline
+            waiting = Waiting(self.waiting())
             while self._left:
-                self._attempt(self._finish_sending)
-                due = due or time.monotonic() + self._worker.batch_deadline
                 if not self._await(due, waiting):
                     self._give_up()
+                elif self._left:  # with another supervisor
+                    self._attempt(self._finish_sending)
             self._worker.queue = waiting.now(0)
         self._worker.ended(self)
         return self._values()
@@ -211,10 +212,14 @@ class Batch:
                 for record in link.receive(min(0.1, self._worker.batch_deadline)):
                     self._worker.route(link, record)
                 link.check_alive()
-                waiting.now(self._left)
+                waiting.now(self.waiting())
         except Lost as error:
             self._lost(str(error))
         return True
+
+    def waiting(self) -> float:
+        """Return how many rewards are not there yet; a weighted sum is one."""
+        return self._left * len(self._whose) / len(self._items)
 
     def _give_up(self) -> None:
         detail = f"the batch took longer than {self._worker.batch_deadline:g} s"
@@ -251,11 +256,11 @@ class Batch:
 class Waiting:
     """The mean of a number over time, told whenever it changes."""
 
-    def __init__(self, number: int):
+    def __init__(self, number: float):
         self._begun = self._last = time.monotonic()
         self._number, self._area = number, 0.0
 
-    def now(self, number: int) -> float:
+    def now(self, number: float) -> float:
         """Take the number as it is from now on; return the mean so far."""
         now = time.monotonic()
         self._area += self._number * (now - self._last)

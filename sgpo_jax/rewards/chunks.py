@@ -107,15 +107,10 @@ class Batches:
     def drop(self, batch: int) -> None:
         """Forget a batch."""
         self._waiting = {k: v for k, v in self._waiting.items() if k[0] != batch}
-        for queue in (self._alone, self._suspects):
-            kept = [
-                entry
-                for entry in queue
-                if (entry[1] if isinstance(entry[1], Task) else entry[1][0]).batch
-                != batch
-            ]
-            queue.clear()
-            queue.extend(kept)
+        alone = [entry for entry in self._alone if entry[1][0].batch != batch]
+        suspects = [entry for entry in self._suspects if entry[1].batch != batch]
+        self._alone = collections.deque(alone)
+        self._suspects = collections.deque(suspects)
         self._forget(batch)
 
     def _forget(self, batch: int) -> None:

@@ -33,11 +33,13 @@ def run(completion: str, query: Mapping[str, Any], *, command: Any) -> float:
         raise RuntimeError(f"{command[0]} printed {last[:80]!r}, no number") from None
 
 
-def _split(command: str) -> dict[str, Any]:
+def prepared(command: str) -> dict[str, Any]:
+    """Options of `run` for a command line.
+
+    Raises:
+      ValueError: if there is no such program.
+    """
     words = shlex.split(command)
     if not words or shutil.which(words[0]) is None:
         raise ValueError(f"there is no program {words[0] if words else command!r}")
     return {"command": words}
-
-
-run.prepare = _split

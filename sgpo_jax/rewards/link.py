@@ -6,6 +6,7 @@ import select
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 
@@ -34,6 +35,7 @@ class Link:
         self._quiet = 0.0
         # A socket, unlike a pipe, cannot be opened again through /proc.
         self._socket, theirs = socket.socketpair()
+        self._errors = tempfile.TemporaryFile()
         with theirs:
             self._process = subprocess.Popen(
                 [
@@ -47,7 +49,7 @@ class Link:
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=self._errors,
                 # Ctrl-C in the terminal is for the trainer, which then closes this.
                 start_new_session=True,
             )
@@ -80,8 +82,21 @@ class Link:
                 if time.monotonic() > due:
                     raise Lost("it does not read") from None
                 select.select([], [self._socket], [], 0.1)
-            except OSError as error:
-                raise Lost(f"ended: {error}") from None
+            except OSError:
+                raise Lost(self._last_words()) from None
+
+    def _last_words(self) -> str:
+        """Say how the supervisor ended, with the last line it wrote to its errors."""
+        try:
+            self._process.wait(timeout=2.0)
+        except subprocess.TimeoutExpired:
+            return "its connection is closed, and it has not ended"
+        code = self._process.returncode
+        how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+        size = self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(size - 2000, 0))
+        lines = self._errors.read().decode(errors="replace").strip().split("\n")
+        return how + (f": {lines[-1][:300]}" if lines[-1] else "")
 
     def receive(self, timeout: float) -> list[wire.Record]:
         """Return what has come, after waiting up to `timeout` seconds for something.
@@ -97,10 +112,10 @@ class Link:
             data = self._socket.recv(1 << 18)
         except BlockingIOError:
             return []
-        except OSError as error:
-            raise Lost(f"ended: {error}") from None
+        except OSError:
+            data = b""
         if not data:
-            raise Lost("its connection is closed")
+            raise Lost(self._last_words())
         self._quiet = 0.0
         try:
             return list(self._reader.feed(data))
@@ -122,5 +137,6 @@ class Link:
             clean = False
             self._process.kill()
             self._process.wait()
+        self._errors.close()
         if not clean:
             reaping.sweep_marked(self._mark)

@@ -116,14 +116,19 @@ def _parsed(text: str) -> list[Any]:
         found = parse(
             candidate,
             extraction_config=[LatexExtractionConfig(), ExprExtractionConfig()],
-            parsing_timeout=None,
+            parsing_timeout=None,  # pyright: ignore[reportArgumentType]
         )
         if found:
             return found
     return []
 
 
-def _imported() -> dict[str, Any]:
+def imported() -> dict[str, Any]:
+    """Options of `equal`: none; imports math-verify.
+
+    Raises:
+      ImportError: if it is not installed.
+    """
     try:
         import math_verify  # noqa: F401
     except ImportError as error:
@@ -135,6 +140,3 @@ def _imported() -> dict[str, Any]:
     # It warns that no time limit is set; the Worker has one.
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     return {}
-
-
-equal.prepare = _imported

@@ -10,7 +10,7 @@ import pathlib
 import pickle
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import command, mathematics, structured, verifiers
@@ -29,6 +29,14 @@ BUILT_IN: Mapping[str, Callable[..., Any]] = {
     "command": command.run,
 }
 """Verifiers that need no module; `reasoning_gym` is one too."""
+
+# Make the arguments of a verifier from its options, or refuse them.
+_PREPARE: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "math": mathematics.imported,
+    "format": structured.compiled,
+    "json_schema": structured.schema,
+    "command": command.prepared,
+}
 
 # These take all that follows the colon as one argument.
 _WHOLE = {"format": "pattern", "command": "command"}
@@ -172,10 +180,9 @@ def _built_in(name: str, kind: str, rest: str) -> Call:
             raise ValueError(
                 f"verifier {name!r} has no option {key!r}; there are: {those or 'none'}"
             )
-    prepare = getattr(function, "prepare", None)
     try:
-        if prepare is not None:
-            given = prepare(**given)
+        if kind in _PREPARE:
+            given = _PREPARE[kind](**given)
         elif kind == "numeric":
             _check_numeric(**given)
     except (ImportError, OSError, TypeError, ValueError) as error:
@@ -184,7 +191,7 @@ def _built_in(name: str, kind: str, rest: str) -> Call:
     if kind == "command":
         return Call(score=functools.partial(_each_query, bound), convention="query")
 
-    def score(items: list[Item]) -> list[Any]:
+    def score(items: Sequence[Item]) -> list[Any]:
         return [bound(item.completion, item.query["reference"]) for item in items]
 
     return Call(score=score, trusted=True)
@@ -200,7 +207,7 @@ def _check_numeric(*, tolerance: Any = 0, percent: Any = False, unit: Any = "") 
         raise ValueError(f"unit {unit!r} is none of {known}")
 
 
-def _each_query(function: Callable, items: list[Item]) -> list[Any]:
+def _each_query(function: Callable, items: Sequence[Item]) -> list[Any]:
     return [function(item.completion, item.query) for item in items]
 
 

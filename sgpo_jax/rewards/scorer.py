@@ -90,6 +90,9 @@ def confine(memory: int) -> None:
             os._exit(0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     faulthandler.disable()
+    # The file of the supervisor's errors is not for what verifiers print.
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -141,7 +144,7 @@ def _together(verify: Call, items: Sequence[Item]) -> list[Outcome]:
     return [_outcome_of(value) for value in values]
 
 
-_NAMES = vars(builtins)
+_NAMES: dict[str, Any] = builtins.__dict__
 _CLEAN, _VALUES = dict(_NAMES), [*_NAMES.values()]
 
 
@@ -181,7 +184,7 @@ def _outcome_of(value: Any) -> Outcome:
         if isinstance(value, str | bytes):
             name = type(value).__name__
             return Outcome(0.0, _TYPE, f"the verifier returned {name}")
-        number = float(value)
+        number = float(value)  # pyright: ignore[reportArgumentType]
     except BaseException as error:
         return _raised(error)
     if not math.isfinite(number):

@@ -15,7 +15,7 @@ def matches(completion: str, reference: str, *, pattern: Any) -> float:
     the expression. White space at the ends is passed over.
 
     Example:
-      >>> form = matches.prepare("<think>.*</think>\\s*<answer>.*</answer>")
+      >>> form = compiled("<think>.*</think>\\s*<answer>.*</answer>")
       >>> matches("<think>4+3</think>\n<answer>7</answer>", "", **form)
       1.0
       >>> matches("7", "", **form)
@@ -25,7 +25,13 @@ def matches(completion: str, reference: str, *, pattern: Any) -> float:
     return float(pattern.fullmatch(text) is not None)
 
 
-def _compiled(pattern: str) -> dict[str, Any]:
+def compiled(pattern: str) -> dict[str, Any]:
+    """Options of `matches` for an expression.
+
+    Raises:
+      ImportError: if google-re2 is not installed.
+      ValueError: if it is no expression of RE2.
+    """
     try:
         import re2
     except ImportError as error:
@@ -38,9 +44,6 @@ def _compiled(pattern: str) -> dict[str, Any]:
         return {"pattern": re2.compile(pattern, choice)}
     except re2.error as error:
         raise ValueError(f"{pattern!r} is no expression of RE2: {error}") from error
-
-
-matches.prepare = _compiled
 
 
 def valid_json(completion: str, reference: str, *, path: Any) -> float:
@@ -64,25 +67,28 @@ def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
 
 
-def _schema(path: str = "") -> dict[str, Any]:
+def schema(path: str = "") -> dict[str, Any]:
+    """Options of `valid_json` for the file of a schema.
+
+    Raises:
+      ImportError: if jsonschema is not installed.
+      OSError: if the file cannot be read.
+      ValueError: if it holds no schema.
+    """
     if not path:
         raise ValueError("the schema is missing, as in json_schema:path=schema.json")
     try:
         import jsonschema
         import referencing
+        from jsonschema.validators import validator_for
     except ImportError as error:
         raise ImportError(
             "JSON schemas need jsonschema: pip install 'sgpo_jax[verifiers]'"
         ) from error
-    schema = json.loads(pathlib.Path(path).expanduser().read_text())
-    kind = jsonschema.validators.validator_for(
-        schema, default=jsonschema.Draft202012Validator
-    )
+    found = json.loads(pathlib.Path(path).expanduser().read_text())
+    kind = validator_for(found, default=jsonschema.Draft202012Validator)
     try:
-        kind.check_schema(schema)
+        kind.check_schema(found)
     except jsonschema.SchemaError as error:
         raise ValueError(f"{path} is no JSON schema: {error.message}") from error
-    return {"path": kind(schema, registry=referencing.Registry())}
-
-
-valid_json.prepare = _schema
+    return {"path": kind(found, registry=referencing.Registry())}

@@ -126,7 +126,12 @@ class Supervisor:
         self._trainer.send(b"".join(wire.pack(self._tag, r) for r in records))
 
     def _hear(self) -> None:
-        data = self._trainer.connection.recv(1 << 20)
+        try:
+            data = self._trainer.connection.recv(1 << 20)
+        except BlockingIOError:
+            return
+        except OSError:  # the trainer closed it before it read all
+            raise EOFError from None
         if not data:
             raise EOFError
         for kind, *fields in self._requests.feed(data):
@@ -143,8 +148,10 @@ class Supervisor:
         faulthandler.dump_traceback_later(self._limits.startup, exit=True)
         try:
             loaded = {name: find(name, payload) for name, payload in wanted.items()}
-        except Exception as error:
-            self._tell(wire.control({"error": str(error)}))
+        # SystemExit included: a script that ends itself is a wrong verifier.
+        except BaseException as error:
+            name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            self._tell(wire.control({"error": f"{name}{error}"}))
             return
         finally:
             faulthandler.cancel_dump_traceback_later()
@@ -203,7 +210,7 @@ class Supervisor:
         scorer.chunk, scorer.reader = chunk, wire.Reader(os.urandom(wire.TAG))
         if not call.trusted:
             scorer.used_by = chunk.batch
-        self._extend(scorer)
+        self._extend(scorer, call)
         self._tell(
             wire.control({"started": [chunk.batch, [t.index for t in chunk.tasks]]})
         )
@@ -212,10 +219,11 @@ class Supervisor:
         body = (tag, chunk.number, chunk.name, queries, items)
         scorer.out.send(wire.request(body))
 
-    def _extend(self, scorer: _Scorer) -> None:
-        whole = self._verifiers[scorer.chunk.name].whole_batch
-        limit = self._limits.batch if whole else self._limits.deadline
-        scorer.due = time.monotonic() + limit
+    def _extend(self, scorer: _Scorer, call: Call) -> None:
+        scorer.due = time.monotonic() + self._limit(call)
+
+    def _limit(self, call: Call) -> float:
+        return self._limits.batch if call.whole_batch else self._limits.deadline
 
     def _fork(self) -> _Scorer:
         ours, theirs = socket.socketpair()
@@ -254,7 +262,7 @@ class Supervisor:
             self._died(scorer, str(error))
             return
         if records:
-            self._extend(scorer)
+            self._extend(scorer, self._verifiers[chunk.name])
             self._tell(*records)
         if chunk.done:
             self._through(scorer, chunk)
@@ -264,7 +272,7 @@ class Supervisor:
     ) -> list[wire.Record]:
         kinds = (*range(len(wire.KINDS)), wire.DONE)
         last = chunk.next == len(chunk.tasks)
-        fits = record.batch == chunk.number and record.index == chunk.next
+        fits = record.batch == chunk.number and record.item == chunk.next
         if not fits or chunk.done or last != (record.kind == wire.DONE):
             raise wire.ForgedError("a result that was not asked for")
         if record.kind not in kinds:
@@ -314,9 +322,9 @@ class Supervisor:
         if stopped:
             self._again(scorer, "crash", "the process was stopped")
             return
-        call = self._verifiers[scorer.chunk.name]
-        limit = self._limits.batch if call.whole_batch else self._limits.deadline
-        self._again(scorer, "timeout", f"after {limit:g} s")
+        if scorer.chunk is not None:
+            limit = self._limit(self._verifiers[scorer.chunk.name])
+            self._again(scorer, "timeout", f"after {limit:g} s")
 
     def _again(self, scorer: _Scorer, kind: str, detail: str) -> None:
         """Take up the items of a dead scorer; the one it worked on may be to blame."""

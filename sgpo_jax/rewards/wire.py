@@ -38,14 +38,14 @@ class Record(NamedTuple):
 
     Attributes:
       batch: number of the batch, or of the chunk on the way up from a scorer.
-      index: which item of it.
+      item: which item of it.
       value: the reward.
       kind: index into `KINDS`, or `CONTROL` or `DONE`.
       detail: message, or the JSON of a control message.
     """
 
     batch: int
-    index: int
+    item: int
     value: float
     kind: int
     detail: str
@@ -53,9 +53,9 @@ class Record(NamedTuple):
 
 def pack(tag: bytes, record: Record) -> bytes:
     """Return the bytes of a record."""
-    batch, index, value, kind, detail = record
+    batch, item, value, kind, detail = record
     text = detail.encode("utf-8", "backslashreplace") if detail else b""
-    return _RECORD.pack(tag, batch, index, value, kind, len(text)) + text
+    return _RECORD.pack(tag, batch, item, value, kind, len(text)) + text
 
 
 class ForgedError(ValueError):
@@ -79,8 +79,8 @@ class Reader:
         size = _RECORD.size
         try:
             while place + size <= len(data):
-                tag, *fields, length = _RECORD.unpack_from(data, place)
-                limit = LONGEST if fields[-1] == CONTROL else 8 * DETAIL
+                tag, *head, kind, length = _RECORD.unpack_from(data, place)
+                limit = LONGEST if kind == CONTROL else 8 * DETAIL
                 if tag != self.tag or length > limit:
                     raise ForgedError("a result without the tag of its batch")
                 end = place + size + length
@@ -88,7 +88,8 @@ class Reader:
                     break
                 text = data[place + size : end].decode("utf-8", "replace")
                 place = end
-                yield Record(*fields, text)
+                batch, item, value = head
+                yield Record(batch, item, value, kind, text)
         finally:
             self._rest = data[place:]
 

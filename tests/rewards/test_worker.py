@@ -1,5 +1,6 @@
 """Whatever a verifier does, the other completions get their rewards."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -112,6 +113,23 @@ def test_a_batch_has_a_deadline_too():
         assert "the batch took longer than 1 s" in str(worker.problems)
         again = worker.score(["0"], [_query(f"{HERE}:slow")])
         np.testing.assert_array_equal(again, [1])
+
+
+def test_a_weighted_sum_waits_once_and_what_came_before_does_not_wait():
+    slow = "tests.rewards.misbehaviour:slow"
+    asked = Query(id="q", prompt="", reference="", verifier=f"0.5*{slow} + 0.5*{slow}")
+    with Worker(workers=2) as worker:
+        worker.check([dataclasses.replace(asked, reference="0")])
+        assert worker.score(["0.5"], [asked]) == [1]
+        assert 0 < worker.queue <= 1
+        with worker.batch() as batch:
+            for _ in range(4):
+                batch.add("0", asked)
+            while batch.waiting():
+                batch.send()
+                time.sleep(0.01)
+            np.testing.assert_array_equal(batch.results(), [1] * 4)
+        assert worker.queue == 0
 
 
 def test_the_queue_is_how_many_wait_for_how_long():
