@@ -1,7 +1,9 @@
 """A batch of completions on its way through the scorers."""
 
+import array
 import collections
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +15,7 @@ from jaxtyping import Float64
 from sgpo_jax.data import Query
 
 from . import wire
+from .chunks import Items
 from .link import Link, Lost
 from .names import terms
 from .problems import Problem
@@ -20,9 +23,29 @@ from .problems import Problem
 if TYPE_CHECKING:
     from .worker import Worker
 
-_FLUSH = 64  # items that are kept back at most before they are sent
+_FLUSH = 1024  # items that are kept back at most before they are sent
 _FIELDS = tuple(field.name for field in dataclasses.fields(Query))
 _LOST = wire.KINDS.index("crash")
+_PENDING = 255
+
+Indices = range | list[int]
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class _Asked:
+    """A query of a batch.
+
+    Attributes:
+      query: it.
+      number: of it in the batch.
+      parts: weight and items of each of its verifiers.
+      columns: the items of those verifiers.
+    """
+
+    query: Query
+    number: int
+    weights: list[float]
+    columns: list[Items]
 
 
 class Batch:
@@ -45,15 +68,20 @@ class Batch:
 
     def __init__(self, worker: "Worker", number: int):
         self._worker, self.number = worker, number
-        self._items: list[tuple[int, str, str, list[int] | None]] = []
-        self._whose: list[tuple[str, Query, Sequence[tuple[float, int]]]] = []
-        self._terms: dict[str, list[tuple[float, str]]] = {}
-        self._queries: dict[int, tuple[int, Query]] = {}
-        self._outcomes: list[tuple[float, int, str] | None] = []
-        self._sent = 0
-        self._told: set[int] = set()
+        self._items: dict[str, Items] = {}
+        self._sent: dict[str, int] = {}
+        self._asked: dict[int, _Asked] = {}
+        self._told = 0  # of the queries
+        self._whose: list[_Asked] = []
+        self._texts: list[str] = []
+        self._first: list[int] = []  # item of each completion
+        self._values = array.array("d")
+        self._kinds = bytearray()
+        self._details: dict[int, str] = {}
+        self._weighted = False
         self._left = 0
-        self._running: set[int] = set()
+        self._unsent = 0
+        self._chunks: dict[int, Indices] = {}
         self._losses: collections.Counter[int] = collections.Counter()
         self._link: Link | None = None
         self.parts: Mapping[str, np.ndarray] = {}
@@ -75,22 +103,40 @@ class Batch:
           query: what it answers.
           tokens: its token ids, for reward functions that take them.
         """
-        known = self._queries.get(id(query))
-        if known is None:
-            known = self._queries[id(query)] = (len(self._queries), query)
-        name = query.verifier
-        if name not in self._terms:
-            self._terms[name] = terms(name)
-        slots = []
-        for weight, part in self._terms[name]:
-            slots.append((weight, len(self._items)))
-            self._items.append((known[0], part, text, tokens))
-            self._outcomes.append(None)
-        self._whose.append((text[:80], query, slots))
-        self._left += len(slots)
-        if len(self._items) - self._sent >= _FLUSH and self._link is not None:
+        asked = self._asked.get(id(query)) or self._ask(query)
+        item = len(self._values)
+        self._first.append(item)
+        self._whose.append(asked)
+        self._texts.append(text)
+        for items in asked.columns:
+            items.indices.append(item)
+            items.queries.append(asked.number)
+            items.texts.append(text)
+            if items.tokens is not None:
+                items.tokens.append(tokens)
+            self._values.append(0.0)
+            self._kinds.append(_PENDING)
+            item += 1
+        count = len(asked.columns)
+        self._left += count
+        self._unsent += count
+        if self._unsent >= _FLUSH and self._link is not None:
             self.send()
         return len(self._whose) - 1
+
+    def _ask(self, query: Query) -> _Asked:
+        weights, columns = [], []
+        for weight, name in terms(query.verifier):
+            if name not in self._items:
+                # Only TRL's convention is given tokens.
+                self._items[name] = Items(tokens=[])
+                self._sent[name] = 0
+            weights.append(weight)
+            self._weighted |= weight != 1
+            columns.append(self._items[name])
+        asked = _Asked(query, len(self._asked), weights, columns)
+        self._asked[id(query)] = asked
+        return asked
 
     def send(self) -> None:
         """Send what was added so far, and take what the scorers are through with.
@@ -103,31 +149,44 @@ class Batch:
 
     def _send_new(self) -> None:
         worker = self._worker
-        names = {part for found in self._terms.values() for _, part in found}
-        link = worker.ready(sorted(names))
+        link = worker.ready(list(self._items))
         worker.opened(self)
-        again = link is not self._link
-        if again:
-            self._link, self._told = link, set()
-        places = range(0 if again else self._sent, len(self._items))
-        wanted = [i for i in places if self._outcomes[i] is None]
+        if link is not self._link:
+            self._link, self._told = link, 0
+            self._sent, self._chunks = dict.fromkeys(self._sent, 0), {}
+        new: dict[str, tuple] = {}
+        suspects: dict[str, tuple] = {}
+        for name, items in self._items.items():
+            start, self._sent[name] = self._sent[name], len(items)
+            part = items.part(start, len(items))
+            if not link.loaded[name].startswith("trl"):
+                part.tokens = None
+            if start == 0 and self._losses:
+                part, doubtful = self._pending(part)
+                if doubtful:
+                    suspects[name] = doubtful.columns()
+            if part:
+                new[name] = part.columns()
         queries = {}
-        for number, query in self._queries.values():
-            if number not in self._told:
-                queries[number] = self._encoded(query)
-        items = []
-        for i in wanted:
-            query, name, text, tokens = self._items[i]
-            batch = link.loaded[name].startswith("trl")
-            suspect = self._losses[i] > 0
-            items.append((i, name, query, text, tokens if batch else None, suspect))
-        if items:
-            message = ("items", self.number, queries, items)
+        for asked in itertools.islice(self._asked.values(), self._told, None):
+            queries[asked.number] = self._encoded(asked.query)
+        if new or suspects:
+            message = ("items", self.number, queries, new, suspects)
             link.send(wire.request(message), worker.poll)
-        self._told |= queries.keys()
-        self._sent = len(self._items)
+        self._told, self._unsent = len(self._asked), 0
         for record in link.receive(0.0):
             worker.route(link, record)
+
+    def _pending(self, items: Items) -> tuple[Items, Items]:
+        """Return the items without an outcome: good ones, and those once lost."""
+        places = [
+            place
+            for place, index in enumerate(items.indices)
+            if self._kinds[index] == _PENDING
+        ]
+        lost = [place for place in places if self._losses[items.indices[place]]]
+        good = [place for place in places if not self._losses[items.indices[place]]]
+        return items.pick(good), items.pick(lost)
 
     def _encoded(self, query: Query) -> str:
         fields = {name: getattr(query, name) for name in _FIELDS}
@@ -142,7 +201,7 @@ class Batch:
 
     def _attempt(self, act) -> None:
         """Do something with the supervisor; start another one if this one is lost."""
-        for _ in range(1 + 2 * len(self._items)):
+        for _ in range(1 + 2 * len(self._kinds)):
             try:
                 act()
                 return
@@ -153,27 +212,56 @@ class Batch:
     def _lost(self, reason: str) -> None:
         """Blame what was being scored, once all of it, then one item at a time."""
         self._worker.close()
-        for i in self._running:
-            self._losses[i] += 1
-            if self._losses[i] >= 2 and self._outcomes[i] is None:
-                detail = f"the scoring processes were lost twice over it: {reason}"
-                self._settle(i, (0.0, _LOST, detail))
-        self._running = set()
+        running = [i for indices in self._chunks.values() for i in indices]
+        self._chunks = {}
+        for i in running:
+            if self._kinds[i] == _PENDING:
+                self._losses[i] += 1
+                if self._losses[i] >= 2:
+                    detail = f"the scoring processes were lost twice over it: {reason}"
+                    self._settle(i, _LOST, detail)
 
-    def started(self, indices: Sequence[int]) -> None:
-        """Note items that a scorer has begun with."""
-        self._running.update(i for i in indices if 0 <= i < len(self._outcomes))
+    def started(self, chunk: int, indices: Sequence[int]) -> None:
+        """Note items that a scorer has begun with.
+
+        Args:
+          chunk: its number.
+          indices: of the items, or the first and minus how many follow one another.
+        """
+        if len(indices) == 2 and indices[1] < 0:
+            indices = range(indices[0], indices[0] - indices[1])
+        if not all(0 <= i < len(self._kinds) for i in (indices[0], indices[-1])):
+            raise Lost("items that were not sent")
+        self._chunks[chunk] = indices if isinstance(indices, range) else list(indices)
 
     def take(self, record: wire.Record) -> None:
-        """Keep the outcome of an item."""
-        known = 0 <= record.item < len(self._outcomes)
-        if not known or self._outcomes[record.item] is not None:
+        """Keep the outcomes of items."""
+        try:
+            found = wire.results(record.body)
+        except wire.ForgedError as error:
+            raise Lost(str(error)) from None
+        indices = self._chunks[record.chunk][record.item :][: len(found.kinds)]
+        kinds = [self._kinds[i] for i in indices]
+        if kinds != [_PENDING] * len(found.kinds):
             raise Lost("a result that was not asked for")
-        self._running.discard(record.item)
-        self._settle(record.item, (record.value, record.kind, record.detail))
+        if isinstance(indices, range):
+            self._values[indices.start : indices.stop] = found.values
+            self._kinds[indices.start : indices.stop] = found.kinds
+        else:
+            for i, value, kind in zip(indices, found.values, found.kinds, strict=True):
+                self._values[i], self._kinds[i] = value, kind
+        if found.details:
+            bad = (i for i, k in zip(indices, found.kinds, strict=True) if k)
+            self._details |= zip(bad, found.details, strict=True)
+        self._left -= len(found.kinds)
 
-    def _settle(self, index: int, outcome: tuple[float, int, str]) -> None:
-        self._outcomes[index] = outcome
+    def knows(self, chunk: int) -> bool:
+        """Tell whether a chunk is of this batch."""
+        return chunk in self._chunks
+
+    def _settle(self, index: int, kind: int, detail: str) -> None:
+        self._values[index], self._kinds[index] = 0.0, kind
+        self._details[index] = detail
         self._left -= 1
 
     def results(self) -> Float64[np.ndarray, " n"]:
@@ -182,7 +270,7 @@ class Batch:
         Returns:
           One reward for each; NaN for what could not be scored, see `Worker.problems`.
         """
-        if self._items:
+        if self._whose:
             self._attempt(self._finish_sending)  # takes what came meanwhile
             due = time.monotonic() + self._worker.batch_deadline
             waiting = Waiting(self.waiting())
@@ -191,9 +279,9 @@ class Batch:
                     self._give_up()
                 elif self._left:  # with another supervisor
                     self._attempt(self._finish_sending)
-            self._worker.queue = waiting.now(0)
+            self._worker.queue = waiting.now(0.0)
         self._worker.ended(self)
-        return self._values()
+        return self._rewards()
 
     def _finish_sending(self) -> None:
         self._send_new()
@@ -219,13 +307,13 @@ class Batch:
 
     def waiting(self) -> float:
         """Return how many rewards are not there yet; a weighted sum is one."""
-        return self._left * len(self._whose) / len(self._items)
+        return self._left * len(self._whose) / max(len(self._kinds), 1)
 
     def _give_up(self) -> None:
         detail = f"the batch took longer than {self._worker.batch_deadline:g} s"
-        for i, outcome in enumerate(self._outcomes):
-            if outcome is None:
-                self._settle(i, (0.0, wire.KINDS.index("timeout"), detail))
+        for i, kind in enumerate(self._kinds):
+            if kind == _PENDING:
+                self._settle(i, wire.KINDS.index("timeout"), detail)
         try:
             if self._link is not None:
                 message = ("cancel", self.number)
@@ -233,24 +321,35 @@ class Batch:
         except Lost:
             self._worker.close()
 
-    def _values(self) -> Float64[np.ndarray, " n"]:
-        values = np.zeros(len(self._whose))
-        parts: dict[str, np.ndarray] = {}
-        problems = self._worker.problems
-        for i, (text, query, slots) in enumerate(self._whose):
-            for weight, slot in slots:
-                value, kind, detail = self._outcomes[slot] or (0.0, _LOST, "lost")
-                if kind:
-                    problems.add(Problem(wire.KINDS[kind], query.id, text, detail))
-                    value = float("nan")
-                if len(slots) > 1:
-                    name = self._items[slot][1]
-                    column = parts.setdefault(name, np.full(len(values), np.nan))
-                    column[i] = value
-                values[i] += weight * value
-        problems.scored += int(np.isfinite(values).sum())
-        self.parts = parts
-        return values
+    def _rewards(self) -> Float64[np.ndarray, " n"]:
+        values, kinds = np.array(self._values), np.frombuffer(self._kinds, np.uint8)
+        unscorable = np.flatnonzero(kinds)
+        values[unscorable] = np.nan
+        first = np.array(self._first, np.int64)
+        problems, rewards = self._worker.problems, values
+        whose = np.searchsorted(first, unscorable, side="right") - 1
+        for item, i in zip(unscorable.tolist(), whose.tolist(), strict=True):
+            kind, detail = wire.KINDS[kinds[item]], self._details.get(item, "")
+            query = self._whose[i].query
+            problems.add(Problem(kind, query.id, self._texts[i][:80], detail))
+        if self._weighted:
+            rewards, self.parts = self._sums(values)
+        problems.scored += int(np.isfinite(rewards).sum())
+        return rewards
+
+    def _sums(self, values: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return weighted sums, and the rewards of each of their verifiers."""
+        names = {id(items): name for name, items in self._items.items()}
+        rewards, parts = np.zeros(len(self._whose)), {}
+        for i, (asked, item) in enumerate(zip(self._whose, self._first, strict=True)):
+            for weight, items in zip(asked.weights, asked.columns, strict=True):
+                rewards[i] += weight * values[item]
+                if len(asked.columns) > 1:
+                    name = names[id(items)]
+                    empty = np.full(len(rewards), np.nan)
+                    parts.setdefault(name, empty)[i] = values[item]
+                item += 1
+        return rewards, parts
 
 
 class Waiting:

@@ -3,43 +3,93 @@
 import collections
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from .conventions import Call
 
-_SHORTEST, _LONGEST = 0.002, 0.05  # seconds of work in a chunk
+# Seconds of work in a chunk; less than a fork costs is not worth another scorer.
+_SHORTEST, _LONGEST = 0.01, 0.05
 _FIRST = 8  # items of a verifier whose speed is unknown
 
 
 @dataclasses.dataclass(eq=False, slots=True)
-class Task:
-    """An item on its way.
+class Items:
+    """Completions of one verifier, by column.
 
     Attributes:
-      batch: number of its batch.
-      index: its place there.
-      query: number of its query in the batch.
-      text: the completion.
-      tokens: its token ids, if a verifier takes them.
-      tries: how often a process died over it.
+      indices: place of each in its batch.
+      queries: number of its query in the batch.
+      texts: the completions.
+      tokens: their token ids, if the verifier takes them.
     """
 
-    batch: int
-    index: int
-    query: int
-    text: str
-    tokens: list[int] | None
-    tries: int = 0
+    indices: list[int] = dataclasses.field(default_factory=list)
+    queries: list[int] = dataclasses.field(default_factory=list)
+    texts: list[str] = dataclasses.field(default_factory=list)
+    tokens: list[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def columns(self) -> tuple[list[int], list[int], list[str], list[Any] | None]:
+        """Return the columns, as they travel."""
+        return self.indices, self.queries, self.texts, self.tokens
+
+    def part(self, start: int, stop: int) -> "Items":
+        """Return the items from `start` to `stop`."""
+        return Items(
+            self.indices[start:stop],
+            self.queries[start:stop],
+            self.texts[start:stop],
+            None if self.tokens is None else self.tokens[start:stop],
+        )
+
+    def pick(self, places: Sequence[int]) -> "Items":
+        """Return the items at some places."""
+        return Items(
+            [self.indices[i] for i in places],
+            [self.queries[i] for i in places],
+            [self.texts[i] for i in places],
+            None if self.tokens is None else [self.tokens[i] for i in places],
+        )
+
+    def pop(self, count: int) -> "Items":
+        """Remove and return the first `count` items."""
+        if count >= len(self.indices):
+            taken = Items(*self.columns())
+            self.indices, self.queries, self.texts = [], [], []
+            self.tokens = None if self.tokens is None else []
+            return taken
+        taken = self.part(0, count)
+        for column in self.columns():
+            if column is not None:
+                del column[:count]
+        return taken
+
+    def __add__(self, other: "Items") -> "Items":
+        return Items(
+            self.indices + other.indices,
+            self.queries + other.queries,
+            self.texts + other.texts,
+            None if self.tokens is None else self.tokens + (other.tokens or []),
+        )
+
+    def singly(self) -> "Iterator[Items]":
+        """Yield the items one by one."""
+        for place in range(len(self)):
+            yield self.part(place, place + 1)
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, slots=True)
 class Chunk:
     """Items of one verifier that one scorer gets at once.
 
     Attributes:
       batch: number of their batch.
       name: their verifier.
-      tasks: the items.
+      items: the items.
+      again: whether a process has died over them.
       number: of the chunk, which its results carry.
       next: the item whose result is due.
       done: whether the scorer has finished.
@@ -48,11 +98,16 @@ class Chunk:
 
     batch: int
     name: str
-    tasks: list[Task]
+    items: Items
+    again: bool = False
     number: int = 0
     next: int = 0
     done: bool = False
     seconds: float = 0.0
+
+    def rest(self) -> Items:
+        """Return the items without a result."""
+        return self.items.part(self.next, len(self.items))
 
 
 class Batches:
@@ -65,9 +120,9 @@ class Batches:
 
     def __init__(self, workers: int, isolate: bool):
         self._workers, self._isolate = workers, isolate
-        self._waiting: dict[tuple[int, str], collections.deque[Task]] = {}
-        self._alone: collections.deque[tuple[str, list[Task]]] = collections.deque()
-        self._suspects: collections.deque[tuple[str, Task]] = collections.deque()
+        self._waiting: dict[tuple[int, str], Items] = {}
+        self._alone: collections.deque[Chunk] = collections.deque()
+        self._suspects: collections.deque[Chunk] = collections.deque()
         self._queries: dict[int, dict[int, str]] = {}
         self._closed: set[int] = set()
         self._left: collections.Counter[int] = collections.Counter()
@@ -78,24 +133,31 @@ class Batches:
         self,
         batch: int,
         queries: Mapping[int, str],
-        items: Iterable[tuple[int, str, int, str, list[int] | None, bool]],
+        items: Mapping[str, Sequence[Any]],
+        suspects: Mapping[str, Sequence[Any]],
         calls: dict[str, Call],
     ) -> None:
-        """Add items (index, verifier, query, text, tokens, suspect) to a batch."""
+        """Add items to a batch: columns of `Items` by verifier.
+
+        Those of `suspects` come last and one by one, while nothing else runs: the
+        supervisor may have died over them.
+        """
         self._calls = calls
         self._queries.setdefault(batch, {}).update(queries)
-        for index, name, query, text, tokens, suspect in items:
-            task = Task(batch, index, query, text, tokens)
-            self._left[batch] += 1
-            if suspect and not calls[name].whole_batch:
-                self._suspects.append((name, task))
-            else:
-                self._waiting.setdefault((batch, name), collections.deque()).append(
-                    task
-                )
+        for name, columns in items.items():
+            self._append(batch, name, Items(*columns))
+        for name, columns in suspects.items():
+            those = Items(*columns)
+            if calls[name].whole_batch:
+                self._append(batch, name, those)
+                continue
+            self._left[batch] += len(those)
+            self._suspects.extend(Chunk(batch, name, one) for one in those.singly())
 
-    def _queue(self, batch: int, name: str) -> collections.deque[Task]:
-        return self._waiting.setdefault((batch, name), collections.deque())
+    def _append(self, batch: int, name: str, items: Items) -> None:
+        self._left[batch] += len(items)
+        before = self._waiting.get((batch, name))
+        self._waiting[batch, name] = items if before is None else before + items
 
     def close(self, batch: int) -> None:
         """Note that a batch is complete."""
@@ -107,10 +169,10 @@ class Batches:
     def drop(self, batch: int) -> None:
         """Forget a batch."""
         self._waiting = {k: v for k, v in self._waiting.items() if k[0] != batch}
-        alone = [entry for entry in self._alone if entry[1][0].batch != batch]
-        suspects = [entry for entry in self._suspects if entry[1].batch != batch]
-        self._alone = collections.deque(alone)
-        self._suspects = collections.deque(suspects)
+        for queue in (self._alone, self._suspects):
+            kept = [chunk for chunk in queue if chunk.batch != batch]
+            queue.clear()
+            queue.extend(kept)
         self._forget(batch)
 
     def _forget(self, batch: int) -> None:
@@ -118,12 +180,12 @@ class Batches:
         self._left.pop(batch, None)
         self._closed.discard(batch)
 
-    def resolved(self, task: Task) -> None:
-        """Note that an item has its outcome."""
-        if task.batch in self._left:
-            self._left[task.batch] -= 1
-            if not self._left[task.batch] and task.batch in self._closed:
-                self._forget(task.batch)
+    def resolved(self, batch: int, count: int) -> None:
+        """Note that items of a batch have their outcome."""
+        if batch in self._left:
+            self._left[batch] -= count
+            if self._left[batch] <= 0 and batch in self._closed:
+                self._forget(batch)
 
     def over(self, batch: int) -> bool:
         """Tell whether every item of a batch has its outcome."""
@@ -132,30 +194,22 @@ class Batches:
     def queries(self, chunk: Chunk) -> dict[int, str]:
         """Return the queries of a chunk as JSON."""
         known = self._queries.get(chunk.batch, {})
-        return {task.query: known[task.query] for task in chunk.tasks}
+        return {query: known[query] for query in set(chunk.items.queries)}
 
     def take(self, busy: int) -> Chunk | None:
-        """Remove and return the next chunk; None if there is nothing to do now.
-
-        Items over which the supervisor may have died come last and one by one, while
-        nothing else runs.
-        """
+        """Remove and return the next chunk; None if there is nothing to do now."""
         if self._alone:
-            name, tasks = self._alone.popleft()
-            return Chunk(tasks[0].batch, name, tasks)
-        for (batch, name), tasks in list(self._waiting.items()):
-            call = self._calls[name]
-            if call.whole_batch and batch not in self._closed:
+            return self._alone.popleft()
+        for (batch, name), items in self._waiting.items():
+            whole = self._calls[name].whole_batch
+            if whole and batch not in self._closed:
                 continue
-            size = len(tasks) if call.whole_batch else self._size(name, len(tasks))
-            taken = [tasks.popleft() for _ in range(min(size, len(tasks)))]
-            if not tasks:
+            size = len(items) if whole else self._size(name, len(items))
+            chunk = Chunk(batch, name, items.pop(size))
+            if not items:
                 del self._waiting[batch, name]
-            return Chunk(batch, name, taken)
-        if self._suspects and not busy:
-            name, task = self._suspects.popleft()
-            return Chunk(task.batch, name, [task])
-        return None
+            return chunk
+        return self._suspects.popleft() if self._suspects and not busy else None
 
     def _size(self, name: str, waiting: int) -> int:
         """Return how many items a chunk has: an even share, of bounded seconds."""
@@ -170,22 +224,19 @@ class Batches:
 
     def learn(self, chunk: Chunk) -> None:
         """Note how long a chunk took."""
-        took = chunk.seconds / len(chunk.tasks)
+        took = chunk.seconds / len(chunk.items)
         if not 0 <= took < math.inf:
             return
         before = self._seconds.get(chunk.name, took)
         self._seconds[chunk.name] = max(0.5 * (before + took), 1e-6)
 
-    def put_back(
-        self, name: str, tasks: Sequence[Task], *, alone: Sequence[Task], whole: bool
-    ) -> None:
+    def put_back(self, chunk: Chunk, items: Items, alone: Items) -> None:
         """Take back items without an outcome; `alone` get a chunk of their own."""
-        tasks = [task for task in tasks if task.batch in self._left]
-        alone = [task for task in alone if task.batch in self._left]
+        if chunk.batch not in self._left:
+            return
         if alone:
-            self._alone.append((name, list(alone)))
-        if tasks:
-            queue = self._waiting.setdefault(
-                (tasks[0].batch, name), collections.deque()
-            )
-            queue.extendleft(reversed(tasks))
+            self._alone.append(Chunk(chunk.batch, chunk.name, alone, again=True))
+        if items:
+            key = chunk.batch, chunk.name
+            waiting = self._waiting.get(key)
+            self._waiting[key] = items if waiting is None else items + waiting

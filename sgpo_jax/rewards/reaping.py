@@ -16,6 +16,9 @@ import sys
 import time
 from collections.abc import Collection
 
+# Loading it costs a forked process more than all else.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
 MARK = "SGPO_JAX_SCORER"
 """Variable that marks the processes of a supervisor."""
 
@@ -54,8 +57,16 @@ def environment(mark: str, allowed: Collection[str] = ()) -> dict[str, str]:
 
 def adopt_orphans() -> None:
     """Become the parent of descendants whose own parent ends (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    if _LIBC is not None:
+        _LIBC.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
+def end_with_parent() -> None:
+    """Have this process killed when its parent ends (Linux)."""
+    if _LIBC is not None:
+        _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() == 1:
+            os._exit(0)
 
 
 def end(pid: int) -> int:

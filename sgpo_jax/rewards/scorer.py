@@ -1,8 +1,8 @@
 """The process that runs verifiers: forked, bounded and replaceable."""
 
 import builtins
-import ctypes
 import faulthandler
+import itertools
 import json
 import math
 import mmap
@@ -11,12 +11,11 @@ import resource
 import signal
 import socket
 import struct
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from . import wire
+from . import reaping, wire
 from .conventions import Call, Item
 
 
@@ -72,8 +71,8 @@ def work(
     try:
         confine(memory)
         while True:
-            chunk = wire.receive(connection)
-            _score(connection, progress, verifiers, *chunk)
+            message = wire.receive(connection)
+            _score(connection, progress, verifiers, message)
     except EOFError:
         pass
     finally:
@@ -83,11 +82,7 @@ def work(
 def confine(memory: int) -> None:
     """Bound what a runaway verifier takes. No barrier against hostile code."""
     os.setpgid(0, 0)
-    if sys.platform == "linux":
-        # PR_SET_PDEATHSIG: a scorer must not outlive a killed supervisor.
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-        if os.getppid() == 1:
-            os._exit(0)
+    reaping.end_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     faulthandler.disable()
     # The file of the supervisor's errors is not for what verifiers print.
@@ -97,40 +92,87 @@ def confine(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+class _Sender:
+    """Results on their way up: cheap ones together, the others at once."""
+
+    def __init__(self, connection: socket.socket, tag: bytes, chunk: int):
+        self._connection, self._tag, self._chunk = connection, tag, chunk
+        self._first = 0
+        self._values: list[float] = []
+        self._kinds = bytearray()
+        self._details: list[str] = []
+
+    def add(self, outcome: Outcome) -> None:
+        """Take an outcome."""
+        self._values.append(outcome.value)
+        self._kinds.append(outcome.kind)
+        if outcome.kind:
+            self._details.append(outcome.detail)
+        if len(self._values) == wire.MOST:
+            self.flush()
+
+    def flush(self, done: float | None = None) -> None:
+        """Send what there is, and the seconds that all took if that is all."""
+        data = b""
+        if self._values:
+            body = wire.pack_results(self._values, self._kinds, self._details)
+            record = wire.Record(self._chunk, self._first, wire.RESULTS, body)
+            data = wire.pack(self._tag, record)
+            self._first += len(self._values)
+            self._values, self._kinds, self._details = [], bytearray(), []
+        if done is not None:
+            body = wire.SECONDS.pack(done)
+            record = wire.Record(self._chunk, self._first, wire.DONE, body)
+            data += wire.pack(self._tag, record)
+        self._connection.sendall(data)
+
+
 def _score(
     connection: socket.socket,
     progress: mmap.mmap,
     verifiers: Mapping[str, Call],
-    tag: bytes,
-    chunk: int,
-    name: str,
-    queries: Mapping[int, str],
-    items: Sequence[tuple[int, str, list[int] | None]],
+    message: tuple,
 ) -> None:
+    tag, chunk, name, encoded, numbers, texts, tokens = message
     verify = verifiers[name]
-    known = {key: json.loads(text) for key, text in queries.items()}
-    given = [Item(known[key], text, tokens) for key, text, tokens in items]
-    out = bytearray()
-    begun = flushed = time.monotonic()
-    poisoned = False
-    outcomes = iter(_together(verify, given)) if verify.whole_batch else None
-    for index, item in enumerate(given):
-        if outcomes is None:
-            _RUNNING.pack_into(progress, 0, chunk, index)
-            outcome, poisoned = _outcome(verify, item)
-        else:
-            outcome = next(outcomes)
-        out += wire.pack(tag, wire.Record(chunk, index, *outcome))
-        if poisoned or time.monotonic() - flushed > FLUSH:
-            connection.sendall(out)
-            out.clear()
-            flushed = time.monotonic()
+    queries = {key: json.loads(text) for key, text in encoded.items()}
+    items = [
+        Item(queries[number], text, ids)
+        for number, text, ids in zip(
+            numbers, texts, tokens or itertools.repeat(None, len(texts)), strict=True
+        )
+    ]
+    out = _Sender(connection, tag, chunk)
+    begun = time.monotonic()
+    if verify.whole_batch:
+        for outcome in _together(verify, items):
+            out.add(outcome)
+    else:
+        _one_by_one(verify, items, out, progress, chunk)
+    out.flush(done=time.monotonic() - begun)
+
+
+def _one_by_one(
+    verify: Call,
+    items: Sequence[Item],
+    out: _Sender,
+    progress: mmap.mmap,
+    chunk: int,
+) -> None:
+    score, clock = _pure if verify.trusted else _guarded, time.monotonic
+    flushed = clock()
+    for index, item in enumerate(items):
+        _RUNNING.pack_into(progress, 0, chunk, index)
+        outcome, poisoned = score(verify, item)
+        out.add(outcome)
         if poisoned:
+            out.flush()
             # The supervisor gives the rest to another process.
             os._exit(0)
-    took = time.monotonic() - begun
-    out += wire.pack(tag, wire.Record(chunk, len(given), took, wire.DONE, ""))
-    connection.sendall(out)
+        now = clock()
+        if now - flushed > FLUSH:
+            out.flush()
+            flushed = now
 
 
 def _together(verify: Call, items: Sequence[Item]) -> list[Outcome]:
@@ -148,12 +190,20 @@ _NAMES: dict[str, Any] = builtins.__dict__
 _CLEAN, _VALUES = dict(_NAMES), [*_NAMES.values()]
 
 
-def _outcome(verify: Call, item: Item) -> tuple[Outcome, bool]:
+def _pure(verify: Call, item: Item) -> tuple[Outcome, bool]:
+    """Score an item by a function that changes nothing in its process."""
+    try:
+        return _outcome_of(*verify.score((item,))), False
+    except BaseException as error:
+        return _raised(error), False
+
+
+def _guarded(verify: Call, item: Item) -> tuple[Outcome, bool]:
     """Score an item; return its outcome, and whether it changed the builtins."""
     poisoned = False
     try:
         try:
-            values = verify.score([item])
+            values = verify.score((item,))
         finally:
             poisoned = [*_NAMES.values()] != _VALUES
             if poisoned:

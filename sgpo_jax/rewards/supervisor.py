@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import reaping, wire
-from .chunks import Batches, Chunk
+from .chunks import Batches, Chunk, Items
 from .conventions import Call
 from .names import find
 from .scorer import Limits, running, work
@@ -168,8 +168,8 @@ class Supervisor:
             wire.control({"loaded": {n: c.convention for n, c in loaded.items()}})
         )
 
-    def _on_items(self, batch: int, queries: dict, items: list) -> None:
-        self._batches.add(batch, queries, items, self._verifiers)
+    def _on_items(self, batch: int, queries: dict, items: dict, suspects: dict) -> None:
+        self._batches.add(batch, queries, items, suspects, self._verifiers)
 
     def _on_close(self, batch: int) -> None:
         self._batches.close(batch)
@@ -211,12 +211,12 @@ class Supervisor:
         if not call.trusted:
             scorer.used_by = chunk.batch
         self._extend(scorer, call)
-        self._tell(
-            wire.control({"started": [chunk.batch, [t.index for t in chunk.tasks]]})
-        )
-        tag, queries = scorer.reader.tag, self._batches.queries(chunk)
-        items = [(t.query, t.text, t.tokens) for t in chunk.tasks]
-        body = (tag, chunk.number, chunk.name, queries, items)
+        indices = chunk.items.indices
+        if indices[-1] - indices[0] + 1 == len(indices):
+            indices = [indices[0], -len(indices)]  # that many that follow one another
+        self._tell(wire.control({"started": [chunk.batch, chunk.number, indices]}))
+        body = (chunk.number, chunk.name, self._batches.queries(chunk))
+        body = (scorer.reader.tag, *body, *chunk.items.columns()[1:])
         scorer.out.send(wire.request(body))
 
     def _extend(self, scorer: _Scorer, call: Call) -> None:
@@ -254,37 +254,37 @@ class Supervisor:
             self._end(scorer)  # nobody asked
             return
         records = []
+        why = None
         try:
             for record in scorer.reader.feed(data):
-                records += self._accept(scorer, chunk, record)
+                self._accept(chunk, record)
+                if record.kind == wire.RESULTS:
+                    records.append(record)
         except wire.ForgedError as error:
-            self._tell(*records)
-            self._died(scorer, str(error))
-            return
+            why = str(error)
         if records:
             self._extend(scorer, self._verifiers[chunk.name])
             self._tell(*records)
-        if chunk.done:
+        if why is not None:
+            self._died(scorer, why)
+        elif chunk.done:
             self._through(scorer, chunk)
 
-    def _accept(
-        self, scorer: _Scorer, chunk: Chunk, record: wire.Record
-    ) -> list[wire.Record]:
-        kinds = (*range(len(wire.KINDS)), wire.DONE)
-        last = chunk.next == len(chunk.tasks)
-        fits = record.batch == chunk.number and record.item == chunk.next
-        if not fits or chunk.done or last != (record.kind == wire.DONE):
+    def _accept(self, chunk: Chunk, record: wire.Record) -> None:
+        """Note what a scorer says, if it is what it may say now."""
+        left = len(chunk.items) - chunk.next
+        if record.chunk != chunk.number or record.item != chunk.next or chunk.done:
             raise wire.ForgedError("a result that was not asked for")
-        if record.kind not in kinds:
+        if record.kind == wire.RESULTS:
+            count = len(wire.results(record.body).kinds)
+            if count > left:
+                raise wire.ForgedError("more results than were asked for")
+            chunk.next += count
+            self._batches.resolved(chunk.batch, count)
+        elif record.kind == wire.DONE and not left and len(record.body) == 8:
+            chunk.done, (chunk.seconds,) = True, wire.SECONDS.unpack(record.body)
+        else:
             raise wire.ForgedError("a result of no known kind")
-        if record.kind == wire.DONE:
-            chunk.done, chunk.seconds = True, record.value
-            return []
-        task = chunk.tasks[chunk.next]
-        chunk.next += 1
-        self._batches.resolved(task)
-        detail = record.detail[: wire.DETAIL]
-        return [wire.Record(task.batch, task.index, record.value, record.kind, detail)]
 
     def _through(self, scorer: _Scorer, chunk: Chunk) -> None:
         self._batches.learn(chunk)
@@ -331,26 +331,28 @@ class Supervisor:
         chunk, scorer.chunk = scorer.chunk, None
         if chunk is None:
             return
-        left = chunk.tasks[chunk.next :]
-        whole = self._verifiers[chunk.name].whole_batch
+        left = chunk.rest()
         # Results of the last moment may be lost with the scorer: those items go again.
         number, item = running(scorer.progress)
         place = item - chunk.next if number == chunk.number else 0
         place = place if 0 <= place < len(left) else 0
-        blamed = left if whole else left[place : place + 1]
-        others = [] if whole else left[:place] + left[place + 1 :]
-        again = [t for t in blamed if kind == "crash" and t.tries == 0]
-        records = []
-        for task in blamed:
-            if task in again:
-                task.tries += 1
-                continue
-            self._batches.resolved(task)
-            number = wire.KINDS.index(kind)
-            records.append(wire.Record(task.batch, task.index, 0.0, number, detail))
-        if records:
-            self._tell(*records)
-        self._batches.put_back(chunk.name, others, alone=again, whole=whole)
+        if self._verifiers[chunk.name].whole_batch:
+            blamed, others = left, Items()
+        else:
+            blamed = left.part(place, place + 1)
+            others = left.part(0, place) + left.part(place + 1, len(left))
+        if kind == "crash" and not chunk.again:
+            self._batches.put_back(chunk, others, alone=blamed)
+            return
+        outcome = wire.KINDS.index(kind)
+        first = chunk.next + (len(blamed) == 1) * place
+        self._batches.put_back(chunk, others, alone=Items())
+        for start in range(0, len(blamed), wire.MOST):
+            count = min(wire.MOST, len(blamed) - start)
+            body = wire.pack_results([0.0] * count, [outcome] * count, [detail] * count)
+            record = wire.Record(chunk.number, first + start, wire.RESULTS, body)
+            self._batches.resolved(chunk.batch, count)
+            self._tell(record)
 
     def _end(self, scorer: _Scorer) -> int:
         self._selector.unregister(scorer.out.connection)

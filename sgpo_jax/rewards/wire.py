@@ -5,11 +5,12 @@ interpreter. Results come up as fixed binary records and JSON, which are checked
 runs below is not trusted.
 """
 
+import array
 import json
 import marshal
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 TAG = 16  # bytes of the tag that a result carries
@@ -29,37 +30,89 @@ KINDS = (
 """What became of an item: a value (the empty string), or why there is none."""
 
 CONTROL = 255
-DONE = 254  # a scorer is through with its chunk; the value is its seconds
-_RECORD = struct.Struct(f"<{TAG}sIIdBI")
+DONE = 254  # a scorer is through with its chunk; the body is its seconds
+RESULTS = 253
+MOST = 512  # results in one record
+_RECORD = struct.Struct(f"<{TAG}sIIBI")
+_COUNT = struct.Struct("<I")
+SECONDS = struct.Struct("<d")
 
 
 class Record(NamedTuple):
-    """One result.
+    """A message on the way up.
 
     Attributes:
-      batch: number of the batch, or of the chunk on the way up from a scorer.
-      item: which item of it.
-      value: the reward.
-      kind: index into `KINDS`, or `CONTROL` or `DONE`.
-      detail: message, or the JSON of a control message.
+      chunk: number of the chunk.
+      item: which item of it comes first.
+      kind: `CONTROL`, `DONE` or `RESULTS`.
+      body: JSON, seconds, or what `results` reads.
     """
 
-    batch: int
+    chunk: int
     item: int
-    value: float
     kind: int
-    detail: str
+    body: bytes
 
 
-def pack(tag: bytes, record: Record) -> bytes:
-    """Return the bytes of a record."""
-    batch, item, value, kind, detail = record
-    text = detail.encode("utf-8", "backslashreplace") if detail else b""
-    return _RECORD.pack(tag, batch, item, value, kind, len(text)) + text
+class Results(NamedTuple):
+    """What became of items that follow one another.
+
+    Attributes:
+      values: their rewards.
+      kinds: indices into `KINDS`.
+      details: messages of those whose kind is not 0.
+    """
+
+    values: array.array
+    kinds: bytes
+    details: list[str]
 
 
 class ForgedError(ValueError):
     """Bytes that no honest process of this project sends."""
+
+
+def pack(tag: bytes, record: Record) -> bytes:
+    """Return the bytes of a record."""
+    chunk, item, kind, body = record
+    return _RECORD.pack(tag, chunk, item, kind, len(body)) + body
+
+
+def pack_results(
+    values: Sequence[float], kinds: Sequence[int], details: Sequence[str]
+) -> bytes:
+    """Return the body of a record of results."""
+    body = _COUNT.pack(len(values)) + array.array("d", values).tobytes() + bytes(kinds)
+    if details:
+        body += json.dumps([_plain(detail) for detail in details]).encode()
+    return body
+
+
+def results(body: bytes) -> Results:
+    """Read the body of a record of results.
+
+    Raises:
+      ForgedError: if it is none.
+    """
+    try:
+        (count,) = _COUNT.unpack_from(body)
+        end = _COUNT.size + 8 * count
+        values = array.array("d", body[_COUNT.size : end])
+        kinds, text = body[end : end + count], body[end + count :]
+        details = json.loads(text) if text else []
+    except (struct.error, ValueError, RecursionError) as error:
+        raise ForgedError(f"a result of another form: {error}") from error
+    fits = len(values) == len(kinds) == count > 0 and max(kinds) < len(KINDS)
+    if not fits or not isinstance(details, list):
+        raise ForgedError("a result of another form")
+    right = [isinstance(detail, str) for detail in details]
+    if not all(right) or len(right) != count - kinds.count(0):
+        raise ForgedError("a result of another form")
+    return Results(values, kinds, [_plain(detail) for detail in details])
+
+
+def _plain(text: str) -> str:
+    return text[:DETAIL].encode("utf-8", "backslashreplace").decode()
 
 
 class Reader:
@@ -79,17 +132,14 @@ class Reader:
         size = _RECORD.size
         try:
             while place + size <= len(data):
-                tag, *head, kind, length = _RECORD.unpack_from(data, place)
-                limit = LONGEST if kind == CONTROL else 8 * DETAIL
-                if tag != self.tag or length > limit:
+                tag, chunk, item, kind, length = _RECORD.unpack_from(data, place)
+                if tag != self.tag or length > LONGEST:
                     raise ForgedError("a result without the tag of its batch")
                 end = place + size + length
                 if end > len(data):
                     break
-                text = data[place + size : end].decode("utf-8", "replace")
-                place = end
-                batch, item, value = head
-                yield Record(batch, item, value, kind, text)
+                body, place = data[place + size : end], end
+                yield Record(chunk, item, kind, body)
         finally:
             self._rest = data[place:]
 
@@ -140,4 +190,4 @@ def _read(connection: socket.socket, size: int) -> bytes:
 
 def control(message: Any) -> Record:
     """Return a record that carries JSON instead of a result."""
-    return Record(0, 0, 0.0, CONTROL, json.dumps(message)[:LONGEST])
+    return Record(0, 0, CONTROL, json.dumps(message).encode()[:LONGEST])

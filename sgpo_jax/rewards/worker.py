@@ -250,15 +250,21 @@ class Worker:
     def route(self, link: Link, record: wire.Record) -> None:
         """Pass a record to the batch it belongs to."""
         if record.kind == wire.CONTROL:
-            message = json.loads(record.detail)
+            try:
+                message = json.loads(record.body)
+            except ValueError:
+                raise Lost("a message that is not JSON") from None
             if "error" in message:
                 raise VerifierError(message["error"])
             link.loaded |= message.get("loaded", {})
-            batch, indices = message.get("started", (0, ()))
+            batch, chunk, indices = message.get("started", (0, 0, ()))
             if batch in self._open:
-                self._open[batch].started(indices)
-        elif record.batch in self._open:
-            self._open[record.batch].take(record)
+                self._open[batch].started(chunk, indices)
+            return
+        for batch in self._open.values():
+            if batch.knows(record.chunk):
+                batch.take(record)
+                return
 
     def opened(self, batch: Batch) -> None:
         """Note a batch that is being scored."""
