@@ -213,9 +213,10 @@ def timeless(value: Any) -> Any:
 
 def differences(got: pathlib.Path, want: pathlib.Path) -> list[str]:
     """Return what of a run's results is not, bit for bit, that of another."""
-    profiles = [Profile.load(x / "profile.parquet").fingerprint() for x in (got, want)]
+    loaded = [Profile.load(x / "profile.parquet") for x in (got, want)]
+    profiles = [(x.fingerprint(), timeless(x.cost)) for x in loaded]
     found = [] if profiles[0] == profiles[1] else ["profile"]
-    files = ["profile.cost.json", "plans/sgpo.json"]
+    files = ["plans/sgpo.json"]
     files += [f"eval/{name}.json" for name in ("initial", *METHODS)]
     for name in files:
         a, b = (timeless(json.loads((x / name).read_text())) for x in (got, want))

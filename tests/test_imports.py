@@ -31,6 +31,7 @@ ORDER = [
     "session",
     "testing",
     "pipeline",
+    "trainer",
     "report",
     "ahead_of_time",
     "commands",

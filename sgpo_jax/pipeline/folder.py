@@ -60,11 +60,6 @@ class RunFolder:
         return self.path / "profile.parquet"
 
     @property
-    def profile_cost(self) -> pathlib.Path:
-        """What profiling cost."""
-        return self.path / "profile.cost.json"
-
-    @property
     def plans(self) -> pathlib.Path:
         """Folder of the plans."""
         return self.path / "plans"

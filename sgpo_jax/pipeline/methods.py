@@ -9,7 +9,7 @@ from typing import Any
 from sgpo_jax import methods, models, sampling, training
 from sgpo_jax.ledger import Ledger
 from sgpo_jax.pipeline.display import Advance, Display
-from sgpo_jax.pipeline.folder import RunFolder, UserError, flatten, read_json
+from sgpo_jax.pipeline.folder import RunFolder, UserError, flatten
 from sgpo_jax.pipeline.policy import fingerprint, warmup
 from sgpo_jax.pipeline.profiled import plan, profile
 from sgpo_jax.pipeline.setup import Setup
@@ -47,7 +47,7 @@ def train(
     learner = make_learner(name, setup, folder, display)
     beginning = learner.start(learner.programs.init(params))
     if learner.profile is not None:
-        beginning.ledger.update(Ledger(read_json(folder.profile_cost)))
+        beginning.ledger.update(Ledger(learner.profile.cost))
     checkpoints = training.Checkpoints(
         folder.method(name) / "checkpoints", hosts=setup.hosts
     )

@@ -4,7 +4,7 @@ import numpy as np
 
 from sgpo_jax import methods, planning, sampling
 from sgpo_jax.pipeline.display import Display
-from sgpo_jax.pipeline.folder import RunFolder, UserError, write_json
+from sgpo_jax.pipeline.folder import RunFolder, UserError
 from sgpo_jax.pipeline.policy import fingerprint, warmup
 from sgpo_jax.pipeline.setup import Setup
 from sgpo_jax.profiling import Chunks, Profile, measure
@@ -37,7 +37,7 @@ def profile(setup: Setup, folder: RunFolder, display: Display) -> Profile:
         def watch(now: sampling.Progress) -> None:
             advance(done + now.ended // config.profile.samples, str(now))
 
-        result, costs = measure(
+        result = measure(
             setup.session.rollouts.adapted(watch=watch),
             params,
             setup.train,
@@ -49,11 +49,7 @@ def profile(setup: Setup, folder: RunFolder, display: Display) -> Profile:
             on_chunk=on_chunk,
         )
 
-    def save() -> None:
-        write_json(folder.profile_cost, costs.to_json())
-        result.save(folder.profile)
-
-    setup.hosts.lead(save)
+    setup.hosts.lead(lambda: result.save(folder.profile))
     return result
 
 

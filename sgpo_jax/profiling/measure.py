@@ -55,9 +55,8 @@ class _Chunk:
     def texts(self) -> pathlib.Path:
         return self.path.with_suffix(".completions.parquet")
 
-    def read(self) -> tuple[Profile, Ledger]:
-        note = json.loads(self.path.with_suffix(".json").read_text())
-        return Profile.load(self.path), Ledger(note)
+    def read(self) -> Profile:
+        return Profile.load(self.path)
 
     def is_sound(self, completions: bool) -> bool:
         """Return whether the chunk is there and undamaged; else it is made again."""
@@ -69,12 +68,10 @@ class _Chunk:
             return False
         return True
 
-    def write(self, profile: Profile, spent: Ledger, texts: pa.Table | None) -> None:
+    def write(self, profile: Profile, texts: pa.Table | None) -> None:
         # The profile comes last: a chunk counts only when all of it is there.
         if texts is not None:
             pq.write_table(texts, self.texts)
-        note = json.dumps(spent.to_json())
-        self.path.with_suffix(".json").write_text(note)
         profile.save(self.path)
 
 
@@ -88,7 +85,7 @@ def measure(
     source: dict[str, object],
     on_chunk: Callable[[int, int, Profile], None] | None = None,
     solved_at: float = SUCCESS,
-) -> tuple[Profile, Ledger]:
+) -> Profile:
     """Sample queries and count their successes.
 
     Each chunk of queries is written to its folder before the next begins; calling again
@@ -110,7 +107,7 @@ def measure(
       solved_at: a sample is a success if its reward is at least this.
 
     Returns:
-      The profile, and what it cost in all, chunks found on disk included.
+      The profile; its `cost` has that of chunks found on disk, too.
 
     Raises:
       ValueError: if there is nothing to sample, or nothing of the first chunk could be
@@ -121,10 +118,10 @@ def measure(
     hosts, keep_texts = chunks.hosts, chunks.completions is not None
     chunks.folder.mkdir(parents=True, exist_ok=True)
     found: list[Profile] = []
-    costs, done, total = Ledger(), 0, sum(len(part.queries) for part in parts)
+    done, total = 0, sum(len(part.queries) for part in parts)
     for part in parts:
         if hosts.tell(part.is_sound(keep_texts)):
-            profile, spent = part.read()
+            profile = part.read()
         else:
             scored = _sample(rollouts, params, part)
             profile = summarize(
@@ -140,21 +137,21 @@ def measure(
             spent = Ledger()
             spent.add("profiling", scored.cost)
             spent.add("rewards", Entry(seconds=scored.scoring_seconds))
+            profile = dataclasses.replace(profile, cost=spent.to_json())
             texts = completions(part.queries, scored) if keep_texts else None
-            hosts.lead(functools.partial(part.write, profile, spent, texts))
+            hosts.lead(functools.partial(part.write, profile, texts))
         if not found and not profile.samples.any():
             raise ValueError(
                 f"none of the first {int(profile.drawn.sum())} samples could be scored:"
                 " the verifier failed on each; try it on one completion first"
             )
         found.append(profile)
-        costs.update(spent)
         done += len(part.queries)
         if on_chunk:
             on_chunk(done, total, profile)
     if chunks.completions is not None:
         hosts.lead(functools.partial(_join, parts, chunks.completions))
-    return merge(found), costs
+    return merge(found)
 
 
 def summarize(

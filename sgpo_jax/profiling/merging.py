@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 
+from sgpo_jax.ledger import Ledger
 from sgpo_jax.profiling.columns import COLUMNS, PLACE, differences
 from sgpo_jax.profiling.profile import Profile
 
@@ -47,8 +48,15 @@ def merge(profiles: Iterable[Profile], *, ignore: Collection[str] = ()) -> Profi
             into[rows] = np.where(old, both, values)
         hashes[rows] = np.where(new == "", hashes[rows], new)
         seen[rows] = True
+    cost = Ledger()
+    for part in parts:
+        cost.update(Ledger(part.cost))
     return Profile(
-        ids=tuple(ids), prompt_hash=tuple(hashes), source=first.source, **columns
+        ids=tuple(ids),
+        prompt_hash=tuple(hashes),
+        source=first.source,
+        cost=cost.to_json(),
+        **columns,
     )
 
 

@@ -17,6 +17,7 @@ from sgpo_jax import theory
 from sgpo_jax.profiling.columns import COLUMNS, PLACE, checked
 
 _METADATA, _CHECKSUM = b"sgpo_jax", b"sgpo_jax.fingerprint"
+_COST = b"sgpo_jax.cost"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,6 +42,8 @@ class Profile:
       seconds: share of the sampling and scoring time, by tokens. Not in `fingerprint`.
       prompt_hash: hash of each prompt's text, "" if unknown.
       source: what was profiled and how (policy, sampling, verifier), as plain JSON.
+      cost: what it cost, as `Ledger.to_json` writes it; of all queries that were
+        sampled, also where rows are selected. Not in `fingerprint`.
 
     Example:
       >>> profile = Profile(ids=("easy", "hard"), samples=[8, 8], successes=[7, 0])
@@ -62,6 +65,7 @@ class Profile:
     seconds: Any = None
     prompt_hash: tuple[str, ...] = ()
     source: dict[str, object] = dataclasses.field(default_factory=dict)
+    cost: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if len(set(self.ids)) != len(self.ids):
@@ -185,6 +189,7 @@ class Profile:
             ids=tuple(self.ids[row] for row in rows.tolist()),
             prompt_hash=tuple(self.prompt_hash[row] for row in rows.tolist()),
             source=self.source,
+            cost=self.cost,
             **{name: getattr(self, name)[rows] for name in COLUMNS},
         )
 
@@ -230,7 +235,11 @@ class Profile:
     def save(self, path: pathlib.Path) -> None:
         """Write a Parquet file; whole or not at all."""
         source = json.dumps(self.source, sort_keys=True).encode()
-        notes = {_METADATA: source, _CHECKSUM: self.fingerprint().encode()}
+        notes = {
+            _METADATA: source,
+            _CHECKSUM: self.fingerprint().encode(),
+            _COST: json.dumps(self.cost, sort_keys=True).encode(),
+        }
         table = self.to_arrow().replace_schema_metadata(notes)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         pq.write_table(table, temporary)
@@ -251,12 +260,13 @@ class Profile:
             )
             notes = table.schema.metadata or {}
             source = json.loads(notes.get(_METADATA, b"{}"))
+            cost = json.loads(notes.get(_COST, b"{}"))
         except FileNotFoundError:
             raise
         # pyarrow reports some damages as OSError.
         except (pa.ArrowException, KeyError, OSError, ValueError) as error:
             raise ValueError(f"{path} is not a profile: {error}") from error
-        found = cls(ids=ids, prompt_hash=hashes, source=source, **columns)
+        found = cls(ids=ids, prompt_hash=hashes, source=source, cost=cost, **columns)
         if notes.get(_CHECKSUM) != found.fingerprint().encode():
             raise ValueError(f"{path} is not a profile as it was written (checksum)")
         worked_out = {"pass_rate": found.success_rate, "mean_length": found.mean_tokens}

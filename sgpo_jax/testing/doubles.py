@@ -13,7 +13,7 @@ from sgpo_jax.models import Tokenizer
 from sgpo_jax.profiling import Scored
 from sgpo_jax.sampling import Finish, Method, Rollouts, Stats
 from sgpo_jax.testing.tiny import ARITHMETIC
-from sgpo_jax.training import Metrics, Progress
+from sgpo_jax.training import Progress
 
 
 @dataclasses.dataclass
@@ -108,22 +108,3 @@ class MemoryStore:
         """Return the newest checkpoint."""
         step, progress = self.saved[-1]
         return step, progress.copy()
-
-
-@dataclasses.dataclass
-class MemoryLog:
-    """Metrics kept in memory: a `training.Log`.
-
-    Attributes:
-      lines: step and metrics of every line.
-    """
-
-    lines: list[tuple[int, dict[str, Any]]] = dataclasses.field(default_factory=list)
-
-    def write(self, step: int, metrics: Metrics) -> None:
-        """Append a line."""
-        self.lines.append((step, metrics))
-
-    def rewind(self, lines: int) -> None:
-        """Drop all but the first lines."""
-        del self.lines[lines:]

@@ -14,6 +14,10 @@ from sgpo_jax.training.imitation import imitate as imitate
 from sgpo_jax.training.learner import Learner as Learner
 from sgpo_jax.training.loop import steps as steps
 from sgpo_jax.training.loop import train as train
+from sgpo_jax.training.memory import MemoryLog as MemoryLog
+from sgpo_jax.training.memory import NoStore as NoStore
+from sgpo_jax.training.memory import metrics_table as metrics_table
+from sgpo_jax.training.memory import plot_metrics as plot_metrics
 from sgpo_jax.training.metrics import Discard as Discard
 from sgpo_jax.training.metrics import MetricsWriter as MetricsWriter
 from sgpo_jax.training.metrics import read_metrics as read_metrics

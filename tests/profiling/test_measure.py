@@ -25,9 +25,7 @@ def run(folder, queries=QUERIES, samples=8, rollouts=None, **keywords):
         completions=keywords.pop("completions", None),
     )
     rollouts = rollouts or Bernoulli(RATE)
-    return measure(rollouts, None, queries, samples=samples, chunks=chunks, **keywords)[
-        0
-    ]
+    return measure(rollouts, None, queries, samples=samples, chunks=chunks, **keywords)
 
 
 @pytest.fixture(scope="module")

@@ -94,14 +94,15 @@ def test_a_damaged_chunk_is_made_again(tmp_path):
         )
 
     first, again = ScriptedRollouts(), ScriptedRollouts()
-    whole, cost = profile(first)
+    whole = profile(first)
     assert len(first.steps) == 3
     path = sorted(tmp_path.glob("*.parquet"))[0]
     path.write_bytes(path.read_bytes()[:100])
-    found, spent = profile(again)
+    found = profile(again)
     assert len(again.steps) == 1, "only the damaged one"
     assert found.fingerprint() == whole.fingerprint()
-    assert spent["profiling"] == cost["profiling"]
+    assert found.cost["profiling"] == whole.cost["profiling"]
+    assert Profile.load(path).cost["profiling"]["rollouts"] == 8
 
 
 def test_mean_length_is_over_all_samples_scored_or_not():

@@ -1,0 +1,382 @@
+"""`Trainer`: reinforcement learning from verifiable rewards as one object."""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pyarrow as pa
+
+from sgpo_jax import methods, models, planning, sampling, training
+from sgpo_jax.config import PackConfig, RewardConfig, SamplerConfig
+from sgpo_jax.data import Query
+from sgpo_jax.ledger import Ledger
+from sgpo_jax.methods import Method
+from sgpo_jax.pipeline import Display
+from sgpo_jax.profiling import Profile
+from sgpo_jax.session import Session
+from sgpo_jax.sharding import MeshShape
+from sgpo_jax.trainer import front
+from sgpo_jax.trainer.sizes import sampler_for
+
+
+class Trainer:
+    """Trains a policy by a method on queries with verifiable rewards.
+
+    Engine, packed rows and mesh are sized from the arguments; programs are compiled in
+    the first step and never again. Metrics are kept in memory, and nothing is written
+    unless `save` is called. A method that reads a profile has it made first.
+
+    Args:
+      policy: from `models.load`, or trained by another trainer.
+      method: the algorithm, or its name (`sgpo methods` lists them).
+      queries: queries, or anything `data.load` takes.
+      reward: a function in any convention of `rewards.conventions`, also a closure or
+        one of a notebook; the name of a verifier; or None: each query names its own.
+        It runs in killable processes under the limits of `scoring`.
+      held_out: queries to evaluate on every `eval_every` steps; empty for none.
+      rollouts: rollouts per step.
+      max_response: longest response in tokens.
+      total_steps: length of the run, which phases and schedules are shares of; None for
+        what the first call of `steps` asks for.
+      eval_every: steps between evaluations.
+      seed: root of all noise: the same seed gives the same bits.
+      profile: success profile of the initial policy on the queries, or how many samples
+        per query it is made from where the method reads one.
+      plan: a plan in place of the method's own.
+      sampler: lanes, slots, stop strings, temperature; None for sizes that fit.
+      pack: shapes of packed rows; None for sizes that fit.
+      mesh: devices along each axis.
+      scoring: limits on rewards.
+      label: name of the method in progress, files and reports; None for "trainer" or
+        the method's name.
+      show: show progress.
+
+    Attributes:
+      step: steps done.
+      queries: the training queries.
+
+    Raises:
+      ValueError: naming what is wrong and the remedy, before anything is compiled.
+
+    Example:
+      >>> rows = [{"prompt": f"{n}+1=", "answer": n + 1} for n in range(4)]
+      >>> trainer = Trainer(
+      ...     models.load("tiny:layers=1,width=32"),
+      ...     Method(),
+      ...     rows,
+      ...     reward=lambda completion, reference: float(completion.count("1")),
+      ...     rollouts=16,
+      ...     max_response=4,
+      ...     show=False,
+      ... )
+      >>> metrics = list(trainer.steps(2))
+      >>> [line["step"] for line in metrics], metrics[0]["rollouts"]
+      ([1, 2], 16)
+      >>> trainer.close()
+    """
+
+    def __init__(  # noqa: PLR0913 the one place where everything can be said
+        self,
+        policy: models.Policy,
+        method: Method | str,
+        queries: Any,
+        *,
+        reward: front.Reward = None,
+        held_out: Any = (),
+        rollouts: int = 128,
+        max_response: int = 256,
+        total_steps: int | None = None,
+        eval_every: int = 10,
+        seed: int = 0,
+        profile: Profile | int = 8,
+        plan: planning.Plan | None = None,
+        sampler: SamplerConfig | None = None,
+        pack: PackConfig | None = None,
+        mesh: MeshShape = MeshShape(),
+        scoring: RewardConfig = RewardConfig(),
+        label: str | None = None,
+        show: bool = True,
+    ):
+        if isinstance(method, str):
+            label = label or methods.label_of(method)
+            method = methods.named(method)
+        self.label, self.method, self.seed = label or "trainer", method, seed
+        self.initial = policy
+        self.sampler = sampler or sampler_for(rollouts, max_response)
+        self._config = training.TrainConfig(
+            steps=total_steps or 0, rollouts=rollouts, eval_every=eval_every
+        )
+        self._pack, self._mesh = pack, mesh
+        self._worker = front.make_worker(scoring)
+        self._reward = reward
+        self.queries = front.rewarded(front.as_queries(queries), reward, self._worker)
+        self.held_out: tuple[Query, ...] = ()
+        if len(held_out):
+            held = front.as_queries(held_out)
+            self.held_out = front.rewarded(held, reward, self._worker)
+        self._worker.check((*self.queries, *self.held_out))
+        self._given_profile, self._given_plan = profile, plan
+        self._display = Display(quiet=not show)
+        self._log = training.MemoryLog()
+        self._progress: training.Progress | None = None
+        self.step = 0
+
+    @functools.cached_property
+    def session(self) -> Session:
+        """Sampler, buckets and programs."""
+        return front.make_session(
+            self.initial,
+            (*self.queries, *self.held_out),
+            self._worker,
+            sampler=self.sampler,
+            rollouts=self._config.rollouts,
+            pack=self._pack,
+            seed=self.seed,
+            mesh_shape=self._mesh,
+        )
+
+    @functools.cached_property
+    def profile(self) -> Profile | None:
+        """Success profile of the initial policy; None if the method reads none."""
+        if "profile" not in self.method.needs:
+            return None
+        found = self._given_profile
+        if isinstance(found, int):
+            with tempfile.TemporaryDirectory() as folder:
+                found = front.measured(
+                    self.session,
+                    self.initial,
+                    self.queries,
+                    samples=found,
+                    folder=pathlib.Path(folder),
+                    display=self._display,
+                )
+        try:
+            return found.select([query.id for query in self.queries])
+        except KeyError as error:
+            raise ValueError(
+                f"the profile has no query {error.args[0]!r}: profile the queries that"
+                " are trained on"
+            ) from None
+
+    @functools.cached_property
+    def plan(self) -> planning.Plan | None:
+        """Plan of the method; None if it makes none."""
+        sampler = self.method.prompts
+        if self._given_plan is not None or not isinstance(sampler, methods.Planned):
+            return self._given_plan
+        assert self.profile is not None
+        return sampler.plan(self.profile, seed=self.seed)
+
+    @property
+    def progress(self) -> training.Progress:
+        """State of training: parameters, optimizer, prompts, ledger."""
+        if self._progress is None:
+            learner = self._learner
+            state = learner.programs.init(self.initial.on(self.session.mesh).params)
+            self._progress = learner.start(state)
+            if not self.held_out:
+                self._progress.pending = None  # nothing to evaluate before step 1
+            if self.profile is not None:
+                self._progress.ledger.update(Ledger(self.profile.cost))
+        return self._progress
+
+    @property
+    def ledger(self) -> Ledger:
+        """Compute spent so far, profiling included."""
+        return self.progress.ledger
+
+    @property
+    def policy(self) -> models.Policy:
+        """The policy as trained so far, with parameters of its own."""
+        params = jax.tree.map(jnp.copy, self.progress.train.params)
+        identity = f"{self.initial.identity}:{self.label}:{self.step}"
+        return self.initial.with_params(params, identity=identity)
+
+    @property
+    def averaged_policy(self) -> models.Policy:
+        """The policy of averaged parameters.
+
+        Raises:
+          ValueError: if the method keeps none (`averaging=0`).
+        """
+        copies = self.progress.copies
+        if "averaged" not in copies:
+            raise ValueError("the method keeps no average: Method(averaging=0.99)")
+        params = training.with_copy(self.progress.train, copies["averaged"])
+        identity = f"{self.initial.identity}:{self.label}:{self.step}:averaged"
+        params = jax.tree.map(jnp.copy, params)
+        return self.initial.with_params(params, identity=identity)
+
+    @property
+    def _learner(self) -> training.Learner:
+        method = self.method
+        return training.Learner(
+            programs=self.session.programs(method.loss, method.optimizer),
+            rollouts=self.session.rollouts,
+            queries=self.queries,
+            method=method,
+            ladder=self.session.buckets,
+            config=self._config,
+            seed=self.seed,
+            profile=self.profile,
+            plan=self.plan,
+        )
+
+    def steps(self, count: int) -> Iterator[training.Metrics]:
+        """Train; yield the metrics of each step, `training.METRICS` explains them.
+
+        Leaving the loop early is fine: the next call goes on after the last step that
+        was yielded.
+
+        Args:
+          count: how many steps.
+
+        Raises:
+          FloatingPointError: if updates stay non-finite.
+        """
+        if count < 1:
+            raise ValueError(f"steps must be at least 1, got {count}")
+        if not self._config.steps:
+            self._config = dataclasses.replace(self._config, steps=count)
+        stop = self.step + count
+        made = training.steps(
+            self._learner,
+            self.progress,
+            start=self.step,
+            stop=stop,
+            store=training.NoStore(),
+            log=self._log,
+            evaluate=self._evaluated,
+        )
+        with (
+            self._display.progress(self.label, stop, start=self.step) as advance,
+            contextlib.closing(made),
+        ):
+            for step, self._progress, metrics in made:
+                self.step = step
+                advance(step, headline(metrics))
+                if "reward" in metrics:
+                    yield {"step": step, **metrics}
+        self._display.problems(self._worker.problems)
+
+    def evaluate(
+        self, queries: Any = (), *, samples: int = 4, greedy: bool = True
+    ) -> training.Evaluation:
+        """Evaluate the policy as trained so far.
+
+        Args:
+          queries: anything the trainer takes as queries; those held out if empty.
+          samples: samples per query at the sampler's temperature.
+          greedy: evaluate the most likely completion, too.
+
+        Raises:
+          ValueError: if there is no query.
+        """
+        asked = self.held_out
+        if len(queries):
+            found = front.as_queries(queries)
+            asked = front.rewarded(found, self._reward, self._worker)
+        if not asked:
+            raise ValueError("give queries, or held_out=... when making the trainer")
+        return training.evaluate(
+            self._sized(asked).rollouts,
+            self.progress.train.params,
+            asked,
+            samples=samples,
+            greedy=greedy,
+        )
+
+    def sample(
+        self, prompts: Sequence[str], *, samples: int = 1, greedy: bool = False
+    ) -> list[list[str]]:
+        """Completions of prompts by the policy as trained so far.
+
+        Args:
+          prompts: texts of questions.
+          samples: completions of each.
+          greedy: the most likely completion instead of samples.
+        """
+        asked = [Query(id=text, prompt=text, reference="") for text in prompts]
+        source = self._sized(asked).rollouts
+        requests = [
+            sampling.Request(
+                key=index,
+                prompt=self.initial.tokenizer.encode_prompt(text),
+                samples=samples,
+            )
+            for index, text in enumerate(prompts)
+        ]
+        rollouts = source.engine.sample(
+            self.progress.train.params,
+            requests,
+            seed=self.seed,
+            step=self.step,
+            method=sampling.Greedy()
+            if greedy
+            else sampling.Temperature(self.sampler.temperature),
+        )
+        texts = source.texts(rollouts)
+        found: list[list[str]] = [[] for _ in prompts]
+        for request, text in zip(rollouts.request.tolist(), texts, strict=True):
+            found[request].append(text)
+        return found
+
+    def table(self) -> pa.Table:
+        """Metrics of all steps, one row each; `.to_pandas()` where pandas is there."""
+        return training.metrics_table(self._log.lines)
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw reward and held-out success over the steps; returns matplotlib axes."""
+        return training.plot_metrics(self._log.lines, axes)
+
+    def close(self) -> None:
+        """End the scoring processes; they are started again when needed."""
+        self._worker.close()
+
+    def __enter__(self) -> "Trainer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _sized(self, queries: Sequence[Query]) -> Session:
+        """Return the session, or one for longer prompts."""
+        longest = front.longest_prompt(self.initial.tokenizer, queries)
+        if longest <= self.session.longest_prompt:
+            return self.session
+        return dataclasses.replace(self.session, longest_prompt=longest)
+
+    def _evaluated(self, progress: training.Progress) -> training.Metrics:
+        if not self.held_out:
+            return {}
+        found = training.evaluate(
+            self.session.rollouts,
+            progress.train.params,
+            self.held_out,
+            samples=4,
+        )
+        progress.ledger.add("evaluation", found.cost)
+        return {
+            "eval/success": found.mean,
+            "eval/low": found.low,
+            "eval/high": found.high,
+            "total_flops": progress.ledger.total.flops,
+        }
+
+
+def headline(metrics: training.Metrics) -> str:
+    """One line of a step's metrics, for progress bars."""
+    if "reward" not in metrics:
+        held = metrics.get("eval/success")
+        return "" if held is None else f"held-out {held:.3f}"
+    text = f"reward {metrics['reward']:.3f} no signal {metrics['frac_no_signal']:.2f}"
+    if "eval/success" in metrics:
+        text += f" held-out {metrics['eval/success']:.3f}"
+    return text
