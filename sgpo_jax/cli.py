@@ -6,6 +6,7 @@ Exit codes are a contract with launchers, spelled out in `HELP`.
 import errno
 import importlib
 import logging
+import pathlib
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -111,7 +112,7 @@ def _work(name: str, config: "Experiment", hosts: "Hosts", dry_run: bool) -> int
     import jax
 
     from sgpo_jax import rewards
-    from sgpo_jax.pipeline import Display, Setup, UserError, open_folder
+    from sgpo_jax.pipeline import Display, RunFolder, Setup, UserError, open_folder
     from sgpo_jax.pipeline.predict import print_prediction
 
     display = Display(quiet=hosts.index > 0)
@@ -126,9 +127,11 @@ def _work(name: str, config: "Experiment", hosts: "Hosts", dry_run: bool) -> int
             environment=config.reward.environment,
             poll=hosts.poll,
         )
+        run = RunFolder(pathlib.Path(config.out).expanduser())
+        worker.load_functions(run.rewards)
         setup = Setup(config=config, worker=worker, hosts=hosts)
         setup.check()
-        if name not in ("warmup", "profile", "plan") and not setup.held_out:
+        if name in ("eval", "report") and not setup.held_out:
             raise UserError(f"sgpo {name} evaluates: split.held_out must not be 0")
     except (UserError, ValueError) as error:
         return _refuse(str(error))
@@ -254,6 +257,9 @@ def _run(setup, folder, display) -> None:
         _profile(setup, folder, display)
         _plan(setup, folder, display)
     _train(setup, folder, display)
+    if not setup.held_out:
+        display.say("no question is held out: nothing to evaluate, no report")
+        return
     _eval(setup, folder, display)
     _report(setup, folder, display)
 

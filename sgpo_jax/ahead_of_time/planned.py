@@ -129,7 +129,9 @@ def read(path: pathlib.Path) -> Planned:
             raise ValueError(
                 f"{path} has no {file.name}: give a run folder after `sgpo profile`"
             )
-    config = folder.unflatten(Experiment(), folder.read_json(files.config))
+    config = folder.unflatten(
+        Experiment(), folder.read_json(files.config) | {"out": str(files.path)}
+    )
     try:
         setup = Setup(config=config, worker=rewards.Worker())
         _ = setup.train

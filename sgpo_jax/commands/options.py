@@ -66,7 +66,7 @@ def parse(
     saved = pathlib.Path(first.out).expanduser() / "config.json"
     if not saved.exists():
         return first
-    flat = folder.read_json(saved)
+    flat = folder.read_json(saved) | {"out": str(saved.parent)}
     if not chosen:
         return _tyro(command, args, folder.unflatten(default, flat))
     # What is trained already stays a part of the run, baseline first.

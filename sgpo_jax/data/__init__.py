@@ -21,6 +21,8 @@ from .reasoning_gym import Generator as Generator
 from .reasoning_gym import ReasoningGym as ReasoningGym
 from .records import Records as Records
 from .records import Rows as Rows
+from .saved import Saved as Saved
+from .saved import save_queries as save_queries
 from .source import Loaded as Loaded
 from .source import Source as Source
 from .splitting import divide as divide

@@ -12,6 +12,7 @@ from .gsm8k import Gsm8k
 from .procedural import Mixture, Procedural
 from .reasoning_gym import Generator, ReasoningGym
 from .records import Records
+from .saved import Saved
 from .source import Source
 from .tfds import Tfds
 
@@ -24,7 +25,8 @@ PATH[,OPTION,...]       .jsonl .json .parquet .arrow, .gz; a folder; a pattern *
 jsonl:PATH, parquet:PATH               the same for other names
 gsm8k:FOLDER[,strict=true]             with train and test, JSON lines or Parquet
 tfds:NAME/SPLIT[,OPTION,...]           held_out directory download prompt answer \
-verifier strict"""
+verifier strict
+saved:PATH                             queries.jsonl of a trainer's folder"""
 
 
 def parse_source(text: str) -> Source:
@@ -103,6 +105,7 @@ _PARSERS = {
     "parquet": _records,
     "gsm8k": _gsm8k,
     "tfds": _tfds,
+    "saved": lambda rest: Saved(path=rest),
 }
 
 

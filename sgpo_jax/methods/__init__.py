@@ -60,6 +60,7 @@ from sgpo_jax.methods.sequence import (
 from sgpo_jax.methods.serialize import differences as differences
 from sgpo_jax.methods.serialize import fingerprint as fingerprint
 from sgpo_jax.methods.serialize import from_json as from_json
+from sgpo_jax.methods.serialize import remember_sources as remember_sources
 from sgpo_jax.methods.serialize import to_json as to_json
 from sgpo_jax.methods.shaping import OverlongPenalty as OverlongPenalty
 from sgpo_jax.methods.shaping import Shaping as Shaping

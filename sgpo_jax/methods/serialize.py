@@ -129,8 +129,25 @@ def _path(value: Any) -> str:
     return f"{value.__module__}:{value.__qualname__}"
 
 
+def remember_sources(value: Any) -> None:
+    """Attach to every function of a part the hash of its source.
+
+    Pickled with it, the hash identifies the function where its source is not at hand.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            remember_sources(getattr(value, field.name))
+    elif inspect.isfunction(value):
+        value.__dict__[_HASH] = _source_hash(value)
+
+
+_HASH = "_sgpo_source_hash"
+
+
 def _source_hash(function: Callable[..., Any]) -> str:
     """Hash of a function's source and of what it closes over."""
+    if _HASH in getattr(function, "__dict__", {}):
+        return function.__dict__[_HASH]
     try:
         text = inspect.getsource(function)
     except (OSError, TypeError):

@@ -93,13 +93,14 @@ def load(
     if pathlib.Path(source).expanduser().is_dir():
         source = f"hf:{source}"
     found = pretrained.open_source(source)
-    return of_pretrained(
+    made = of_pretrained(
         found,
         dataclasses.replace(found.config, **choices),
         mesh=mesh,
         seed=seed,
         **prompt,
     )
+    return dataclasses.replace(made, source=source)
 
 
 def of_pretrained(

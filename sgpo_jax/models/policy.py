@@ -29,6 +29,7 @@ class Policy:
         default device.
       mesh: devices the parameters are placed on.
       published: the `config.json` the model came with; empty for a fresh one.
+      source: what `models.load` reads these very parameters from; empty if nothing.
     """
 
     config: DecoderConfig
@@ -37,6 +38,7 @@ class Policy:
     reader: Callable[[Mesh | None], Params] = dataclasses.field(repr=False)
     mesh: Mesh | None = dataclasses.field(default=None, repr=False)
     published: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+    source: str = ""
 
     @functools.cached_property
     def params(self) -> Params:
@@ -60,7 +62,9 @@ class Policy:
                 return params
             return jax.tree.map(sharding.put, params, shardings(self.config, mesh))
 
-        return dataclasses.replace(self, reader=place, mesh=None, identity=identity)
+        return dataclasses.replace(
+            self, reader=place, mesh=None, identity=identity, source=""
+        )
 
 
 def shardings(config: DecoderConfig, mesh: Mesh | None) -> Any:
@@ -79,9 +83,13 @@ def initializer(config: DecoderConfig, mesh: Mesh | None) -> Callable[[Array], P
     Every device draws its own part, so no device holds the whole: the bits are those of
     one device, whatever the mesh.
     """
+    devices = mesh.devices.flat if mesh is not None else jax.devices()
+    # It runs once: LLVM would optimize for longer than the rest takes.
+    unoptimized = {"xla_backend_optimization_level": 0}
     return jax.jit(
         lambda key: decoder.init(config, key=key),
         out_shardings=shardings(config, mesh),
+        compiler_options=unoptimized if devices[0].platform == "cpu" else None,
     )
 
 

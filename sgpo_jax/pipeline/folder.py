@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import pickle
 from typing import Any
 
 from sgpo_jax import methods
@@ -73,6 +74,11 @@ class RunFolder:
         """The report."""
         return self.path / "report.md"
 
+    @property
+    def rewards(self) -> pathlib.Path:
+        """Reward functions of a notebook."""
+        return self.path / "rewards"
+
     def method(self, name: str) -> pathlib.Path:
         """Metrics and checkpoints of one method."""
         return self.path / "methods" / name
@@ -132,15 +138,38 @@ def unflatten(default: Any, flat: dict[str, Any], prefix: str = "") -> Any:
     for field in dataclasses.fields(default):
         value, name = getattr(default, field.name), prefix + field.name
         if name == "methods":
-            saved = flat.get("methods", {})
-            made = {label: methods.from_json(x) for label, x in saved.items()}
-            changes["methods"] = made or value
+            saved, run = flat.get("methods", {}), RunFolder(pathlib.Path(flat["out"]))
+            changes["methods"] = {
+                label: _read_method(content, run.method(label) / METHOD_CODE)
+                for label, content in saved.items()
+            } or value
         elif dataclasses.is_dataclass(value):
             changes[field.name] = unflatten(value, flat, f"{name}.")
         elif name in flat:
             given = flat[name]
             changes[field.name] = tuple(given) if type(value) is tuple else given
     return dataclasses.replace(default, **changes)
+
+
+METHOD_CODE = "method.pickle"
+"""Method of a notebook, with functions that no module holds."""
+
+
+def _read_method(content: Any, code: pathlib.Path) -> methods.Method:
+    """Return a method of its JSON, or of its code if a notebook saved that.
+
+    Raises:
+      ValueError: if neither gives this method.
+    """
+    try:
+        return methods.from_json(content)
+    except ValueError:
+        if not code.exists():
+            raise
+    found = pickle.loads(code.read_bytes())
+    if methods.to_json(found) != content:
+        raise ValueError(f"{code} is not the method of config.json; save it again")
+    return found
 
 
 def open_folder(config: Experiment, *, write: bool = True) -> RunFolder:

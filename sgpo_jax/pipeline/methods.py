@@ -13,6 +13,7 @@ from sgpo_jax.pipeline.folder import RunFolder, UserError, flatten
 from sgpo_jax.pipeline.policy import fingerprint, warmup
 from sgpo_jax.pipeline.profiled import plan, profile
 from sgpo_jax.pipeline.setup import Setup
+from sgpo_jax.session import Session
 
 
 def make_learner(
@@ -56,8 +57,8 @@ def train(
             store = training.ProgressStore(
                 checkpoints,
                 beginning,
-                _identity(learner, params, setup),
-                _topology(setup),
+                identity(learner, params, config.seed),
+                topology(setup.session),
             )
             start, progress = store.restore()
             # The line may be there and the checkpoint not, which is written meanwhile.
@@ -82,7 +83,12 @@ def train(
                 start=start,
                 store=store,
                 log=shown,
-                evaluate=lambda progress: held_out(setup, progress),
+                evaluate=lambda progress: training.held_out_metrics(
+                    setup.session.rollouts,
+                    setup.held_out,
+                    progress,
+                    samples=config.eval.samples,
+                ),
             )
 
 
@@ -136,7 +142,7 @@ class _Shown:
 
     def write(self, step: int, metrics: training.Metrics) -> None:
         self.log.write(step, metrics)
-        self.step, self.headline = step, _headline(metrics)
+        self.step, self.headline = step, training.headline(metrics)
         self.advance(step, self.headline)
 
     def watch(self, now: sampling.Progress) -> None:
@@ -152,65 +158,27 @@ def _finished(path: pathlib.Path, steps: int) -> bool:
     return bool(lines) and lines[-1]["step"] == steps
 
 
-def _identity(
-    learner: training.Learner, params: models.Params, setup: Setup
+def identity(
+    learner: training.Learner, params: models.Params, seed: int
 ) -> dict[str, str]:
     """Return what a method's checkpoints depend on, besides the run's settings."""
-    identity = {
+    found = {
         "method": methods.fingerprint(learner.method),
         "policy": fingerprint(params),
-        "seed": str(setup.config.seed),
+        "seed": str(seed),
     }
     if learner.profile is not None:
-        identity["profile"] = learner.profile.fingerprint()
+        found["profile"] = learner.profile.fingerprint()
     if learner.plan is not None:
-        identity["plan"] = learner.plan.hash
-    return identity
+        found["plan"] = learner.plan.hash
+    return found
 
 
-def _topology(setup: Setup) -> dict[str, Any]:
+def topology(session: Session) -> dict[str, Any]:
     """Return what a run's sums are ordered by."""
-    mesh = setup.mesh
+    mesh = session.mesh
     return {
-        "processes": setup.hosts.count,
+        "processes": session.hosts.count,
         "platform": mesh.devices.flat[0].platform,
         **{axis: int(size) for axis, size in mesh.shape.items()},
     }
-
-
-def held_out(setup: Setup, progress: training.Progress) -> training.Metrics:
-    """Evaluate on held-out questions; the cost stands apart from the method's."""
-    result = training.evaluate(
-        setup.session.rollouts,
-        progress.train.params,
-        setup.held_out,
-        samples=setup.config.eval.samples,
-    )
-    progress.ledger.add("evaluation", result.cost)
-    averaged: dict[str, float] = {}
-    if "averaged" in progress.copies:
-        other = training.evaluate(
-            setup.session.rollouts,
-            training.with_copy(progress.train, progress.copies["averaged"]),
-            setup.held_out,
-            samples=setup.config.eval.samples,
-        )
-        progress.ledger.add("evaluation", other.cost)
-        averaged["eval/success_averaged"] = other.mean
-    return averaged | {
-        "eval/success": result.mean,
-        "eval/low": result.low,
-        "eval/high": result.high,
-        "ledger": progress.ledger.to_json(),
-        "total_flops": progress.ledger.total.flops,
-        "total_flops_repeated": progress.ledger.total_repeated,
-    }
-
-
-def _headline(metrics: training.Metrics) -> str:
-    if "reward" not in metrics:
-        return f"held-out {metrics['eval/success']:.3f}"
-    text = f"reward {metrics['reward']:.3f} dead {metrics['frac_no_signal']:.2f}"
-    if "eval/success" in metrics:
-        text += f" held-out {metrics['eval/success']:.3f}"
-    return text

@@ -39,6 +39,13 @@ def load(source: data.Source, config: Experiment, tokenizer: Tokenizer) -> Quest
     except (OSError, ImportError) as error:
         raise UserError(f"data {config.data!r}: {error}") from error
     problems = list(data.describe(loaded))
+    if isinstance(source, data.Saved):
+        return Questions(
+            train=loaded.queries,
+            held_out=loaded.held_out or (),
+            demonstrated=(),
+            problems=tuple(problems),
+        )
     share = split.held_out if split.held_out < 1 else int(split.held_out)
     train, held_out = data.divide(loaded, held_out=share, seed=config.seed)
     train = _short(train, split, tokenizer, problems)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Sequence
 
 import jax
@@ -21,6 +22,9 @@ from sgpo_jax.pipeline.folder import UserError
 from sgpo_jax.pipeline.questions import Questions, load
 from sgpo_jax.session import Session
 
+HERE = "{out}"
+"""Stands for the run folder in the sources of a saved trainer."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setup:
@@ -39,14 +43,18 @@ class Setup:
     @functools.cached_property
     def source(self) -> data.Source:
         """Where the questions come from."""
-        return data.parse_source(self.config.data)
+        return data.parse_source(self._path(self.config.data))
 
     @functools.cached_property
     def pretrained(self) -> pretrained.Pretrained | None:
         """The published policy, weights unread; None for one from nothing."""
         if not self.config.model.source:
             return None
-        return pretrained.open_source(self.config.model.source)
+        return pretrained.open_source(self._path(self.config.model.source))
+
+    def _path(self, source: str) -> str:
+        """Put the run folder in place of its name: folders may be moved."""
+        return source.replace(HERE, str(pathlib.Path(self.config.out).expanduser()))
 
     @functools.cached_property
     def tokenizer(self) -> models.Tokenizer:

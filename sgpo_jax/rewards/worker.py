@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pathlib
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -149,6 +150,27 @@ class Worker:
         name = f"function:{re.sub(r'[^A-Za-z0-9_]', '_', label)}:{digest}"
         self._functions[name] = payload
         return name
+
+    def save_functions(self, folder: pathlib.Path) -> None:
+        """Write the registered functions into a folder, a file each."""
+        for name, payload in self._functions.items():
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{name.replace(':', '.')}.pickle").write_bytes(payload)
+
+    def load_functions(self, folder: pathlib.Path) -> None:
+        """Register the functions of a folder under their names.
+
+        They are unpickled in the scoring processes only, but there they run as code:
+        open run folders you trust.
+
+        Raises:
+          ValueError: if a file is not as it was written.
+        """
+        for path in sorted(folder.glob("function.*.pickle")):
+            name, payload = path.stem.replace(".", ":"), path.read_bytes()
+            if hashlib.sha256(payload).hexdigest()[:12] != name.rsplit(":", 1)[1]:
+                raise ValueError(f"{path} is not as it was written; save it again")
+            self._functions[name] = payload
 
     def check(self, queries: Sequence[Query]) -> None:
         """Import every verifier of the queries and try each on one of them.

@@ -21,7 +21,7 @@ from sgpo_jax.pipeline import Display
 from sgpo_jax.profiling import Profile
 from sgpo_jax.session import Session
 from sgpo_jax.sharding import MeshShape
-from sgpo_jax.trainer import front
+from sgpo_jax.trainer import front, saving
 from sgpo_jax.trainer.sizes import sampler_for
 
 
@@ -45,6 +45,7 @@ class Trainer:
       total_steps: length of the run, which phases and schedules are shares of; None for
         what the first call of `steps` asks for.
       eval_every: steps between evaluations.
+      eval_samples: samples per query in these.
       seed: root of all noise: the same seed gives the same bits.
       profile: success profile of the initial policy on the queries, or how many samples
         per query it is made from where the method reads one.
@@ -56,6 +57,7 @@ class Trainer:
       label: name of the method in progress, files and reports; None for "trainer" or
         the method's name.
       show: show progress.
+      functions: folder of reward functions that another trainer has saved.
 
     Attributes:
       step: steps done.
@@ -93,6 +95,7 @@ class Trainer:
         max_response: int = 256,
         total_steps: int | None = None,
         eval_every: int = 10,
+        eval_samples: int = 4,
         seed: int = 0,
         profile: Profile | int = 8,
         plan: planning.Plan | None = None,
@@ -102,28 +105,37 @@ class Trainer:
         scoring: RewardConfig = RewardConfig(),
         label: str | None = None,
         show: bool = True,
+        functions: pathlib.Path | None = None,
     ):
         if isinstance(method, str):
             label = label or methods.label_of(method)
             method = methods.named(method)
         self.label, self.method, self.seed = label or "trainer", method, seed
         self.initial = policy
-        self.sampler = sampler or sampler_for(rollouts, max_response)
-        self._config = training.TrainConfig(
+        self.config = training.TrainConfig(
             steps=total_steps or 0, rollouts=rollouts, eval_every=eval_every
         )
+        self.sampler = sampler or sampler_for(rollouts, max_response)
         self._pack, self._mesh = pack, mesh
-        self._worker = front.make_worker(scoring)
+        self.worker = front.make_worker(scoring)
+        if functions is not None:
+            self.worker.load_functions(functions)
         self._reward = reward
-        self.queries = front.rewarded(front.as_queries(queries), reward, self._worker)
+        self.queries = front.rewarded(front.as_queries(queries), reward, self.worker)
         self.held_out: tuple[Query, ...] = ()
         if len(held_out):
             held = front.as_queries(held_out)
-            self.held_out = front.rewarded(held, reward, self._worker)
-        self._worker.check((*self.queries, *self.held_out))
+            self.held_out = front.rewarded(held, reward, self.worker)
+        try:
+            self.worker.check((*self.queries, *self.held_out))
+        except BaseException:
+            self.worker.close()
+            raise
+        self.scoring, self.eval_samples = scoring, eval_samples
+        self.profile_samples = profile if isinstance(profile, int) else 8
         self._given_profile, self._given_plan = profile, plan
         self._display = Display(quiet=not show)
-        self._log = training.MemoryLog()
+        self.log = training.MemoryLog()
         self._progress: training.Progress | None = None
         self.step = 0
 
@@ -133,9 +145,9 @@ class Trainer:
         return front.make_session(
             self.initial,
             (*self.queries, *self.held_out),
-            self._worker,
+            self.worker,
             sampler=self.sampler,
-            rollouts=self._config.rollouts,
+            rollouts=self.config.rollouts,
             pack=self._pack,
             seed=self.seed,
             mesh_shape=self._mesh,
@@ -178,7 +190,7 @@ class Trainer:
     def progress(self) -> training.Progress:
         """State of training: parameters, optimizer, prompts, ledger."""
         if self._progress is None:
-            learner = self._learner
+            learner = self.learner
             state = learner.programs.init(self.initial.on(self.session.mesh).params)
             self._progress = learner.start(state)
             if not self.held_out:
@@ -215,7 +227,8 @@ class Trainer:
         return self.initial.with_params(params, identity=identity)
 
     @property
-    def _learner(self) -> training.Learner:
+    def learner(self) -> training.Learner:
+        """What of the training does not change."""
         method = self.method
         return training.Learner(
             programs=self.session.programs(method.loss, method.optimizer),
@@ -223,7 +236,7 @@ class Trainer:
             queries=self.queries,
             method=method,
             ladder=self.session.buckets,
-            config=self._config,
+            config=self.config,
             seed=self.seed,
             profile=self.profile,
             plan=self.plan,
@@ -243,17 +256,22 @@ class Trainer:
         """
         if count < 1:
             raise ValueError(f"steps must be at least 1, got {count}")
-        if not self._config.steps:
-            self._config = dataclasses.replace(self._config, steps=count)
+        if not self.config.steps:
+            self.config = dataclasses.replace(self.config, steps=count)
         stop = self.step + count
         made = training.steps(
-            self._learner,
+            self.learner,
             self.progress,
             start=self.step,
             stop=stop,
             store=training.NoStore(),
-            log=self._log,
-            evaluate=self._evaluated,
+            log=self.log,
+            evaluate=lambda progress: training.held_out_metrics(
+                self.session.rollouts,
+                self.held_out,
+                progress,
+                samples=self.eval_samples,
+            ),
         )
         with (
             self._display.progress(self.label, stop, start=self.step) as advance,
@@ -261,10 +279,10 @@ class Trainer:
         ):
             for step, self._progress, metrics in made:
                 self.step = step
-                advance(step, headline(metrics))
+                advance(step, training.headline(metrics))
                 if "reward" in metrics:
                     yield {"step": step, **metrics}
-        self._display.problems(self._worker.problems)
+        self._display.problems(self.worker.problems)
 
     def evaluate(
         self, queries: Any = (), *, samples: int = 4, greedy: bool = True
@@ -282,7 +300,7 @@ class Trainer:
         asked = self.held_out
         if len(queries):
             found = front.as_queries(queries)
-            asked = front.rewarded(found, self._reward, self._worker)
+            asked = front.rewarded(found, self._reward, self.worker)
         if not asked:
             raise ValueError("give queries, or held_out=... when making the trainer")
         return training.evaluate(
@@ -330,15 +348,60 @@ class Trainer:
 
     def table(self) -> pa.Table:
         """Metrics of all steps, one row each; `.to_pandas()` where pandas is there."""
-        return training.metrics_table(self._log.lines)
+        return training.metrics_table(self.log.lines)
 
     def plot(self, axes: Any = None) -> Any:
         """Draw reward and held-out success over the steps; returns matplotlib axes."""
-        return training.plot_metrics(self._log.lines, axes)
+        return training.plot_metrics(self.log.lines, axes)
+
+    def save(self, folder: str | pathlib.Path) -> None:
+        """Write a run folder: `sgpo run --out FOLDER` and `Trainer.open` go on from it.
+
+        The folder holds the questions, the initial policy, profile, plan, checkpoint
+        and metrics; functions of a notebook as code, so open folders you trust.
+
+        Args:
+          folder: made if it is not there. Saving again into it adds a checkpoint.
+
+        Raises:
+          ValueError: if it holds another run, or the policy cannot be written.
+        """
+        saving.save(self, folder)
+
+    @classmethod
+    def open(
+        cls, folder: str | pathlib.Path, label: str | None = None, *, show: bool = True
+    ) -> "Trainer":
+        """Trainer of a run folder, where its newest checkpoint is.
+
+        Args:
+          folder: of `save` or of `sgpo run`.
+          label: which of its methods; None for the first.
+          show: show progress.
+
+        Raises:
+          ValueError: if there is no such run or method.
+        """
+        path = pathlib.Path(folder).expanduser()
+        trainer = cls(**saving.read(path, label, show), functions=path / "rewards")
+        try:
+            saving.restore(trainer, path)
+        except BaseException:
+            trainer.close()
+            raise
+        return trainer
+
+    def resume(
+        self,
+        progress: training.Progress,
+        lines: Sequence[tuple[int, dict[str, Any]]],
+    ) -> None:
+        """Go on from a state of training and its metrics."""
+        self._progress, self.log = progress, training.MemoryLog(list(lines))
 
     def close(self) -> None:
         """End the scoring processes; they are started again when needed."""
-        self._worker.close()
+        self.worker.close()
 
     def __enter__(self) -> "Trainer":
         return self
@@ -352,31 +415,3 @@ class Trainer:
         if longest <= self.session.longest_prompt:
             return self.session
         return dataclasses.replace(self.session, longest_prompt=longest)
-
-    def _evaluated(self, progress: training.Progress) -> training.Metrics:
-        if not self.held_out:
-            return {}
-        found = training.evaluate(
-            self.session.rollouts,
-            progress.train.params,
-            self.held_out,
-            samples=4,
-        )
-        progress.ledger.add("evaluation", found.cost)
-        return {
-            "eval/success": found.mean,
-            "eval/low": found.low,
-            "eval/high": found.high,
-            "total_flops": progress.ledger.total.flops,
-        }
-
-
-def headline(metrics: training.Metrics) -> str:
-    """One line of a step's metrics, for progress bars."""
-    if "reward" not in metrics:
-        held = metrics.get("eval/success")
-        return "" if held is None else f"held-out {held:.3f}"
-    text = f"reward {metrics['reward']:.3f} no signal {metrics['frac_no_signal']:.2f}"
-    if "eval/success" in metrics:
-        text += f" held-out {metrics['eval/success']:.3f}"
-    return text

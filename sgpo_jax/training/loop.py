@@ -105,11 +105,7 @@ def _evaluate(
     took = {"time/eval": time.perf_counter() - started}
     metrics = progress.pending | found | took
     log.write(step, metrics)
-    progress.logged += 1
-    progress.pending = None
-    success = found.get("eval/success")
-    if success is not None and (progress.best is None or success > progress.best[1]):
-        progress.best = [float(step), float(success)]
+    progress.record(step, metrics)
     return metrics
 
 

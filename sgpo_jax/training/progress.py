@@ -86,6 +86,14 @@ class Progress:
         spent = ledger.Ledger(self.ledger.to_json())
         return dataclasses.replace(self, ledger=spent, copies=dict(self.copies))
 
+    def record(self, step: int, metrics: Metrics) -> None:
+        """Note that the pending metrics of a step were evaluated and logged."""
+        self.logged += 1
+        self.pending = None
+        success = metrics.get("eval/success")
+        if success is not None and (self.best is None or success > self.best[1]):
+            self.best = [float(step), float(success)]
+
     @property
     def arrays(self) -> tuple[TrainState, PromptState, dict[str, PyTree]]:
         """Everything that a checkpoint stores as arrays."""

@@ -1,0 +1,61 @@
+"""Metrics of an evaluation in the middle of training, and a line of them."""
+
+from collections.abc import Sequence
+
+from sgpo_jax.data import Query
+from sgpo_jax.profiling import SampleAndScore
+from sgpo_jax.training.copies import with_copy
+from sgpo_jax.training.evaluation import evaluate
+from sgpo_jax.training.progress import Metrics, Progress
+
+
+def held_out_metrics(
+    rollouts: SampleAndScore,
+    queries: Sequence[Query],
+    progress: Progress,
+    *,
+    samples: int,
+) -> Metrics:
+    """Evaluate on held-out queries; the cost stands apart from the method's.
+
+    Args:
+      rollouts: sampler and verifiers.
+      queries: held-out queries; without any, only the compute spent is returned.
+      progress: what was trained; its ledger takes the cost.
+      samples: samples per query.
+    """
+    found: Metrics = {}
+    if queries:
+        params = progress.train.params
+        result = evaluate(rollouts, params, queries, samples=samples)
+        progress.ledger.add("evaluation", result.cost)
+        found = {
+            "eval/success": result.mean,
+            "eval/low": result.low,
+            "eval/high": result.high,
+        }
+        if "averaged" in progress.copies:
+            params = with_copy(progress.train, progress.copies["averaged"])
+            other = evaluate(rollouts, params, queries, samples=samples)
+            progress.ledger.add("evaluation", other.cost)
+            found["eval/success_averaged"] = other.mean
+    return found | {
+        "ledger": progress.ledger.to_json(),
+        "total_flops": progress.ledger.total.flops,
+        "total_flops_repeated": progress.ledger.total_repeated,
+    }
+
+
+def headline(metrics: Metrics) -> str:
+    """One line of a step's metrics, for progress bars.
+
+    >>> headline({"reward": 0.5, "frac_no_signal": 0.25, "eval/success": 0.4})
+    'reward 0.500 no signal 0.25 held-out 0.400'
+    """
+    words = []
+    if "reward" in metrics:
+        words.append(f"reward {metrics['reward']:.3f}")
+        words.append(f"no signal {metrics['frac_no_signal']:.2f}")
+    if "eval/success" in metrics:
+        words.append(f"held-out {metrics['eval/success']:.3f}")
+    return " ".join(words)

@@ -1,0 +1,238 @@
+"""The front door: what a researcher writes in a notebook."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import sgpo_jax
+from sgpo_jax import advantages, data, methods, models
+from sgpo_jax.trainer import Trainer
+
+ROWS = [{"prompt": f"{a}+{b}=", "answer": a + b} for a in range(6) for b in range(6)]
+LIMIT = 128
+
+
+def reward(completion, reference):
+    """Dense: share of the characters that are ASCII."""
+    del reference
+    return sum(ord(c) < LIMIT for c in completion) / max(len(completion), 1)
+
+
+def shrunk(group):
+    centered = advantages.centered(group.rewards, group.id, num_groups=group.count)
+    return centered / (1 + group.size)
+
+
+METHOD = methods.Method(
+    advantage=shrunk,
+    kl=methods.KL(coef=1e-3),
+    optimizer=methods.AdamW(learning_rate=3e-3),
+)
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return models.load("tiny:layers=1,width=32,mlp=32")
+
+
+@pytest.fixture(scope="module")
+def questions():
+    return data.load(ROWS, held_out=6, verbose=False)
+
+
+def trainer_of(policy, questions, method=METHOD, **changes):
+    train, test = questions
+    options = {
+        "reward": reward,
+        "held_out": test,
+        "rollouts": 32,
+        "max_response": 4,
+        "eval_every": 2,
+        "show": False,
+    }
+    return Trainer(policy, method, train, **(options | changes))
+
+
+@pytest.fixture(scope="module")
+def trained(policy, questions):
+    trainer = trainer_of(policy, questions)
+    metrics = list(trainer.steps(6))
+    yield trainer, metrics
+    trainer.close()
+
+
+def leaves(params):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
+
+
+def assert_equal(one, two):
+    for a, b in zip(leaves(one), leaves(two), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_list_of_dicts_and_a_function_are_enough(trained, tmp_path):
+    """Learns; comes back as a table, a figure, completions, a Hugging Face folder."""
+    trainer, metrics = trained
+    assert [line["step"] for line in metrics] == list(range(1, 7))
+    assert metrics[-1]["reward"] > metrics[0]["reward"] + 0.1
+    table = trainer.table()
+    assert table.column("step").to_pylist() == list(range(7))
+    assert table.column("eval/success").null_count == 3  # odd steps
+    assert len(trainer.plot().lines) == 2
+    assert [len(texts) for texts in trainer.sample(["1+1=", "2+2="], samples=3)] == [
+        3,
+        3,
+    ]
+    found = trainer.evaluate(ROWS[:5], samples=2)
+    assert 0 <= found.mean <= 1
+    assert found.greedy is not None
+    models.save(trainer.policy, tmp_path / "out")
+    assert_equal(models.load(f"hf:{tmp_path / 'out'}").params, trainer.policy.params)
+
+
+def test_the_ledger_counts_what_was_sampled_and_trained(trained):
+    trainer, metrics = trained
+    spent = trainer.ledger
+    assert spent["generation"].rollouts == sum(line["rollouts"] for line in metrics)
+    assert spent["training"].rollouts == sum(line["trained"] for line in metrics)
+
+
+def test_steps_in_two_calls_are_the_same_steps(trained, policy, questions):
+    """Also where the loop is left early."""
+    with trainer_of(policy, questions, total_steps=6) as other:
+        for _ in other.steps(6):
+            break
+        assert other.step == 1
+        list(other.steps(2))
+        list(other.steps(3))
+        assert_equal(other.policy.params, trained[0].policy.params)
+
+
+def test_the_policy_is_a_copy(policy, questions):
+    with trainer_of(policy, questions, held_out=()) as trainer:
+        list(trainer.steps(1))
+        before = trainer.policy
+        kept = leaves(before.params)
+        list(trainer.steps(1))
+        assert_equal(before.params, kept)
+        assert not np.array_equal(kept[0], leaves(trainer.policy.params)[0])
+
+
+def test_the_command_line_goes_on_where_a_notebook_saved(
+    trained, policy, questions, tmp_path
+):
+    """With a reward and an advantage that no module holds, to the same bits."""
+    from sgpo_jax import cli
+
+    factor = 1.0
+
+    def local(group):
+        return factor * shrunk(group)
+
+    method = dataclasses.replace(METHOD, advantage=local)
+    with trainer_of(
+        policy, questions, method, total_steps=6, reward=lambda c, r: reward(c, r)
+    ) as half:
+        list(half.steps(3))
+        half.save(tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert cli.run_command(["run", "--out", str(tmp_path / "moved")]) == 0
+    with Trainer.open(tmp_path / "moved", show=False) as opened:
+        assert opened.step == 6
+        assert_equal(opened.policy.params, trained[0].policy.params)
+        rewards = opened.table().column("reward").to_pylist()
+        assert rewards == trained[0].table().column("reward").to_pylist()
+    report = (tmp_path / "moved" / "report.md").read_text()
+    assert "trainer" in report
+
+
+def test_a_notebook_opens_what_the_command_line_left(tmp_path):
+    """And trains on: three steps by each are the six of the command line."""
+    from sgpo_jax import cli
+    from sgpo_jax.pipeline import open_folder
+    from sgpo_jax.testing import tiny_experiment
+
+    config = tiny_experiment(str(tmp_path / "run"))
+    open_folder(config)
+    assert cli.run_command(["run", "--out", config.out]) == 0
+    with Trainer.open(config.out, "sgpo", show=False) as whole:
+        assert whole.step == 6
+        assert whole.profile is not None
+        with Trainer(
+            whole.initial,
+            whole.method,
+            whole.queries,
+            held_out=whole.held_out,
+            rollouts=config.train.rollouts,
+            total_steps=6,
+            sampler=config.sampler,
+            pack=config.pack,
+            eval_every=2,
+            eval_samples=2,
+            label="sgpo",
+            show=False,
+        ) as same:
+            metrics = list(same.steps(6))
+            assert_equal(same.policy.params, whole.policy.params)
+            assert metrics[-1]["reward"] == whole.table()["reward"][-1].as_py()
+            ours, theirs = same.ledger["profiling"], whole.ledger["profiling"]
+            assert ours.rollouts == theirs.rollouts
+
+
+def test_a_profile_and_its_plan_stand_alone(policy, questions):
+    train, _ = questions
+    known = sgpo_jax.profile(policy, train, reward=reward, samples=4, max_response=4)
+    assert len(known) == len(train)
+    assert (known.drawn == 4).all()
+    assert known.cost["profiling"]["rollouts"] == 4 * len(train)
+    assert known.reward_sum.sum() > known.successes.sum()  # dense
+    known = dataclasses.replace(known, successes=np.arange(len(train)) % 4)
+    made = sgpo_jax.plan(known)
+    assert made.prediction is not None
+    assert "phase" in str(made)
+
+
+def test_a_method_that_reads_a_profile_gets_one(policy, questions):
+    """Its cost is in the ledger, its rows are those of the training queries."""
+    with trainer_of(policy, questions, "sgpo", reward="exact", profile=2) as trainer:
+        try:
+            assert trainer.profile is not None
+            assert trainer.profile.ids == tuple(q.id for q in trainer.queries)
+            assert trainer.ledger["profiling"].rollouts == 2 * len(trainer.queries)
+        except ValueError as error:  # nothing was solved by this policy
+            assert "plan" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rollouts": 0}, "rollouts must be at least 1, got 0"),
+        ({"queries": []}, "there is no question"),
+        ({"method": "grop"}, "grop"),
+        ({"reward": "no_such_module:score"}, "no_such_module"),
+        ({"reward": lambda: 1.0}, "reward"),
+        ({"max_response": 0}, "max_response"),
+    ],
+)
+def test_mistakes_are_said_before_anything_is_compiled(
+    policy, questions, change, words, monkeypatch
+):
+    monkeypatch.setattr(sgpo_jax.trainer.trainer.Session, "engine", None)
+    train = change.pop("queries", questions[0])
+    method = change.pop("method", METHOD)
+    with pytest.raises(ValueError, match=words):
+        trainer_of(policy, (train, questions[1]), method, **change)
+
+
+def test_a_saved_method_is_not_taken_for_another(trained, tmp_path):
+    trainer, _ = trained
+    trainer.save(tmp_path / "run")
+    config = tmp_path / "run" / "config.json"
+    content = json.loads(config.read_text())
+    content["methods"]["trainer"]["minibatches"] = 2
+    config.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"belongs to|not the method"):
+        Trainer.open(tmp_path / "run", show=False)
