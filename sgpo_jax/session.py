@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -82,7 +81,7 @@ class Session:
     def engine(self) -> sampling.Engine:
         """The sampler."""
         mesh, c = self.sampling_mesh, self.sampler
-        engine = make_engine(
+        engine = _engine(
             c,
             self.decoder,
             longest_prompt=self.longest_prompt,
@@ -91,11 +90,12 @@ class Session:
             hosts=self.hosts.count,
             mesh=mesh if mesh.size > 1 else None,
         )
+        if not (c.stop or c.thinking):
+            return engine
         return dataclasses.replace(
             engine,
             stop_strings=stop_strings(c.stop, self.tokenizer),
             end_of_thinking=ending_tokens(c, self.tokenizer),
-            order=ORDERS[c.order],
         )
 
     @functools.cached_property
@@ -128,24 +128,13 @@ class Session:
             shards=shards,
         )
 
-    @functools.cached_property
-    def _programs_made(self) -> dict[Any, training.Programs]:
-        return {}
-
     def programs(
         self, loss: methods.TokenLoss, optimizer: methods.Optimizer
     ) -> training.Programs:
-        """Return the programs of training; those of equal arguments are shared."""
-        key = loss, optimizer
-        if key not in self._programs_made:
-            self._programs_made[key] = training.Programs(
-                config=self.decoder,
-                loss=loss,
-                optimizer=optimizer.make(),
-                temperature=self.sampler.temperature,
-                mesh=self.mesh,
-            )
-        return self._programs_made[key]
+        """Return the programs of training; sessions that are alike share them."""
+        return _programs(
+            self.decoder, loss, optimizer, self.sampler.temperature, self.mesh
+        )
 
 
 def make_buckets(
@@ -180,6 +169,28 @@ def make_engine(
         max_prompt=prompt_rungs(longest_prompt),
         max_response=config.max_response,
         stop_tokens=stop_tokens,
+        order=ORDERS[config.order],
+        mesh=mesh,
+    )
+
+
+# Compiled programs outlive their session: a second trainer of these shapes has them.
+_engine = functools.lru_cache(maxsize=16)(make_engine)
+
+
+@functools.lru_cache(maxsize=32)
+def _programs(
+    decoder: models.DecoderConfig,
+    loss: methods.TokenLoss,
+    optimizer: methods.Optimizer,
+    temperature: float,
+    mesh: jax.sharding.Mesh,
+) -> training.Programs:
+    return training.Programs(
+        config=decoder,
+        loss=loss,
+        optimizer=optimizer.make(),
+        temperature=temperature,
         mesh=mesh,
     )
 
