@@ -72,6 +72,7 @@ def completions(setup, params, prompt, samples, seed, **changes):
     return engine.sample(params, [request], seed=seed, step=0)
 
 
+@pytest.mark.slow
 def test_the_initial_policy_of_a_run_answers(capsys, tmp_path, begin):
     setup, _, params = begin(tmp_path)
     args = ("1+1=", "--out", str(tmp_path), "--samples", "3", "--seed", "5")
@@ -87,6 +88,7 @@ def test_the_initial_policy_of_a_run_answers(capsys, tmp_path, begin):
         assert f"log-probability {total:.2f}" in out
 
 
+@pytest.mark.slow
 def test_trained_policies_of_a_run_answer(capsys, tmp_path, begin):
     """The newest of a method, or that of its best evaluation."""
     setup, run, params = begin(tmp_path)
@@ -114,6 +116,7 @@ def test_trained_policies_of_a_run_answer(capsys, tmp_path, begin):
     assert "has no policy 'tracked'; it has initial, grpo_token" in err
 
 
+@pytest.mark.slow
 def test_stop_strings_of_the_run_and_of_the_command(capsys, tmp_path, begin):
     setup, _, params = begin(tmp_path / "free")
     free = completions(setup, params, "1+1=", 16, 0)

@@ -108,6 +108,7 @@ def test_any_layout_equals_reference(segments, seed):
     assert_relative(small(*arrays, layout), dense(*arrays, layout), 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", PLANS)
 def test_tiles_do_not_matter(plan):
     layout = ragged(LENGTH)
@@ -115,6 +116,7 @@ def test_tiles_do_not_matter(plan):
     assert_relative(kernels(PLANS[plan])(*arrays, layout), dense(*arrays, layout), 1e-6)
 
 
+@pytest.mark.slow
 def test_soft_cap_and_window():
     options = {"soft_cap": 1.5, "window": 7}
     layout = ragged(LENGTH)
@@ -123,6 +125,7 @@ def test_soft_cap_and_window():
     assert_relative(actual, expected(arrays, layout, **options), 1e-6)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_no_worse_than_dense_bfloat16():
     layout = ragged(LENGTH)
     low = [x.astype(jnp.bfloat16) for x in inputs(layout)]
@@ -149,6 +152,7 @@ def test_two_runs_are_bitwise_equal():
     )
 
 
+@pytest.mark.slow
 def test_gradients_equal_finite_differences():
     layout = from_lengths([[(5, [4, 0, 3]), (2, [1])]], length=20)
     q, k, v, dout = inputs(layout, heads=2, kv_heads=1, width=4)
@@ -164,6 +168,7 @@ def test_gradients_equal_finite_differences():
     )
 
 
+@pytest.mark.slow
 def test_one_program_per_rung_over_many_plans():
     run, rungs = kernels(SMALL), (32, 64)
     generator = np.random.default_rng(0)
@@ -176,6 +181,7 @@ def test_one_program_per_rung_over_many_plans():
     assert run._cache_size() == len(rungs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranges", [1, 2])
 def test_no_race_and_nothing_read_before_it_is_written(ranges):
     layout = from_lengths([[(10, [7, 3])], []], length=32)
@@ -189,6 +195,7 @@ def test_no_race_and_nothing_read_before_it_is_written(ranges):
     assert not interpret_pallas_call.races.races_found
 
 
+@pytest.mark.slow
 def test_rows_and_heads_over_a_mesh(monkeypatch):
     monkeypatch.setattr(tiles, "plan_for", lambda *_: SMALL)
     monkeypatch.setattr(tiles.Chip, "current", lambda: None)

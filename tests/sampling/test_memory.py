@@ -13,6 +13,7 @@ from sgpo_jax.sampling.call import Call
 from tests.sampling.tiny import CONFIG, RESPONSE, make_engine, make_requests
 
 
+@pytest.mark.slow
 def test_two_programs_per_prompt_rung(params, rng):
     engine = make_engine(max_prompt=(2, 5))
     for counts in ([3], [1, 40, 2], rng.integers(1, 65, 9), [64] * 3):
@@ -20,6 +21,7 @@ def test_two_programs_per_prompt_rung(params, rng):
     assert engine.compiles() == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", [{}, {"max_prompt": (4, 7), "slots": 1}])
 def test_prompts_in_chunks_are_as_prompts_at_once(params, engine, rng, grid):
     requests = make_requests(rng, [3, 6, 1, 4, 2, 2])
@@ -56,6 +58,7 @@ def test_prefill_in_chunks_needs_little_more_memory_for_longer_prompts(params):
     assert temporary(1024, 64) < temporary(1024, None) / 20
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_group(params, rng):
     """Bytes on the device during a call, beyond what was there before it."""
     prompts = make_requests(rng, [1] * 32)
@@ -118,6 +121,7 @@ def _shapes(line: str) -> set[tuple[int, ...]]:
     return {tuple(int(n) for n in dims.split(",") if n) for dims in results}
 
 
+@pytest.mark.slow
 def test_short_budgets_take_a_short_ring(params, engine, rng):
     requests = [
         dataclasses.replace(r, budget=3) for r in make_requests(rng, [3, 6, 1, 4])

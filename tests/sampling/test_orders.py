@@ -128,6 +128,7 @@ def finishing(work):
     return finishing
 
 
+@pytest.mark.slow
 def test_longest_first_needs_the_fewest_steps_and_shortest_first_ends_most_early(
     finishing,
 ):
@@ -138,6 +139,7 @@ def test_longest_first_needs_the_fewest_steps_and_shortest_first_ends_most_early
     assert shortest_mean < given_mean < longest_mean
 
 
+@pytest.mark.slow
 def test_what_is_learned_orders_what_nobody_told(finishing):
     """Prompts tell lengths here, and the call finds out."""
     _, given = finishing(sampling.AsGiven())

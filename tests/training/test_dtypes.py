@@ -17,6 +17,7 @@ LADDER = packing.make_ladder(
 DEMONSTRATIONS = [([1, a], [2 + a, 0]) for a in range(4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("param_dtype", "state_dtype"),
     [("bfloat16", "bfloat16"), ("float32", "bfloat16")],

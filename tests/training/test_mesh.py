@@ -24,8 +24,8 @@ LORA = dataclasses.replace(CONFIG, lora=models.Lora(rank=8))
 # data, fsdp, tensor; the key heads do not divide among a tensor axis of 8.
 STEPS = [
     ((2, 2, 2), CONFIG),
-    ((1, 1, 8), CONFIG),
-    ((1, 8, 1), LORA),
+    pytest.param((1, 1, 8), CONFIG, marks=pytest.mark.slow),
+    pytest.param((1, 8, 1), LORA, marks=pytest.mark.slow),
 ]
 
 
@@ -167,6 +167,7 @@ def sampled(shape=None):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2, 2, 2), (1, 1, 8)], ids=str)
 def test_the_sampler_is_the_same(shape):
     got, want = sampled(shape), sampled()
