@@ -130,7 +130,7 @@ def learn(
         for part in batch.packed
     ]
     placed_at = time.perf_counter()
-    put = with_scores(programs, method, progress, put, batch, taken)
+    put = [with_reference(programs, progress, part) for part in put]
     scored_at = time.perf_counter()
     logged: Metrics = {
         "time/transfer": placed_at - started,
@@ -139,7 +139,10 @@ def learn(
     several, updates = method.updates_per_batch > 1, []
     old = _old_log_probs(programs, progress, put)
     for update_pass in range(method.updates_per_batch):
-        for place, part in enumerate(put):
+        for place, hosts in enumerate(batch.packed):
+            part = with_residual_means(
+                programs, progress, put[place], hosts, taken.group
+            )
             progress.train, device_metrics, scores = apply_batch(
                 programs, progress.train, part, on_compile=on_compile
             )
@@ -186,49 +189,57 @@ def _old_log_probs(
     return old
 
 
-def with_scores(
-    programs: Programs,
-    method: Method,
-    progress: Progress,
-    put: list[list[MicroBatch]],
-    batch: Batch,
-    taken: Collected,
-) -> list[list[MicroBatch]]:
-    """Attach reference log-probabilities and means of residuals, where needed."""
-    if "reference" in programs.loss.needs:
-        params = copies.with_copy(progress.train, progress.copies["reference"])
-        put = [
-            [
-                dataclasses.replace(
-                    one, reference_log_prob=programs.score(params, one.packed)
-                )
-                for one in part
-            ]
-            for part in put
-        ]
-    if "residual_mean" not in method.needs:
-        return put
-    flat = [one for part in put for one in part]
-    found = [
-        sharding.fetch(programs.residual(progress.train.weights, one)) for one in flat
+def with_reference(
+    programs: Programs, progress: Progress, part: Sequence[MicroBatch]
+) -> list[MicroBatch]:
+    """Attach log-probabilities under the reference, if the loss reads them."""
+    if "reference" not in programs.loss.needs:
+        return list(part)
+    params = copies.with_copy(progress.train, progress.copies["reference"])
+    return [
+        dataclasses.replace(one, reference_log_prob=programs.score(params, one.packed))
+        for one in part
     ]
-    residual = by_response(batch.all_packed, found, len(taken.rewards))
-    used = np.zeros(len(taken.rewards), bool)
-    for packed in batch.all_packed:
-        used[packed.response[packed.response >= 0]] = True
-    places = len(taken.queries)
-    total = np.bincount(taken.group[used], residual[used], minlength=places)
-    count = np.bincount(taken.group[used], minlength=places)
-    mean = (total / np.maximum(count, 1))[taken.group].astype(np.float32)
 
-    def attached(one: MicroBatch, packed: packing.Packed) -> MicroBatch:
-        slot = packed.response
+
+def with_residual_means(
+    programs: Programs,
+    progress: Progress,
+    part: Sequence[MicroBatch],
+    hosts: Sequence[MicroBatch],
+    group: np.ndarray,
+) -> list[MicroBatch]:
+    """Attach group means of the objective's residual under the current policy.
+
+    They belong to one update: a later one, of another pass or minibatch, has others.
+
+    Args:
+      programs: of the method's loss.
+      progress: the policy.
+      part: micro-batches of one update, which holds groups whole.
+      hosts: the same on the host.
+      group: group of each rollout, [R].
+    """
+    if "residual_mean" not in programs.loss.needs:
+        return list(part)
+    packed = [one.packed for one in hosts]
+    found = [
+        sharding.fetch(programs.residual(progress.train.weights, one)) for one in part
+    ]
+    residual = by_response(packed, found, len(group))
+    used = np.zeros(len(group), bool)
+    for one in packed:
+        used[one.response[one.response >= 0]] = True
+    total = np.bincount(group[used], residual[used], minlength=group.max() + 1)
+    count = np.bincount(group[used], minlength=group.max() + 1)
+    mean = (total / np.maximum(count, 1))[group].astype(np.float32)
+
+    def attached(one: MicroBatch, slot: np.ndarray) -> MicroBatch:
         values = np.where(slot >= 0, mean[slot], 0).astype(np.float32)
         return dataclasses.replace(one, residual_mean=values)
 
     return [
-        [attached(one, host.packed) for one, host in zip(part, hosts, strict=True)]
-        for part, hosts in zip(put, batch.packed, strict=True)
+        attached(one, host.response) for one, host in zip(part, packed, strict=True)
     ]
 
 
@@ -260,7 +271,8 @@ def _charge(
         if number == 0:
             cost = dataclasses.replace(cost, seconds=0.0)
     forward = [bool("reference" in programs.loss.needs)]
-    forward.append("residual_mean" in method.needs)
+    # One before each update: together the groups once a pass.
+    forward += [True] * passes if "residual_mean" in method.needs else []
     for _ in range(sum(forward)):
         progress.ledger.add("scoring", scoring_cost(config, groups, 0.0))
     later = [group for part in batch.groups[1:] for group in part]

@@ -20,7 +20,12 @@ from sgpo_jax.testing import (
     tiny_queries,
 )
 from sgpo_jax.training.collect import Collected
-from sgpo_jax.training.update import Batch, make_batch, with_scores
+from sgpo_jax.training.update import (
+    Batch,
+    make_batch,
+    with_reference,
+    with_residual_means,
+)
 
 QUERIES = tiny_queries()
 SMALL = dataclasses.replace(TINY, num_layers=1)
@@ -185,17 +190,21 @@ def gradient(
 
     if "reference" in progress.copies:
         progress.copies["reference"] = placed(reference)
-    put = [[programs.put(one) for one in part] for part in batch.packed]
-    put = with_scores(programs, method, progress, put, batch, taken)
-    total = programs.zeros(state.params)
-    for one in put[0]:
-        if old is not None:
-            before = {**placed(old), **models.trainable(state.params)[1]}
-            one = dataclasses.replace(
+    (hosts,) = batch.packed
+    part = with_reference(programs, progress, [programs.put(one) for one in hosts])
+    if old is not None:
+        before = {**placed(old), **models.trainable(state.params)[1]}
+        part = [
+            dataclasses.replace(
                 one,
                 old_log_prob=programs.score(before, one.packed),
                 on_policy=np.asarray(False),
             )
+            for one in part
+        ]
+    part = with_residual_means(programs, progress, part, hosts, taken.group)
+    total = programs.zeros(state.params)
+    for one in part:
         if change is not None:
             one = programs.put(change(jax.tree.map(np.asarray, one)))
         total, _ = programs.accumulate(state.weights, total, one)

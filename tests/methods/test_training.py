@@ -17,7 +17,7 @@ from sgpo_jax.testing import (
 )
 from sgpo_jax.training.batch import make_groups, sampler_log_probs
 from sgpo_jax.training.collect import collected
-from sgpo_jax.training.update import make_batch, with_scores
+from sgpo_jax.training.update import make_batch, with_reference, with_residual_means
 from tests.methods.cases import (
     METHODS,
     QUERIES,
@@ -109,10 +109,12 @@ def test_group_objectives_split_over_micro_batches_are_those_of_the_library(name
         method, learner.ladder, prompts, taken, advantage=ones, factor=ones
     )
     assert len(batch.all_packed) > 1
-    put = [[learner.programs.put(one) for one in part] for part in batch.packed]
-    put = with_scores(learner.programs, method, progress, put, batch, taken)
+    (hosts,) = batch.packed
+    part = [learner.programs.put(one) for one in hosts]
+    part = with_reference(learner.programs, progress, part)
+    part = with_residual_means(learner.programs, progress, part, hosts, taken.group)
     total = learner.programs.zeros(params)
-    for one in put[0]:
+    for one in part:
         total, _ = learner.programs.accumulate(params, total, one)
     found = jax.tree.map(lambda g: g / total.loss.weight, total.grads)
 
@@ -138,6 +140,23 @@ def test_group_objectives_split_over_micro_batches_are_those_of_the_library(name
         return each.sum() / 24
 
     assert_same(found, jax.jit(jax.grad(loss))(params), rtol=1e-3, atol=1e-4)
+
+
+def test_residual_means_are_those_of_each_update(monkeypatch):
+    """Before the first update log-ratios are 0, later they are not."""
+    seen = []
+
+    def spy(*arguments):
+        found = with_residual_means(*arguments)
+        seen.append([np.asarray(one.residual_mean) for one in found])
+        return found
+
+    monkeypatch.setattr(training.update, "with_residual_means", spy)
+    run(make_learner(METHODS["rebel"], steps=1), MemoryStore())
+    first, second = seen
+    assert not any(np.isnan(x).any() for x in (*first, *second))
+    assert max(np.abs(np.concatenate(first)).tolist()) <= 1  # minus the mean reward
+    assert np.abs(np.concatenate(first) - np.concatenate(second)).max() > 1e-3
 
 
 def test_sampler_log_probs_are_those_of_truncated_sampling():
