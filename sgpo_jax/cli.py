@@ -129,6 +129,9 @@ def _work(name: str, config: "Experiment", hosts: "Hosts", dry_run: bool) -> int
         )
         run = RunFolder(pathlib.Path(config.out).expanduser())
         worker.load_functions(run.rewards)
+        worker.judge(
+            solved_at=config.reward.solved_at, cross_check=config.reward.cross_check
+        )
         setup = Setup(config=config, worker=worker, hosts=hosts)
         setup.check()
         if name in ("eval", "report") and not setup.held_out:

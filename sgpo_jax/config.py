@@ -226,6 +226,10 @@ class RewardConfig:
       workers: processes that score at a time; 0 for one per core.
       isolate: give each completion scored by code of one's own a fresh process.
       environment: variables that verifiers see besides PATH, HOME and the like.
+      solved_at: reward from which a completion counts as a success, in the profile, in
+        evaluations and in metrics; training uses the rewards themselves.
+      cross_check: a second verifier that rewarded completions are shown to; what it
+        does not reward is counted in `reward/hacking_disputed`, and changes nothing.
     """
 
     deadline: float = 5.0
@@ -234,6 +238,8 @@ class RewardConfig:
     workers: int = 0
     isolate: bool = False
     environment: tuple[str, ...] = ()
+    solved_at: float = 1.0
+    cross_check: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import array
 import collections
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from .queries import Query, normalize
@@ -62,6 +62,7 @@ def collect(
         problems=tuple(problems),
         repeats=dict(found.repeats),
         left_out=dict(left_out),
+        places=_Places(found),
     )
 
 
@@ -71,8 +72,8 @@ class _Found:
     def __init__(self):
         self.queries: list[Query] = []
         self.repeats: collections.Counter[str] = collections.Counter()
-        self._at = array.array("q")
-        self._ids: dict[str, int] = {}
+        self.at = array.array("q")
+        self.ids: dict[str, int] = {}
         self._texts: dict[bytes, int] = {}
         self._answers: set[bytes] = set()
         self._names: list[str] = []
@@ -102,7 +103,7 @@ class _Found:
             other = self.queries[twin]
             if other.reference != query.reference:
                 raise BadRow(
-                    f"the question of {self.name(self._at[twin])} with another answer,"
+                    f"the question of {self.name(self.at[twin])} with another answer,"
                     f" {_short(query.reference)} and not {_short(other.reference)}:"
                     " the first is kept; correct the wrong one",
                     CONFLICT,
@@ -113,13 +114,29 @@ class _Found:
         if answer in self._answers:
             self.repeats[SPELLING] += 1
             return
-        if query.id in self._ids:
-            first = self.name(self._at[self._ids[query.id]])
+        if query.id in self.ids:
+            first = self.name(self.at[self.ids[query.id]])
             raise BadRow(f"id {query.id!r} is taken by {first}", "id taken")
-        self._ids[query.id] = self._texts[key] = len(self.queries)
+        self.ids[query.id] = self._texts[key] = len(self.queries)
         self._answers.add(answer)
-        self._at.append(place)
+        self.at.append(place)
         self.queries.append(query)
+
+
+class _Places(Mapping[str, str]):
+    """File and row of each query, by id."""
+
+    def __init__(self, found: _Found):
+        self._ids, self._at, self._name = found.ids, found.at, found.name
+
+    def __getitem__(self, id: str) -> str:
+        return self._name(self._at[self._ids[id]])
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
 
 
 def _digest(text: str) -> bytes:

@@ -1,5 +1,6 @@
 """Contract of a source of questions."""
 
+import collections
 import dataclasses
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
@@ -19,6 +20,7 @@ class Loaded:
       repeats: rows that say what another says, by kind; one of each is in `queries`.
       left_out: rows that could not be used, by reason.
       reading: which columns, files and verifiers were chosen.
+      places: file and row of the queries, by id, where they come from files.
     """
 
     queries: tuple[Query, ...]
@@ -27,6 +29,7 @@ class Loaded:
     repeats: Mapping[str, int] = dataclasses.field(default_factory=dict)
     left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
     reading: str = ""
+    places: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
 
     def with_held_out(self, test: "Loaded") -> "Loaded":
         """Return both, the other's questions as the held-out set."""
@@ -36,6 +39,7 @@ class Loaded:
             problems=self.problems + test.problems,
             repeats=_sum(self.repeats, test.repeats),
             left_out=_sum(self.left_out, test.left_out),
+            places=collections.ChainMap({}, self.places, test.places),  # type: ignore[arg-type]
         )
 
 

@@ -47,6 +47,7 @@ def profile(setup: Setup, folder: RunFolder, display: Display) -> Profile:
             ),
             source=source,
             on_chunk=on_chunk,
+            solved_at=config.reward.solved_at,
         )
 
     setup.hosts.lead(lambda: result.save(folder.profile))

@@ -6,6 +6,7 @@ from sgpo_jax import data
 from sgpo_jax.config import Experiment, SplitConfig
 from sgpo_jax.models import Tokenizer
 from sgpo_jax.pipeline.folder import UserError
+from sgpo_jax.rewards import check_references
 
 Queries = tuple[data.Query, ...]
 
@@ -38,6 +39,7 @@ def load(source: data.Source, config: Experiment, tokenizer: Tokenizer) -> Quest
         loaded = source.load()
     except (OSError, ImportError) as error:
         raise UserError(f"data {config.data!r}: {error}") from error
+    check_references((*loaded.queries, *(loaded.held_out or ())), loaded.places)
     problems = list(data.describe(loaded))
     if isinstance(source, data.Saved):
         return Questions(

@@ -7,7 +7,6 @@ import functools
 from collections.abc import Sequence
 
 from sgpo_jax import models, training
-from sgpo_jax.ledger import Entry
 from sgpo_jax.pipeline.display import Display
 from sgpo_jax.pipeline.folder import RunFolder, read_json, write_json
 from sgpo_jax.pipeline.methods import train as train
@@ -28,9 +27,7 @@ def evaluate(
         for done, name in enumerate(wanted, start=1):
             path = folder.evaluation(name)
             if setup.hosts.tell(path.exists()):
-                saved = read_json(path)
-                cost = Entry(**saved.pop("cost"))
-                results[name] = training.Evaluation(cost=cost, **saved)
+                results[name] = training.Evaluation.from_json(read_json(path))
             else:
                 results[name] = training.evaluate(
                     setup.session.rollouts,
@@ -39,8 +36,7 @@ def evaluate(
                     samples=setup.config.eval.final_samples,
                     greedy=True,
                 )
-                content = dict(results[name].__dict__)
-                content |= {"cost": results[name].cost.__dict__}
+                content = results[name].to_json()
                 setup.hosts.lead(functools.partial(write_json, path, content))
             advance(done, f"{name} {results[name].mean:.3f}")
     return results

@@ -11,7 +11,6 @@ from sgpo_jax.profiling.calibration import calibration as calibration
 from sgpo_jax.profiling.calibration import split_samples as split_samples
 from sgpo_jax.profiling.imports import from_rates as from_rates
 from sgpo_jax.profiling.imports import read_rates as read_rates
-from sgpo_jax.profiling.measure import SUCCESS as SUCCESS
 from sgpo_jax.profiling.measure import Chunks as Chunks
 from sgpo_jax.profiling.measure import measure as measure
 from sgpo_jax.profiling.measure import summarize as summarize

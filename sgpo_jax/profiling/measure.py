@@ -20,9 +20,7 @@ from sgpo_jax.profiling.columns import GRAIN
 from sgpo_jax.profiling.merging import merge
 from sgpo_jax.profiling.profile import Profile
 from sgpo_jax.profiling.scored import SampleAndScore, Scored
-
-SUCCESS = 1.0
-"""A sample is a success if its reward is at least this, unless told otherwise."""
+from sgpo_jax.rewards import SOLVED
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,7 +82,7 @@ def measure(
     chunks: Chunks,
     source: dict[str, object],
     on_chunk: Callable[[int, int, Profile], None] | None = None,
-    solved_at: float = SUCCESS,
+    solved_at: float = SOLVED,
 ) -> Profile:
     """Sample queries and count their successes.
 
@@ -159,7 +157,7 @@ def summarize(
     scored: Scored,
     source: dict[str, object],
     *,
-    solved_at: float = SUCCESS,
+    solved_at: float = SOLVED,
     first: Sequence[int] = (),
 ) -> Profile:
     """Count samples, successes, rewards and tokens per query.

@@ -11,7 +11,7 @@ import numpy as np
 from sgpo_jax import ledger
 from sgpo_jax.data import Query
 from sgpo_jax.models import DecoderConfig, Params, Tokenizer
-from sgpo_jax.rewards import Worker
+from sgpo_jax.rewards import SOLVED, Watch, Worker, watch
 from sgpo_jax.sampling import (
     Engine,
     Method,
@@ -20,6 +20,13 @@ from sgpo_jax.sampling import (
     Rollouts,
     Temperature,
 )
+
+
+def _placed(values: np.ndarray, order: Sequence[int]) -> np.ndarray:
+    """Return values that came in another order, in that of the rollouts."""
+    placed = np.empty_like(values)
+    placed[list(order)] = values
+    return placed
 
 
 def query_key(query: Query) -> int:
@@ -39,6 +46,9 @@ class Scored:
       cost: what sampling them cost.
       scoring_seconds: time spent waiting for verifiers after the last sample.
       scoring_queue: completions that waited for a verifier, the mean over that time.
+      solved_at: reward from which a completion solves its query.
+      watch: signs of hacking among rewarded completions, and means of weighted sums'
+        parts.
     """
 
     rollouts: Rollouts
@@ -47,6 +57,13 @@ class Scored:
     cost: ledger.Entry
     scoring_seconds: float
     scoring_queue: float
+    solved_at: float = SOLVED
+    watch: Watch = Watch()
+
+    @property
+    def solved(self) -> np.ndarray:
+        """True for rollouts that solve their query, [R]; an unscorable one does not."""
+        return self.rewards >= self.solved_at
 
 
 @runtime_checkable
@@ -177,8 +194,19 @@ class RolloutSource:
             sampled = time.perf_counter()
             rewards = np.empty(len(order))
             rewards[order] = batch.results()
+        parts = {name: _placed(values, order) for name, values in batch.parts.items()}
         self.worker.problems.raise_if_nothing_scored()
         self.poll()
+        asked = [queries[i] for i in owners]
+        found = watch(
+            texts,
+            rewards,
+            prompts=[query.prompt for query in asked],
+            finished=rollouts.finished,
+            solved=self.worker.solved_at,
+            second=self.worker.second_opinion(texts, asked, rewards),
+            parts=parts,
+        )
         return Scored(
             rollouts=rollouts,
             rewards=rewards,
@@ -186,6 +214,8 @@ class RolloutSource:
             cost=self._cost(prompts, rollouts, sampled - start),
             scoring_seconds=time.perf_counter() - sampled,
             scoring_queue=self.worker.queue,
+            solved_at=self.worker.solved_at,
+            watch=found,
         )
 
     def texts(self, rollouts: Rollouts) -> list[str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from sgpo_jax.data import Query
 from sgpo_jax.hosts import Hosts
 from sgpo_jax.models import Params, Tokenizer
 from sgpo_jax.profiling.scored import RolloutSource, Scored
+from sgpo_jax.rewards import Watch
 from sgpo_jax.sampling import Method, Rollouts, Stats
 
 _ROWS = ("request", "sample", "tokens", "length", "log_prob", "log_prob_at_one")
@@ -114,6 +116,8 @@ class SharedRollouts:
             cost=cost,
             scoring_seconds=max(float(part["scoring"]) for part in parts),
             scoring_queue=float(np.mean([part["queue"] for part in parts])),
+            solved_at=self.local.worker.solved_at,
+            watch=sum(map(_watch, parts), Watch()),
         )
 
 
@@ -125,6 +129,10 @@ def _cost(values: np.ndarray) -> ledger.Entry:
     entry = dict(zip(_COST, values.tolist(), strict=True))
     counts = ("rollouts", "tokens", "padded_tokens")
     return ledger.Entry(**(entry | {name: int(entry[name]) for name in counts}))
+
+
+def _watch(part: dict[str, np.ndarray]) -> Watch:
+    return Watch(**json.loads(part["watch"].tobytes()))
 
 
 def _stats(parts: np.ndarray) -> Stats:
@@ -143,6 +151,7 @@ def _pack(part: Scored, share: Sequence[int]) -> bytes:
         file,
         **arrays,
         rewards=part.rewards,
+        watch=np.frombuffer(json.dumps(part.watch.to_json()).encode(), np.uint8),
         stats=np.array(dataclasses.astuple(rollouts.stats), np.float64),
         cost=np.array([getattr(part.cost, name) for name in _COST], np.float64),
         scoring=np.array(part.scoring_seconds),

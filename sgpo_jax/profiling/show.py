@@ -48,6 +48,7 @@ def profile_table(profile: "Profile") -> Table:
         row("success rate", "nothing could be scored")
         return table
     row("success rate", f"{profile.successes.sum() / profile.samples.sum():.3f}")
+    row("mean reward", f"{profile.reward_sum.sum() / profile.samples.sum():.3f}")
     if not profile.successes.any():
         row("", "no query was solved: nothing to learn from yet")
     belief = Posterior.of(profile)

@@ -11,6 +11,7 @@ from sgpo_jax.ledger import PHASES, REPEATED, Ledger
 from sgpo_jax.planning import Plan
 from sgpo_jax.profiling import Profile
 from sgpo_jax.report.curves import Comparison
+from sgpo_jax.rewards import ALARM, SIGNS
 from sgpo_jax.training import Evaluation
 
 
@@ -51,10 +52,15 @@ def profile_grid(profile: Profile, queries: Sequence[Query]) -> Grid:
             here = [rate[q.id] for q in members if (q.level or 0) == level]
             cells.append(f"{np.nanmean(here):.2f}" if here else "")
         mean = np.nanmean([rate[query.id] for query in members])
-        rows.append([family, str(len(members)), *cells, f"{mean:.2f}"])
+        own = np.isin(profile.ids, [query.id for query in members])
+        samples = max(int(profile.samples[own].sum()), 1)
+        reward = f"{profile.reward_sum[own].sum() / samples:.2f}"
+        rows.append([family, str(len(members)), *cells, f"{mean:.2f}", reward])
     names = [f"level {level}" if level else "success" for level in levels]
     title = "Success of the initial policy on training questions"
-    return Grid(title, ["family", "questions", *names, "mean"], rows)
+    if "solved_at" in profile.source:
+        title += f" (a reward of at least {profile.source['solved_at']:g})"
+    return Grid(title, ["family", "questions", *names, "mean", "reward"], rows)
 
 
 def plan_grid(label: str, plan: Plan) -> Grid:
@@ -86,11 +92,41 @@ def evaluation_grid(results: Mapping[str, Evaluation]) -> Grid:
             f"{it.low:.3f} to {it.high:.3f}",
             f"{it.mean - results['initial'].mean:+.3f}",
             "" if it.greedy is None else f"{it.greedy:.3f}",
+            "" if it.reward is None else f"{it.reward:.3f}",
         ]
         for name, it in results.items()
     ]
-    columns = ["policy", "success at T", "95 % interval", "gain", "greedy"]
-    return Grid("Held-out accuracy", columns, rows)
+    columns = ["policy", "success at T", "95 % interval", "gain", "greedy", "reward"]
+    at = next(iter(results.values())).solved_at
+    title = f"Held-out accuracy (success: a reward of at least {at:g})"
+    return Grid(title, columns, rows)
+
+
+def hacking_grid(results: Mapping[str, Evaluation]) -> Grid:
+    """Share of rewarded held-out completions that show a sign of reward hacking."""
+    signs = [
+        sign
+        for sign in SIGNS
+        if any(sign in it.watch.counts for it in results.values())
+    ]
+    rows = [
+        [name, str(it.watch.looked_at)]
+        + [f"{it.watch.shares.get(sign, 0.0):.1%}" for sign in signs]
+        for name, it in results.items()
+    ]
+    columns = ["policy", "looked at", *(sign.replace("_", " ") for sign in signs)]
+    return Grid("Rewarded completions that look wrong", columns, rows)
+
+
+def alarms(results: Mapping[str, Evaluation]) -> list[str]:
+    """Return a line with an example for each frequent sign of reward hacking."""
+    return [
+        f"{name}: {share:.1%} of rewarded completions are suspicious, {sign}:"
+        f" {SIGNS[sign]}; for example {it.watch.examples[sign][0][:80]!r}"
+        for name, it in results.items()
+        for sign, share in it.watch.shares.items()
+        if share >= ALARM
+    ]
 
 
 def ledger_grid(ledgers: Mapping[str, Ledger]) -> Grid:

@@ -29,6 +29,7 @@ def print_plan(label: str, plan: Plan, display: Display) -> None:
 def print_evaluations(results: Mapping[str, Evaluation], display: Display) -> None:
     """Print held-out accuracies."""
     display.console.print(tables.evaluation_grid(results).rich())
+    display.lines(tables.alarms(results))
 
 
 def write(setup: Setup, folder: RunFolder, display: Display) -> None:
@@ -80,12 +81,15 @@ def _write(
     figures.padding_and_compiles(metrics, plots / "padding.png")
 
     evaluation = tables.evaluation_grid(results)
+    hacking, alarms = tables.hacking_grid(results), tables.alarms(results)
     cost = tables.comparison_grid(baseline, comparisons)
     spent = tables.ledger_grid(ledgers)
     sections = [
         "# Report",
         _provenance(setup),
         evaluation.markdown(),
+        hacking.markdown(),
+        *alarms,
         "![Held-out success against total compute](figures/accuracy.png)",
         cost.markdown(),
         _explanation(baseline),
@@ -95,8 +99,9 @@ def _write(
         "![Padding and compiles](figures/padding.png)",
     ]
     folder.report.write_text("\n\n".join(sections) + "\n")
-    for grid in (spent, evaluation, cost):
+    for grid in (spent, evaluation, hacking, cost):
         display.console.print(grid.rich())
+    display.lines(alarms)
     display.say(f"report: {folder.report}")
 
 

@@ -4,12 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 from .names import BUILT_IN as BUILT_IN
 from .names import SYNTAX as SYNTAX
-from .names import reference_problem as reference_problem
 from .names import terms as terms
+from .problems import SOLVED as SOLVED
 from .problems import Problem as Problem
 from .problems import Problems as Problems
 from .problems import UnscorableError as UnscorableError
 from .problems import VerifierError as VerifierError
+from .references import check_references as check_references
+from .references import reference_problem as reference_problem
 from .verifiers import choice as choice
 from .verifiers import exact as exact
 from .verifiers import final_number as final_number
@@ -19,7 +21,10 @@ from .verifiers import numeric as numeric
 
 if TYPE_CHECKING:
     from .batch import Batch as Batch
-    from .watch import watch as watch
+    from .hacking import ALARM as ALARM
+    from .hacking import SIGNS as SIGNS
+    from .hacking import Watch as Watch
+    from .hacking import watch as watch
     from .worker import Scorer as Scorer
     from .worker import Worker as Worker
 
@@ -27,7 +32,10 @@ _OF_THE_TRAINER = {
     "Batch": "batch",
     "Scorer": "worker",
     "Worker": "worker",
-    "watch": "watch",
+    "ALARM": "hacking",
+    "SIGNS": "hacking",
+    "Watch": "hacking",
+    "watch": "hacking",
 }
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from . import command, mathematics, structured, verifiers
 from .conventions import CONVENTIONS, Call, Item, adapt
-from .numbers import read_reference
 
 BUILT_IN: Mapping[str, Callable[..., Any]] = {
     "exact": verifiers.exact,
@@ -222,29 +221,3 @@ def _reasoning_gym() -> Call:
             f"verifier 'reasoning_gym' cannot be imported: {error}"
         ) from error
     return adapt(reasoning_gym.score, "plain")
-
-
-def reference_problem(verifier: str, reference: str) -> str | None:
-    """Say why a verifier cannot compare a reference; None if it can.
-
-    Known of the built-in verifiers; a function of one's own is tried by `check`.
-
-    Example:
-      >>> reference_problem("gsm8k", "(3, 4)")
-      'gsm8k compares single numbers, and this is none: name the verifier math'
-      >>> reference_problem("gsm8k", "1,250") is None
-      True
-    """
-    for _, name in terms(verifier):
-        kind, _, rest = name.partition(":")
-        if kind in ("gsm8k", "numeric") and read_reference(reference) is None:
-            why = "compares single numbers, and this is none: name the verifier math"
-            return f"{kind} {why}"
-        if kind in ("integer", "choice"):
-            try:
-                BUILT_IN[kind]("", reference, **options(rest))
-            except (TypeError, ValueError) as error:
-                return f"{kind}: {error}"
-        if kind in ("exact", "math") and not reference.strip():
-            return f"{kind} has nothing to compare with: the reference is empty"
-    return None

@@ -3,6 +3,9 @@
 import collections
 import dataclasses
 
+SOLVED = 1.0
+"""A completion solves its question if its reward is at least this."""
+
 
 class VerifierError(ValueError):
     """A verifier does not exist, cannot be imported or has another signature."""

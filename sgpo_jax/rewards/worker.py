@@ -1,7 +1,9 @@
 """A pool of processes that score completions, seen from the trainer."""
 
+import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
 import re
@@ -17,8 +19,10 @@ from sgpo_jax.data import Query
 from . import wire
 from .batch import Batch
 from .conventions import CONVENTIONS
+from .hacking import looked_at
 from .link import Link, Lost
-from .problems import Problems, VerifierError
+from .problems import SOLVED, Problems, VerifierError
+from .references import check_references
 
 
 @runtime_checkable
@@ -56,6 +60,8 @@ class Worker:
 
     Attributes:
       problems: a `Problems`, collected over the life of the worker.
+      solved_at: reward from which a completion counts as a success.
+      cross_check: name of a second verifier; empty for none.
       queue: completions of the last batch that waited for their score, the mean over
         the time it took.
 
@@ -92,6 +98,7 @@ class Worker:
         self._hello = (bounds, workers or _cores(), isolate)
         self._environment = tuple(environment)
         self.poll = poll
+        self.solved_at, self.cross_check = SOLVED, ""
         self._link: Link | None = None
         self._functions: dict[str, bytes] = {}
         self._open: dict[int, Batch] = {}
@@ -110,6 +117,20 @@ class Worker:
         if self._link is not None:
             self._link.close()
             self._link = None
+
+    def judge(self, *, solved_at: float = SOLVED, cross_check: str = "") -> None:
+        """Set what counts as a success, and a second verifier for what does.
+
+        Args:
+          solved_at: lowest reward of a success, for verifiers that give parts.
+          cross_check: name of the second verifier, see `second_opinion`.
+
+        Raises:
+          ValueError: if `solved_at` is no finite number.
+        """
+        if not math.isfinite(solved_at):
+            raise ValueError(f"solved_at must be a finite number, got {solved_at}")
+        self.solved_at, self.cross_check = float(solved_at), cross_check
 
     def register(self, function: Callable[..., Any], convention: str = "") -> str:
         """Take a reward function as it is; return the name of its verifier.
@@ -177,11 +198,15 @@ class Worker:
 
         Raises:
           VerifierError: if one does not exist, cannot be imported, has another
-            signature or raises.
+            signature or raises, or cannot compare with a reference.
         """
+        check_references(queries)
         first: dict[str, Query] = {}
         for query in queries:
             first.setdefault(query.verifier, query)
+        if self.cross_check and queries:
+            second = dataclasses.replace(queries[0], verifier=self.cross_check)
+            first.setdefault(self.cross_check, second)
         kept, self.problems = self.problems, Problems()
         try:
             for name, query in first.items():
@@ -234,6 +259,36 @@ class Worker:
             for text, query in zip(completions, queries, strict=True):
                 batch.add(text, query)
             return batch.results()
+
+    def second_opinion(
+        self,
+        completions: Sequence[str],
+        queries: Sequence[Query],
+        rewards: Float64[np.ndarray, " n"],
+    ) -> Float64[np.ndarray, " n"] | None:
+        """Score rewarded completions by `cross_check`.
+
+        Returns:
+          A reward for each completion that `watch` looks at, NaN for the others and
+          where there is none; None without a second verifier.
+        """
+        if not self.cross_check:
+            return None
+        found = np.full(len(rewards), np.nan)
+        chosen = looked_at(rewards, self.solved_at)
+        second = {
+            query.id: dataclasses.replace(query, verifier=self.cross_check)
+            for query in (queries[i] for i in chosen)
+        }
+        kept, self.problems = self.problems, Problems()
+        try:
+            found[chosen] = self.score(
+                [completions[i] for i in chosen],
+                [second[queries[i].id] for i in chosen],
+            )
+        finally:
+            self.problems = kept
+        return found
 
     def ready(self, verifiers: Sequence[str]) -> Link:
         """Return the connection, with these verifiers imported at its other end."""

@@ -38,11 +38,16 @@ def as_queries(questions: Any) -> tuple[Query, ...]:
 
 def make_worker(limits: RewardConfig) -> rewards.Worker:
     """Return a pool of scorers with these limits."""
-    return rewards.Worker(
+    worker = rewards.Worker(
         deadline=limits.deadline,
         batch_deadline=limits.batch_deadline,
         memory_gib=limits.memory_gib,
+        workers=limits.workers,
+        isolate=limits.isolate,
+        environment=limits.environment,
     )
+    worker.judge(solved_at=limits.solved_at, cross_check=limits.cross_check)
+    return worker
 
 
 def rewarded(
@@ -119,6 +124,7 @@ def measured(
             chunks=Chunks(folder=folder),
             source=source,
             on_chunk=on_chunk,
+            solved_at=session.worker.solved_at,
         )
 
 

@@ -9,6 +9,7 @@ from sgpo_jax import ledger
 from sgpo_jax.data import Query
 from sgpo_jax.methods import Draw
 from sgpo_jax.profiling import Scored
+from sgpo_jax.rewards import SOLVED, Watch
 from sgpo_jax.sampling import Rollouts, Stats
 
 
@@ -25,6 +26,8 @@ class Collected:
       scoring_seconds: time spent waiting for verifiers.
       scoring_queue: completions that waited for a verifier, the mean over that time.
       rounds: rounds of sampling.
+      solved_at: reward from which a completion counts as a success.
+      watch: signs of hacking among rewarded completions, of all that were sampled.
     """
 
     queries: list[Query]
@@ -35,6 +38,8 @@ class Collected:
     scoring_seconds: float
     scoring_queue: float
     rounds: int = 1
+    solved_at: float = SOLVED
+    watch: Watch = Watch()
 
     @property
     def group(self) -> np.ndarray:
@@ -84,6 +89,8 @@ def collected(queries: Sequence[Query], draw: Draw, scored: Scored) -> Collected
         cost=scored.cost,
         scoring_seconds=scored.scoring_seconds,
         scoring_queue=scored.scoring_queue,
+        solved_at=scored.solved_at,
+        watch=scored.watch,
     )
 
 
@@ -127,4 +134,6 @@ def joined(parts: Sequence[Collected]) -> Collected:
         scoring_seconds=sum(part.scoring_seconds for part in parts),
         scoring_queue=float(np.mean([part.scoring_queue for part in parts])),
         rounds=len(parts),
+        solved_at=parts[0].solved_at,
+        watch=sum((part.watch for part in parts), Watch()),
     )

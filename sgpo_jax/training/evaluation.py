@@ -1,14 +1,16 @@
 """Held-out accuracy with a confidence interval."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from sgpo_jax.data import Query
 from sgpo_jax.ledger import Entry
 from sgpo_jax.models import Params
-from sgpo_jax.profiling import SUCCESS, SampleAndScore
+from sgpo_jax.profiling import SampleAndScore
+from sgpo_jax.rewards import SOLVED, Watch
 from sgpo_jax.sampling import Greedy
 from sgpo_jax.training.exact import ReferenceScorer
 
@@ -24,6 +26,10 @@ class Evaluation:
       greedy: success of the most likely completion, or None if not asked for.
       unscorable: share of completions that could not be scored; they count as wrong.
       cost: what it cost; never part of the compute that methods are compared by.
+      reward: mean reward of what could be scored; None if nothing could, or it was not
+        sampled.
+      solved_at: reward from which a completion counts as a success.
+      watch: signs of hacking among rewarded completions.
     """
 
     mean: float
@@ -32,6 +38,19 @@ class Evaluation:
     greedy: float | None
     unscorable: float
     cost: Entry
+    reward: float | None = None
+    solved_at: float = SOLVED
+    watch: Watch = Watch()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as a JSON object."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> "Evaluation":
+        """Read what `to_json` returned."""
+        cost, found = Entry(**saved["cost"]), Watch(**saved.get("watch", {}))
+        return cls(**{**saved, "cost": cost, "watch": found})
 
 
 def evaluate(
@@ -51,9 +70,7 @@ def evaluate(
     # Training uses noise steps from 1 on and the profile step 0.
     noise = 2**31 - 1
     scored = rollouts(params, queries, [samples] * len(queries), step=noise)
-    wins = np.bincount(
-        scored.rollouts.request, scored.rewards >= SUCCESS, minlength=len(queries)
-    )
+    wins = np.bincount(scored.rollouts.request, scored.solved, minlength=len(queries))
     rates = wins / samples
     half = 1.96 * rates.std(ddof=1) / len(rates) ** 0.5 if len(rates) > 1 else 0.0
     cost, best = scored.cost, None
@@ -61,14 +78,17 @@ def evaluate(
         picked = rollouts(
             params, queries, [1] * len(queries), step=noise, method=Greedy()
         )
-        best, cost = float(np.mean(picked.rewards >= SUCCESS)), cost + picked.cost
-    mean = float(rates.mean())
+        best, cost = float(picked.solved.mean()), cost + picked.cost
+    mean, known = float(rates.mean()), np.isfinite(scored.rewards)
     return Evaluation(
         mean=mean,
         low=max(0.0, mean - float(half)),
         high=min(1.0, mean + float(half)),
         greedy=best,
         unscorable=float(np.isnan(scored.rewards).mean()),
+        reward=float(scored.rewards[known].mean()) if known.any() else None,
+        solved_at=scored.solved_at,
+        watch=scored.watch,
         cost=cost,
     )
 

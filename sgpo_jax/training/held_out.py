@@ -31,6 +31,7 @@ def held_out_metrics(
         progress.ledger.add("evaluation", result.cost)
         found = {
             "eval/success": result.mean,
+            "eval/reward": result.reward,
             "eval/low": result.low,
             "eval/high": result.high,
         }

@@ -14,7 +14,7 @@ from sgpo_jax.methods import Method
 from sgpo_jax.methods.advantage import evaluate, pad_groups
 from sgpo_jax.methods.shaping import shape
 from sgpo_jax.planning import Plan
-from sgpo_jax.profiling import SUCCESS, Profile, SampleAndScore
+from sgpo_jax.profiling import Profile, SampleAndScore
 from sgpo_jax.training import copies
 from sgpo_jax.training.batch import by_response, make_groups, only_sampled, scoring_cost
 from sgpo_jax.training.collect import Collected, collected, joined
@@ -254,7 +254,7 @@ def rollout_metrics(taken: Collected) -> Metrics:
     known = np.isfinite(rewards)
     return {
         "reward": float(rewards[known].mean()) if known.any() else 0.0,
-        "success": float((rewards >= SUCCESS).mean()),
+        "success": float((rewards >= taken.solved_at).mean()),
         "unscorable": float((~known).mean()),
         "frac_reward_zero_std": float((~taken.live).mean()),
         "completions/mean_length": float(rollouts.length.mean()),
@@ -268,4 +268,5 @@ def rollout_metrics(taken: Collected) -> Metrics:
         "sampler/occupancy": rollouts.stats.occupancy,
         "queue/sample": rollouts.stats.queue,
         "queue/score": taken.scoring_queue,
+        **taken.watch.metrics,
     }

@@ -322,14 +322,16 @@ class Stopping:
         self._patch(Engine, "sample", wrapped)
 
     def scoring(self):
-        """Ask when the first rewards of a batch have come."""
+        """Ask when the first rewards of a batch have come, not of a trial of one."""
+        from sgpo_jax.rewards import wire
         from sgpo_jax.rewards.link import Link
 
         original = Link.receive
 
         def wrapped(link, timeout):
             records = original(link, timeout)
-            if any(record.batch for record in records):
+            found = [r for r in records if r.kind == wire.RESULTS]
+            if sum(len(wire.results(r.body).kinds) for r in found) > 1:
                 self.begins("receive")
             return records
 
