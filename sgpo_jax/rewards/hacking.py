@@ -39,7 +39,7 @@ class Watch:
     looked_at: int = 0
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     examples: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
-    terms: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
+    terms: Mapping[str, list[float]] = dataclasses.field(default_factory=dict)
 
     @property
     def shares(self) -> dict[str, float]:
@@ -71,8 +71,8 @@ class Watch:
                 name: [
                     a + b
                     for a, b in zip(
-                        self.terms.get(name, (0.0, 0)),
-                        other.terms.get(name, (0.0, 0)),
+                        self.terms.get(name, (0.0, 0.0)),
+                        other.terms.get(name, (0.0, 0.0)),
                         strict=True,
                     )
                 ]
@@ -130,7 +130,7 @@ def watch(
     terms = {}
     for name, values in (parts or {}).items():
         known = values[np.isfinite(values)]
-        terms[name] = [float(known.sum()), len(known)]
+        terms[name] = [float(known.sum()), float(len(known))]
     return Watch(
         looked_at=len(chosen),
         counts={sign: len(those) for sign, those in signs.items()},
