@@ -1,21 +1,25 @@
 """Cost of scoring: CPU per completion, use of cores, overlap, and a soak of attacks.
 
-python benchmarks/scoring.py [--out benchmarks/results/scoring.md]
-python benchmarks/scoring.py --soak 20000
+python benchmarks/scoring.py --soak 20000 --out benchmarks/results/scoring.md \\
+    --before benchmarks/results/scoring_before.json
 """
 
 import argparse
 import collections
 import functools
+import inspect
+import json
 import os
 import pathlib
 import random
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 
 from sgpo_jax.data import Query
-from sgpo_jax.rewards import Worker, gsm8k, reaping
+from sgpo_jax.rewards import Worker, gsm8k
 
 BATCH = 256
 
@@ -36,44 +40,39 @@ def plain(completion: str, reference: str) -> float:
     return float(reference in completion)
 
 
-def _cpu(worker: Worker) -> float:
-    """CPU seconds so far of this process, the supervisor and its scorers."""
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    total, tick = own.ru_utime + own.ru_stime, os.sysconf("SC_CLK_TCK")
-    pids = [worker._link.pid]
-    with open(f"/proc/{pids[0]}/task/{pids[0]}/children") as file:
-        pids += [int(pid) for pid in file.read().split()]
-    for index, pid in enumerate(pids):
-        with open(f"/proc/{pid}/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
-        # The supervisor's figure includes the scorers it has waited for.
-        total += sum(map(int, fields[11 : 15 if index == 0 else 13])) / tick
-    return total
+def _cpu() -> float:
+    """CPU seconds so far of this process and of all that it started and that ended."""
+    whose = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
+    used = [resource.getrusage(who) for who in whose]
+    return sum(use.ru_utime + use.ru_stime for use in used)
 
 
-def overhead(name: str, function, rounds: int = 200) -> tuple[float, float]:
+def _pool(texts: list[str], query: Query, rounds: int) -> float:
+    begun = _cpu()
+    with Worker() as worker:
+        for _ in range(5 + rounds):
+            worker.score(texts, [query] * len(texts))
+    return _cpu() - begun
+
+
+def overhead(name: str, function, rounds: int = 150) -> tuple[float, float]:
     """Return microseconds of CPU per completion: called directly, and by the pool."""
     texts = ["48 + 24 = 72 clips.\n#### 72", "so it is 71"] * (BATCH // 2)
+    query = Query(id="q", prompt="", reference="72", verifier=name)
+    start = _pool(texts, query, 0)
     begun = time.process_time()
-    for _ in range(20):
+    for _ in range(rounds):
         for text in texts:
             function(text, "72")
-    direct = (time.process_time() - begun) / (20 * BATCH)
-    query = Query(id="q", prompt="", reference="72", verifier=name)
-    with Worker() as worker:
-        for _ in range(5):
-            worker.score(texts, [query] * BATCH)
-        begun = _cpu(worker)
-        for _ in range(rounds):
-            worker.score(texts, [query] * BATCH)
-        pool = (_cpu(worker) - begun) / (rounds * BATCH)
+    direct = (time.process_time() - begun) / (rounds * BATCH)
+    pool = (_pool(texts, query, rounds) - start) / (rounds * BATCH)
     return direct * 1e6, pool * 1e6
 
 
 def waiting(workers: int) -> float:
     """Return seconds for 64 completions of a verifier that takes 100 ms."""
     query = Query(id="q", prompt="", reference="", verifier=f"{_here()}:slow")
-    with Worker(workers=workers) as worker:
+    with _worker(workers) as worker:
         worker.score([""] * workers, [query] * workers)
         begun = time.perf_counter()
         worker.score([""] * 64, [query] * 64)
@@ -84,7 +83,7 @@ def overlapped(workers: int) -> tuple[float, float]:
     """Return seconds waited after the last sample: all at once, and fed as they end."""
     query = Query(id="q", prompt="", reference="", verifier=f"{_here()}:slow")
     waits = []
-    with Worker(workers=workers) as worker:
+    with _worker(workers) as worker:
         worker.score([""] * workers, [query] * workers)
         for fed in (False, True):
             with worker.batch() as batch:
@@ -114,6 +113,7 @@ def long_text() -> tuple[float, float]:
 
 def soak(count: int) -> str:
     """Score good and hostile completions; say what was lost or left behind."""
+    from sgpo_jax.rewards import reaping
     from tests.rewards import misbehaviour, test_hostile
 
     draw = random.Random(0)
@@ -148,52 +148,119 @@ def soak(count: int) -> str:
     )
 
 
+def _worker(workers: int) -> Worker:
+    """Return a pool; versions of the library before it have one scorer."""
+    if "workers" not in inspect.signature(Worker).parameters:
+        return Worker()
+    return Worker(workers=workers)
+
+
 @functools.cache
 def _here() -> str:
-    """Write a file as people have them, which imports little; return its path."""
-    path = pathlib.Path(tempfile.mkdtemp()) / "my_reward.py"
-    path.write_text(OWN)
-    return str(path)
+    """Write a module as people have them, which imports little; return its name."""
+    folder = tempfile.mkdtemp()
+    (pathlib.Path(folder) / "my_reward.py").write_text(OWN)
+    sys.path.append(folder)
+    return "my_reward"
+
+
+def fork_cost(count: int = 50) -> float:
+    """Return microseconds of CPU that a fork of this interpreter costs."""
+    code = (
+        "import os\n"
+        f"for _ in range({count}):\n"
+        "    if os.fork() == 0: os._exit(0)\n"
+        "    os.wait()"
+    )
+    costs = []
+    for program in ("pass", code):
+        begun = _cpu()
+        subprocess.run([sys.executable, "-c", program], check=True)
+        costs.append(_cpu() - begun)
+    return (costs[1] - costs[0]) / count * 1e6
+
+
+def measure() -> dict[str, float | list[float]]:
+    """Return all figures by name."""
+    cores = len(os.sched_getaffinity(0))
+    figures: dict[str, float | list[float]] = {"cores": cores, "fork": fork_cost()}
+    figures["built in"] = list(overhead("gsm8k", gsm8k))
+    figures["own"] = list(overhead(f"{_here()}:plain", plain))
+    for workers in (1, cores, 8):
+        figures[f"{workers} scorers"] = waiting(workers)
+    if hasattr(Worker, "batch"):
+        figures["overlap"] = list(overlapped(cores))
+    figures["10 MB"] = list(long_text())
+    return figures
+
+
+def render(now: dict, before: dict | None) -> str:
+    """Return the figures as Markdown, those of another version beside them."""
+    cores = now["cores"]
+    both = [now] if before is None else [before, now]
+    heads = ["now"] if before is None else ["before", "now"]
+
+    def table(title: str, rows: dict[str, list[str]]) -> list[str]:
+        lines = [
+            f"| {title} | {' | '.join(heads)} |",
+            "|---" + "|---:" * len(both) + "|",
+        ]
+        return lines + [f"| {k} | {' | '.join(v)} |" for k, v in rows.items()] + [""]
+
+    rows = {}
+    for name, label in (
+        ("built in", "gsm8k, built in"),
+        ("own", "a function of one's own"),
+    ):
+        rows[f"{label}: called directly"] = [f"{x[name][0]:.1f}" for x in both]
+        rows[f"{label}: by the pool, beyond that"] = [
+            f"{x[name][1] - x[name][0]:.1f}" for x in both
+        ]
+    slow = {
+        f"{n} scorers": [f"{x[f'{n} scorers']:.2f}" for x in both]
+        for n in (1, cores, 8)
+    }
+    wait, fed = now["overlap"]
+    seconds, memory = now["10 MB"]
+    return "\n".join(
+        [
+            f"Measured on {cores} cores by `python benchmarks/scoring.py`. Before is"
+            " one scorer and a fork per batch. A bare fork costs"
+            f" {now['fork'] / 1000:.1f} ms of CPU on this machine; code of one's own"
+            " gets new processes with each batch.",
+            "",
+            *table(f"microseconds of CPU per completion, batches of {BATCH}", rows),
+            *table("seconds for 64 completions that take 100 ms each", slow),
+            f"32 completions at 100 ms, one sampled every 150 ms, {cores} scorers: the"
+            f" wait after the last sample is {wait:.2f} s scored at once, {fed:.2f} s"
+            " fed as they end.",
+            "",
+            f"A completion of 10 MB costs the trainer {seconds:.3f} s of CPU and"
+            f" {memory:.0f} MiB more at its peak.",
+        ]
+    )
 
 
 def main() -> None:
+    """Measure, and write what was asked for."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--soak", type=int, default=0)
-    parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--soak", type=int, default=0, help="completions of a soak")
+    parser.add_argument("--out", type=pathlib.Path, help="Markdown to write")
+    parser.add_argument("--json", type=pathlib.Path, help="write the figures, and end")
+    parser.add_argument(
+        "--before", type=pathlib.Path, help="figures of another version"
+    )
     options = parser.parse_args()
-    if options.soak:
-        print(soak(options.soak))
+    if options.json:
+        options.json.write_text(json.dumps(measure(), indent=1) + "\n")
         return
-    cores = len(os.sched_getaffinity(0))
-    lines = [
-        f"Measured on {cores} cores by `python benchmarks/scoring.py`.",
-        "",
-        f"| verifier, batches of {BATCH} | direct, us CPU | pool, us CPU | more |",
-        "| --- | --- | --- | --- |",
-    ]
-    for label, name, function in (
-        ("gsm8k (built in)", "gsm8k", gsm8k),
-        ("a function of one's own", f"{_here()}:plain", plain),
-    ):
-        direct, pool = overhead(name, function)
-        lines.append(f"| {label} | {direct:.1f} | {pool:.1f} | {pool - direct:.1f} |")
-    lines += ["", "| 64 completions at 100 ms | seconds |", "| --- | --- |"]
-    lines += [f"| {n} scorers | {waiting(n):.2f} |" for n in (1, cores, 8)]
-    at_once, fed = overlapped(cores)
-    seconds, memory = long_text()
-    lines += [
-        "",
-        f"32 completions at 100 ms, one sampled every 150 ms, {cores} scorers: the wait"
-        f" after the last sample is {at_once:.2f} s scored at once, {fed:.2f} s fed as"
-        " they end.",
-        "",
-        f"A completion of 10 MB costs the trainer {seconds:.3f} s of CPU and"
-        f" {memory:.0f} MiB more at its peak.",
-    ]
-    text = "\n".join(lines) + "\n"
+    before = json.loads(options.before.read_text()) if options.before else None
+    text = render(measure(), before)
+    if options.soak:
+        text += f"\n\nSoak (`--soak {options.soak}`): {soak(options.soak)}."
     print(text)
     if options.out:
-        options.out.write_text(text)
+        options.out.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -6,15 +6,20 @@ is imported where questions are made and nowhere else.
 
 import dataclasses
 import difflib
+import json
+import os
+import subprocess
+import sys
 import types
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .queries import Query, content_id, normalize
 from .source import Loaded
 
 _EVALUATES = "its scorer evaluates the completion as Python code"
+_NO_ANSWER = "it has no answer that its scorer could be tried with"
 DENIED: Mapping[str, str] = {
     "binary_matrix": _EVALUATES,
     "countdown": _EVALUATES,
@@ -28,12 +33,17 @@ DENIED: Mapping[str, str] = {
     "coin_flip": "its scorer accepts any prefix of the answer",
     "complex_arithmetic": "its scorer gives full marks to 'nan'",
     "game_of_life_halting": "its scorer gives full marks to any text",
-    "propositional_logic": "it has no answer that its scorer accepts",
-    "boxnet": "its scorer raises on most completions",
-    "prime_factorization": "its scorer raises on every completion but a number",
+    "boxnet": _NO_ANSWER,
+    "graph_color": _NO_ANSWER,
+    "propositional_logic": _NO_ANSWER,
+    "rubiks_cube": _NO_ANSWER,
+    "rush_hour": _NO_ANSWER,
     "composite": "its parts have to be named one by one",
-    "number_sequence": "it takes 0.1 s to make one question",
+    "knight_swap": "it takes a second to make one question",
 }
+
+# Their scorers compare grids as tuples, which JSON has not.
+_TUPLES = frozenset(("arc_1d", "arc_agi", "rearc"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,8 +88,9 @@ class ReasoningGym:
     def load(self) -> Loaded:
         """Draw the questions; equal prompts are kept once.
 
-        The verifier is "reasoning_gym": it draws the question again from the metadata
-        and asks its scorer, with full marks or none.
+        The verifier is "reasoning_gym": it asks the family's scorer about the entry in
+        the metadata, with full marks or none. Questions are drawn once, in a process of
+        their own with a fixed hash seed, so that every process gets the same.
 
         Raises:
           ImportError: if reasoning-gym is not installed.
@@ -87,11 +98,20 @@ class ReasoningGym:
         """
         found: dict[str, Query] = {}
         problems = []
-        for generator, level in zip(self.generators, self._levels(), strict=True):
-            before = len(found)
-            for query in _draw(generator, level, self.seed):
+        levels = self._levels()
+        drawn = _draw_apart(self.generators, self.seed)
+        for generator, level, entries in zip(
+            self.generators, levels, drawn, strict=True
+        ):
+            before, wrong = len(found), entries.count(None)
+            for query in _queries(generator, level, self.seed, entries):
                 found.setdefault(normalize(query.prompt), query)
-            if (new := len(found) - before) < generator.size:
+            if wrong:
+                problems.append(
+                    f"{generator.family} level {level}: {wrong} questions are left out,"
+                    " whose own answer their scorer does not accept"
+                )
+            if (new := len(found) - before) < generator.size - wrong:
                 problems.append(
                     f"{generator.family} level {level} has only {new} new distinct "
                     f"questions of {generator.size} asked"
@@ -108,22 +128,85 @@ class ReasoningGym:
         ]
 
 
-def _draw(generator: Generator, level: int, seed: int) -> Sequence[Query]:
-    config = dict(generator.knobs) | {"size": generator.size, "seed": seed}
-    data = create(generator.family, config)
-    return [
-        Query(
-            # Draws of one question differ in nothing that matters.
-            id=content_id(generator.family, normalize(data[i]["question"])),
-            prompt=data[i]["question"],
-            reference=data[i]["answer"],
-            verifier="reasoning_gym",
-            family=generator.family,
-            level=level,
-            metadata={"dataset": generator.family, "config": config, "index": i},
-        )
-        for i in range(generator.size)
-    ]
+def _config(generator: Generator, seed: int) -> dict[str, Any]:
+    return dict(generator.knobs) | {"size": generator.size, "seed": seed}
+
+
+Entries = list[dict[str, Any] | None]
+
+
+def _draw_apart(generators: Sequence[Generator], seed: int) -> list[Entries]:
+    """Draw the questions of all families in another process."""
+    request = [(generator.family, _config(generator, seed)) for generator in generators]
+    try:
+        body = json.dumps(request)
+    except TypeError as error:
+        raise ValueError(f"knobs must be plain JSON: {error}") from None
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", f"{__package__}.reasoning_gym_draw"],
+        input=body,
+        capture_output=True,
+        text=True,
+        env=os.environ
+        | {
+            "PYTHONHASHSEED": "0",
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        },
+    )
+    lines = done.stdout.splitlines()
+    found = []
+    for line in lines:
+        answer = json.loads(line)
+        if "error" in answer:
+            kind = ImportError if answer["kind"] == "ImportError" else ValueError
+            raise kind(answer["error"])
+        found.append(answer["entries"])
+    if done.returncode or len(found) < len(generators):
+        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        family = generators[min(len(found), len(generators) - 1)].family
+        raise ValueError(f"reasoning-gym cannot draw {family}: {said}")
+    return found
+
+
+def _queries(
+    generator: Generator, level: int, seed: int, entries: Entries
+) -> Iterator[Query]:
+    family, config = generator.family, _config(generator, seed)
+    for index, entry in enumerate(entries):
+        if entry is not None:
+            metadata = {"dataset": family, "config": config, "index": index}
+            yield Query(
+                # Draws of one question differ in nothing that matters.
+                id=content_id(family, normalize(entry["question"])),
+                prompt=entry["question"],
+                reference=entry["answer"],
+                verifier="reasoning_gym",
+                family=family,
+                level=level,
+                metadata=metadata | {"entry": entry["metadata"]},
+            )
+
+
+def entry_of(family: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an entry that has been through JSON as the family's scorer wants it."""
+    metadata = entry["metadata"]
+    return {**entry, "metadata": _tuples(metadata) if family in _TUPLES else metadata}
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(map(_tuples, value))
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return value
+
+
+def marks(data: Any, completion: str, entry: Mapping[str, Any]) -> float:
+    """Return the marks of a family's scorer; 0 where it raises over the completion."""
+    try:
+        return float(data.score_answer(completion, entry))
+    except Exception:
+        return 0.0
 
 
 def create(family: str, config: Mapping[str, Any]) -> Any:

@@ -1,5 +1,6 @@
 """Verifiers by name: built-in ones with options, functions of modules and files."""
 
+import dataclasses
 import functools
 import hashlib
 import importlib
@@ -220,4 +221,5 @@ def _reasoning_gym() -> Call:
         raise ValueError(
             f"verifier 'reasoning_gym' cannot be imported: {error}"
         ) from error
-    return adapt(reasoning_gym.score, "plain")
+    # Families whose scorers run code are refused; the others' change nothing.
+    return dataclasses.replace(adapt(reasoning_gym.score, "plain"), trusted=True)

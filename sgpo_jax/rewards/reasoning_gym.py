@@ -5,39 +5,36 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sgpo_jax.data.reasoning_gym import create
+from sgpo_jax.data.reasoning_gym import create, entry_of, marks
 from sgpo_jax.data.reasoning_gym import import_package as import_package
 
 
 def score(
     completion: str,
     reference: str,
+    prompt: str,
     *,
     dataset: str,
     config: Mapping[str, Any],
-    index: int,
+    entry: Mapping[str, Any],
 ) -> float:
-    """1 if the family's scorer gives full marks, else 0.
+    """Full marks of a family's scorer: 1 if it gives them, else 0.
 
     Its partial marks go to nonsense too (0.01 for any text in some families), so they
-    count as nothing.
+    count as nothing. A completion over which it raises is wrong: that it accepts the
+    right answer was tried when the question was drawn.
 
     Args:
       completion: scored without white space at its ends.
-      reference: must be the answer of the question drawn again.
+      reference: the answer.
+      prompt: the question.
       dataset: name of the family.
       config: of the data set, with size and seed.
-      index: of the question.
-
-    Raises:
-      ValueError: if the question drawn again has another answer, as after a change of
-        the package's version.
+      entry: what the family says of the question.
     """
     data = _create(dataset, json.dumps(config, sort_keys=True))
-    entry = data[index]
-    if entry["answer"] != reference:
-        raise ValueError(f"{dataset} {index} has answer {entry['answer']!r} by now")
-    return float(data.score_answer(completion.strip(), entry) == 1.0)
+    whole = {"question": prompt, "answer": reference, "metadata": entry}
+    return float(marks(data, completion.strip(), entry_of(dataset, whole)) == 1.0)
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,28 +1,34 @@
 """Scorers of reasoning-gym: full marks or none, in the scoring process."""
 
-import dataclasses
 import importlib.util
 
 import numpy as np
 import pytest
 
 from sgpo_jax.data import parse_source
+from sgpo_jax.data.reasoning_gym import DENIED, import_package
 from sgpo_jax.rewards import Worker
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("reasoning_gym") is None, reason="reasoning-gym is absent"
 )
 
-FAMILIES = (
-    "chain_sum products gcd lcm count_bits letter_counting leg_counting "
-    "simple_equations spell_backward syllogism power_function"
+FEW = (
+    "chain_sum letter_counting simple_equations spell_backward ransom_note arc_agi"
+    " prime_factorization game_of_life futoshiki list_functions"
 ).split()
+
+
+def _draw(families, size):
+    text = ";".join(f"{family},size={size}" for family in families)
+    return parse_source(f"reasoning-gym:{text}").load()
 
 
 @pytest.fixture(scope="module")
 def queries():
-    text = ";".join(f"{family},size=10" for family in FAMILIES)
-    return parse_source(f"reasoning-gym:{text}").load().queries
+    loaded = _draw(FEW, 4)
+    assert not [problem for problem in loaded.problems if "left out" in problem]
+    return loaded.queries
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +42,13 @@ def test_the_answer_scores_one(worker, queries):
     np.testing.assert_array_equal(values, np.ones(len(queries)))
 
 
-@pytest.mark.parametrize("text", ["", "banana", "nan", "٣٤", "9" * 6000, "-"])
-def test_nonsense_scores_nothing_or_is_unscorable(worker, queries, text):
+NONSENSE = ("", "banana", "nan", "٣٤", "9" * 6000, "-", "{}", "None", "<answer>")
+
+
+@pytest.mark.parametrize("text", NONSENSE)
+def test_nonsense_scores_nothing(worker, queries, text):
     values = worker.score([text] * len(queries), queries)
-    assert not np.nansum(values)
+    np.testing.assert_array_equal(values, np.zeros(len(queries)))
 
 
 def test_partial_marks_count_as_none(worker, queries):
@@ -50,15 +59,32 @@ def test_partial_marks_count_as_none(worker, queries):
     np.testing.assert_array_equal(worker.score(near, words), np.zeros(len(words)))
 
 
-def test_another_version_of_the_question_is_unscorable(queries):
-    query = dataclasses.replace(queries[0], reference="something else")
-    with Worker() as worker:
-        assert np.isnan(worker.score(["1"], [query])).all()
-        assert "by now" in str(worker.problems)
-
-
 def test_model_text_is_not_executed(worker, queries, tmp_path):
     mark = tmp_path / "executed"
     text = f"__import__('os').system('touch {mark}')"
     worker.score([text] * len(queries), queries)
     assert not mark.exists()
+
+
+@pytest.mark.slow
+def test_every_family_that_is_not_refused(worker, tmp_path):
+    """Its answer scores 1, another's answer, nonsense and code 0, without effect."""
+    families = sorted(set(import_package().factory.DATASETS) - set(DENIED))
+    loaded = _draw(families, 3)
+    assert not [problem for problem in loaded.problems if "left out" in problem]
+    queries = loaded.queries
+    assert {query.family for query in queries} == set(families)
+
+    def score(texts):
+        return worker.score(texts, queries)
+
+    mark = tmp_path / "executed"
+    one, zero = np.ones(len(queries)), np.zeros(len(queries))
+    np.testing.assert_array_equal(score([query.reference for query in queries]), one)
+    answers = {(query.family, query.reference) for query in queries}
+    for text in (*NONSENSE, f"__import__('os').system('touch {mark}')"):
+        wanted = [float((query.family, text) in answers) for query in queries]
+        np.testing.assert_array_equal(score([text] * len(queries)), wanted)
+    assert not mark.exists()
+    near = [f"{query.reference} or {query.reference[::-1]}9" for query in queries]
+    np.testing.assert_array_equal(score(near), zero)
