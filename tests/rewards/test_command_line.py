@@ -1,0 +1,65 @@
+"""Wrong rewards end a command with exit code 2 before anything expensive."""
+
+import json
+
+import pytest
+
+from sgpo_jax import cli
+
+REWARD = """
+def good(completion, reference):
+    return 0.25
+
+def three(a, b, c):
+    return 1.0
+
+raise_later = lambda completion, reference: 1 / 0
+"""
+
+
+@pytest.fixture
+def questions(tmp_path):
+    rows = [{"prompt": f"{n}+1=", "answer": str(n + 1)} for n in range(12)]
+    rows[4]["answer"] = "five"
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "my_reward.py").write_text(REWARD)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("verifier", "message"),
+    [
+        ("gsm8k", "questions.jsonl:5: reference 'five': gsm8k compares single numbers"),
+        ("{folder}/my_reward.py:missing", "no attribute 'missing'"),
+        ("{folder}/other.py:good", "there is no file"),
+        ("{folder}/my_reward.py:three", "fails on query"),
+        ("{folder}/my_reward.py:raise_later", "ZeroDivisionError"),
+        ("nowhere.at_all:reward", "No module named 'nowhere'"),
+        ("numeric:tolerance=-1", "tolerance must be at least 0"),
+    ],
+)
+def test_wrong_rewards_exit_2_and_leave_no_folder(
+    questions, tmp_path, capsys, verifier, message
+):
+    out = tmp_path / "run"
+    verifier = verifier.format(folder=tmp_path)
+    source = f"{questions},verifier={verifier}"
+    assert cli.run_command(["profile", "--data", source, "--out", str(out)]) == 2
+    *_, last = capsys.readouterr().err.strip().split("\n")
+    assert last.startswith("sgpo: error: ") and message in last
+    assert not out.exists()
+
+
+def test_the_corrected_command_is_accepted(questions, tmp_path, capsys):
+    """Dense rewards count as successes from the stated threshold on."""
+    out = ["--out", str(tmp_path / "run"), "--cache", "", "--preset", "quick"]
+    out += ["--warmup.steps", "1", "--profile.samples", "2"]
+    wrong = f"{questions},verifier={tmp_path}/my_reward.py:missing"
+    right = f"{questions},verifier={tmp_path}/my_reward.py:good"
+    more = ["--reward.solved-at", "0.2"]
+    assert cli.run_command(["profile", "--data", wrong, *out]) == 2
+    assert cli.run_command(["profile", "--data", right, *out, *more]) == 0
+    said = capsys.readouterr().err
+    assert "a reward of at least 0.2" in " ".join(said.split())
+    assert "1.00" in said and "0.25" in said
