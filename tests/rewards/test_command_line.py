@@ -36,7 +36,7 @@ def questions(tmp_path):
         ("{folder}/my_reward.py:three", "fails on query"),
         ("{folder}/my_reward.py:raise_later", "ZeroDivisionError"),
         ("nowhere.at_all:reward", "No module named 'nowhere'"),
-        ("numeric:tolerance=-1", "tolerance must be at least 0"),
+        ("format:(", "is no expression of RE2"),
     ],
 )
 def test_wrong_rewards_exit_2_and_leave_no_folder(
