@@ -16,6 +16,8 @@ from sgpo_jax.models import DecoderConfig
 PHASES = ("profiling", "generation", "rewards", "scoring", "training")
 REPEATED = "training, prompts repeated"
 """What training would have cost without shared prefixes; stands apart."""
+LIVE = "training, nonzero advantage only"
+"""What training would have cost without responses of advantage 0; stands apart."""
 
 
 def matmul_parameters(config: DecoderConfig) -> int:
@@ -165,6 +167,15 @@ class Ledger(Mapping[str, Entry]):
     def total_repeated(self) -> float:
         """Operations in total, had training encoded the prompt of every response."""
         return self.total.flops - self["training"].flops + self[REPEATED].flops
+
+    @property
+    def total_live(self) -> float:
+        """Operations in total, had responses of advantage 0 been left out of training.
+
+        Where nothing but the advantage gives a gradient (no KL penalty in the loss, no
+        entropy bonus), the updates are the same and the saving is exact.
+        """
+        return self.total.flops - self["training"].flops + self[LIVE].flops
 
     @property
     def total(self) -> Entry:

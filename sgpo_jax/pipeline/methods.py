@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sgpo_jax import methods, models, sampling, training
@@ -40,9 +40,31 @@ def make_learner(
 
 
 def train(
-    name: str, setup: Setup, folder: RunFolder, display: Display
+    name: str,
+    setup: Setup,
+    folder: RunFolder,
+    display: Display,
+    *,
+    evaluate: Callable[[training.Progress], training.Metrics] | None = None,
 ) -> training.Progress:
-    """Train one method to the end, from its newest checkpoint if there is one."""
+    """Train one method to the end, from its newest checkpoint if there is one.
+
+    Args:
+      name: label of the method.
+      setup: the experiment.
+      folder: where the run is kept.
+      display: shows progress.
+      evaluate: held-out metrics; None for `training.held_out_metrics`.
+    """
+
+    def usual(progress: training.Progress) -> training.Metrics:
+        return training.held_out_metrics(
+            setup.session.rollouts,
+            setup.held_out,
+            progress,
+            samples=config.eval.samples,
+        )
+
     config = setup.config
     params = warmup(setup, folder, display)
     learner = make_learner(name, setup, folder, display)
@@ -83,12 +105,7 @@ def train(
                 start=start,
                 store=store,
                 log=shown,
-                evaluate=lambda progress: training.held_out_metrics(
-                    setup.session.rollouts,
-                    setup.held_out,
-                    progress,
-                    samples=config.eval.samples,
-                ),
+                evaluate=evaluate or usual,
             )
 
 

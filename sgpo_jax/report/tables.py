@@ -7,7 +7,7 @@ import numpy as np
 from rich.table import Table
 
 from sgpo_jax.data import Query
-from sgpo_jax.ledger import PHASES, REPEATED, Ledger
+from sgpo_jax.ledger import LIVE, PHASES, REPEATED, Ledger
 from sgpo_jax.planning import Plan
 from sgpo_jax.profiling import Profile
 from sgpo_jax.report.curves import Comparison
@@ -133,7 +133,7 @@ def ledger_grid(ledgers: Mapping[str, Ledger]) -> Grid:
     """Compute spent by each method in each phase."""
     rows = []
     for name, ledger in ledgers.items():
-        for phase in (*PHASES, "total", REPEATED, "evaluation"):
+        for phase in (*PHASES, "total", REPEATED, LIVE, "evaluation"):
             entry = ledger.total if phase == "total" else ledger[phase]
             rows.append(
                 [

@@ -35,10 +35,14 @@ class Batch:
     Attributes:
       groups: prompts with the responses that are trained on, per minibatch.
       packed: micro-batches on the host, per minibatch.
+      live: prompts with the responses among them whose advantage is not 0.
+      live_packed: rows of `live`; what leaving the others out would have trained on.
     """
 
     groups: list[list[packing.Group]]
     packed: list[list[MicroBatch]]
+    live: list[packing.Group]
+    live_packed: list[packing.Packed]
 
     @property
     def all_groups(self) -> list[packing.Group]:
@@ -101,7 +105,11 @@ def make_batch(
         ]
         for part in parts
     ]
-    return Batch(groups=parts, packed=packed)
+    live, rows = groups, [one.packed for part in packed for one in part]
+    if (advantage[keep] == 0).any():
+        live = make_groups(prompts, rollouts, keep & (advantage != 0))
+        rows = packing.pack(live, ladder)
+    return Batch(groups=parts, packed=packed, live=live, live_packed=rows)
 
 
 def _split(groups: list[packing.Group], parts: int) -> list[list[packing.Group]]:
@@ -265,8 +273,10 @@ def _charge(
     groups, config = batch.all_groups, programs.config
     passes = method.updates_per_batch
     cost = training_cost(config, groups, batch.all_packed, logged["time/train"])
+    live = training_cost(config, batch.live, batch.live_packed, 0.0)
     for number in range(passes):
         progress.ledger.add("training", cost)
+        progress.ledger.add(ledger.LIVE, live)
         progress.ledger.add(ledger.REPEATED, repeated_cost(config, groups))
         if number == 0:
             cost = dataclasses.replace(cost, seconds=0.0)

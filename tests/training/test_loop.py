@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from sgpo_jax import data, losses, methods, models, packing, training
+from sgpo_jax import data, ledger, losses, methods, models, packing, training
 from sgpo_jax.testing import ARITHMETIC as TOKENIZER
 from sgpo_jax.testing import TINY as CONFIG
 from sgpo_jax.testing import MemoryLog, MemoryStore, ScriptedRollouts, tiny_buckets
@@ -165,6 +165,20 @@ def test_a_second_epoch_uses_the_first_ones_log_probabilities(programs):
     single, _ = run(make_learner(programs, ScriptedRollouts(), steps=1), programs, once)
     cost = progress.ledger["training"]
     assert cost.flops == 2 * single.ledger["training"].flops
+
+
+def test_what_leaving_dead_groups_out_saves_is_known_without_doing_it(programs):
+    """The same updates twice; the second run spends what the first one says."""
+    costs = {}
+    for subsample in (methods.KeepAll(), methods.DropZeroAdvantage()):
+        method = GROUPS_OF_3.replace(subsample=subsample)
+        learner = make_learner(programs, ScriptedRollouts(), method, steps=3)
+        progress, _ = run(learner, programs, MemoryStore())
+        costs[type(subsample)] = progress.ledger
+    whole, live = costs[methods.KeepAll], costs[methods.DropZeroAdvantage]
+    assert whole.total_live == live.total.flops == live.total_live
+    assert whole[ledger.LIVE].rollouts == live["training"].rollouts
+    assert live["training"].flops < 0.9 * whole["training"].flops
 
 
 def test_left_out_responses_keep_their_share_of_the_denominator():

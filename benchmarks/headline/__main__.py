@@ -1,0 +1,108 @@
+"""The command; see the package's first lines."""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import pathlib
+import sys
+
+from sgpo_jax.hosts import RESTART
+from sgpo_jax.methods import label_of
+
+from . import __doc__ as DESCRIPTION
+from . import page
+from .collect import collect
+from .schedule import ROOT, Pool, plan
+
+RESULTS = ROOT / "benchmarks" / "results" / "headline.json"
+CONTROLS = "benchmarks.headline.controls"
+METHODS = (
+    *("grpo_token", "grpo_thin", f"{CONTROLS}:drawn_flat", f"{CONTROLS}:drawn"),
+    *("tracked_flat", "tracked", "dapo", "sgpo", "grpo"),
+)
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    split = argv.index("--") if "--" in argv else len(argv)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.headline",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--testbeds", nargs="+", default=["strategies"])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument(
+        "--steps",
+        nargs="+",
+        default=[],
+        metavar="LABEL=N",
+        help="of methods that spend less per step, to compare at equal compute",
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--baseline", default="grpo_token", help="label of a method")
+    parser.add_argument("--work", type=pathlib.Path, default=ROOT / "runs" / "headline")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--threads", type=int, default=0, help="of each; 0: jax's own")
+    parser.add_argument("--limit", type=float, default=0, help="seconds; 0: none")
+    parser.add_argument("--replicates", type=int, default=1000, help="of the bootstrap")
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
+    parser.add_argument("--report", action="store_true", help="only make the page")
+    args = parser.parse_args(argv[:split])
+    args.options = argv[split + 1 :]
+    labels = [label_of(name) for name in args.methods]
+    if args.baseline not in labels:
+        parser.error(f"--baseline {args.baseline} is none of --methods: {labels}")
+    if len(set(labels)) < len(labels):
+        parser.error(f"two of --methods have one label: {labels}")
+    try:
+        args.steps = {k: int(n) for k, n in (x.split("=") for x in args.steps)}
+    except ValueError:
+        parser.error(f"--steps takes LABEL=N, such as dapo=50, got {args.steps}")
+    if not args.steps.keys() <= set(labels):
+        parser.error(f"--steps names {list(args.steps)}, --methods are {labels}")
+    return args
+
+
+def main(argv: list[str]) -> int:
+    args = parse(argv)
+    if not args.report:
+        code = run(args, argv)
+        if code:
+            return code
+    page.write(json.loads(args.out.read_text()), args.out)
+    print(args.out.with_suffix(".md"))
+    return 0
+
+
+def run(args: argparse.Namespace, argv: list[str]) -> int:
+    """Do what is missing; returns the first exit code that is not 0."""
+    initial, runs = plan(
+        args.work.resolve(),
+        args.testbeds,
+        args.methods,
+        args.seeds,
+        args.options,
+        steps=args.steps,
+    )
+    pool, worst = Pool(jobs=args.jobs, threads=args.threads, limit=args.limit), 0
+    for stage in (initial, runs):
+        for one, code in pool(stage):
+            said = {0: "done", RESTART: "stopped"}.get(code, f"failed with {code}")
+            print(f"{one.folder}: {said}", flush=True)
+            worst = worst or code
+        if worst:
+            break
+    found = collect(runs, args.baseline, replicates=args.replicates)
+    if worst and not found["runs"]:
+        return worst
+    found["command"] = "python -m benchmarks.headline " + " ".join(argv)
+    found["jax"] = importlib.metadata.version("jax")
+    found["cores"] = os.cpu_count()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(found, indent=1) + "\n")
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,163 @@
+"""From run folders to one small JSON: curves, costs, intervals, power."""
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sgpo_jax import methods
+from sgpo_jax.ledger import LIVE, PHASES, Ledger
+from sgpo_jax.training import read_metrics
+
+from .analysis import LIVE_SUFFIX, SHARES, Bootstrap, Interval, Power, Runs, power
+from .schedule import Run
+
+CHAIN = ("grpo_thin", "drawn_flat", "drawn")
+"""Each adds one ingredient to the one before it; the baseline comes first."""
+PAIRS = (("tracked_flat", "tracked"),)
+RESOLVE = 1.1
+
+
+def curve(run: Run) -> dict[str, Any]:
+    """Curves of one run, its ledger at the end, and shares over its steps."""
+    lines = read_metrics(run.metrics)
+    seen = [line for line in lines if "eval/success" in line]
+    steps = [line for line in lines if "reward" in line]
+    names = [name for name in seen[0] if name.startswith("eval/")]
+    ledger = Ledger(seen[-1]["ledger"])
+    usage = json.loads((run.folder / "usage.json").read_text())
+    return {
+        "testbed": run.testbed,
+        "method": run.label,
+        "seed": run.seed,
+        "steps": [line["step"] for line in seen],
+        "flops": [line["total_flops"] for line in seen],
+        "flops_live": [line["total_flops_live"] for line in seen],
+        **{name: [round(line[name], 5) for line in seen] for name in names},
+        "no_signal": float(np.mean([line["frac_no_signal"] for line in steps])),
+        "trained": sum(x["trained"] for x in steps) / sum(x["rollouts"] for x in steps),
+        "ledger": {
+            phase: dataclasses.asdict(ledger[phase])
+            for phase in (*PHASES, LIVE, "evaluation")
+        },
+        "cpu_seconds": round(usage["cpu"], 1),
+        "wall_seconds": round(usage["wall"], 1),
+    }
+
+
+def success(run: Run) -> np.ndarray:
+    """Success of each held-out question at each evaluation, [E, Q]."""
+    steps = [x["step"] for x in read_metrics(run.metrics) if "eval/success" in x]
+    folder = run.metrics.parent / "questions"
+    return np.stack([np.load(folder / f"{step:06d}.npz")["mean"] for step in steps])
+
+
+def exact_without_dead_groups(run: Run) -> bool:
+    """Whether leaving responses of advantage 0 out would change no update."""
+    config = json.loads((run.folder / "config.json").read_text())
+    method = methods.from_json(config["methods"][run.label])
+    in_loss = method.kl is not None and not method.kl.in_reward
+    return not in_loss and not method.entropy_bonus
+
+
+def collect(runs: Sequence[Run], baseline: str, *, replicates: int = 1000) -> dict:
+    """Everything the page shows."""
+    done = [run for run in runs if run.finished]
+    found = {
+        testbed: analyse(
+            [x for x in done if x.testbed == testbed], baseline, replicates
+        )
+        for testbed in dict.fromkeys(run.testbed for run in done)
+    }
+    return {
+        "baseline": baseline,
+        "replicates": replicates,
+        "runs": [curve(run) for run in done],
+        "unfinished": [
+            f"{run.testbed}/{run.label}/seed{run.seed}"
+            for run in runs
+            if run not in done
+        ],
+        "testbeds": {k: v for k, v in found.items() if v},
+    }
+
+
+def analyse(runs: Sequence[Run], baseline: str, replicates: int) -> dict[str, Any]:
+    """Compare methods of one testbed on the seeds that all of them have finished."""
+    by_method: dict[str, dict[int, Run]] = {}
+    for run in runs:
+        by_method.setdefault(run.label, {})[run.seed] = run
+    if baseline not in by_method:
+        return {}
+    every = by_method[baseline].keys()
+    # A method that is behind is compared when it has caught up.
+    complete = {k: v for k, v in by_method.items() if every <= v.keys()}
+    seeds = sorted(every)
+    table: dict[str, Runs] = {}
+    for label, members in complete.items():
+        metrics = [curve(members[seed]) for seed in seeds]
+        each = np.stack([success(members[seed]) for seed in seeds])
+        table[label] = Runs(flops=np.array([x["flops"] for x in metrics]), success=each)
+        if label == baseline and exact_without_dead_groups(members[seeds[0]]):
+            live = np.array([x["flops_live"] for x in metrics])
+            table[label + LIVE_SUFFIX] = Runs(flops=live, success=each)
+    real = {k: v for k, v in table.items() if not k.endswith(LIVE_SUFFIX)}
+    return {
+        "seeds": seeds,
+        "questions": table[baseline].success.shape[2],
+        **compare(table, baseline, replicates),
+        "power": _power(power(real, baseline)),
+    }
+
+
+def compare(
+    table: Mapping[str, Runs], baseline: str, replicates: int
+) -> dict[str, Any]:
+    """Savings against the baseline, of each ingredient, and equal-compute success."""
+    booted = Bootstrap(table, baseline, count=replicates)
+    smooth = booted.curves[baseline].smooth()
+    gain = smooth.max() - smooth[0]
+    links = [baseline, baseline + LIVE_SUFFIX, *CHAIN]
+    links = [name for name in links if name in table]
+    pairs = [*itertools.pairwise(links), *PAIRS]
+    return {
+        "gain": [float(smooth[0]), float(smooth.max())],
+        "targets": [float(smooth[0] + share * gain) for share in SHARES],
+        "savings": {
+            name: [_plain(x) for x in booted.saving(baseline, name)] for name in table
+        },
+        "ingredients": [
+            {
+                "before": before,
+                "after": after,
+                "savings": [_plain(x) for x in booted.saving(before, after)],
+            }
+            for before, after in pairs
+            if before in table and after in table
+        ],
+        "equal_compute": {name: _plain(booted.difference(name)) for name in table},
+        "final_flops": {
+            name: float(x.flops[:, -1].mean()) for name, x in table.items()
+        },
+        "final": {name: float(x.success[:, -1].mean()) for name, x in table.items()},
+    }
+
+
+def _plain(interval: Interval) -> dict[str, float | None]:
+    """As JSON, which has no infinity: None stands for it."""
+    content = dataclasses.asdict(interval)
+    return {k: v if math.isfinite(v) else None for k, v in content.items()}
+
+
+def _power(found: Power | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    sizes = sorted({found.count // 4, found.count, found.count * 4})
+    return {
+        **dataclasses.asdict(found),
+        "seeds_to_resolve": {str(n): found.seeds(RESOLVE, n) for n in sizes},
+    }

@@ -1,0 +1,202 @@
+"""The page and its figures, made from the JSON alone."""
+
+import itertools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from . import verdict
+from .analysis import LIVE_SUFFIX, SHARES
+
+COLORS = plt.get_cmap("tab10").colors
+SHOWN = {"eval/success": "mean", "eval/greedy": "greedy", "eval/pass@8": "pass@8"}
+INTRODUCTION = """\
+# Held-out success against total compute
+
+`{command}`
+
+Total compute is that of the ledger: profiling, generation, scoring and training, in
+floating-point operations on real tokens; evaluation is not in it. Prompts are encoded
+once per group, for every method alike. Where the verifier is equality, success is
+exact: the probability of the reference by teacher forcing, and whether it is the most
+likely token by token (greedy); pass@k is 1 - (1 - p)^k. Curves are averaged over seeds
+at equal steps and then smoothed over three evaluations. Brackets: 95 % of {replicates}
+paired bootstrap draws of seeds and, within them, of questions. jax {jax}, {cores} CPU
+cores."""
+
+
+def write(found: Mapping[str, Any], out: pathlib.Path) -> None:
+    """Write the page and its figures beside the JSON."""
+    parts = [INTRODUCTION.format(**found)]
+    if found["unfinished"]:
+        parts.append("Not finished: " + ", ".join(found["unfinished"]) + ".")
+    for testbed, result in found["testbeds"].items():
+        members = [run for run in found["runs"] if run["testbed"] == testbed]
+        name = f"{out.stem}_{testbed}"
+        curves(members, result, out.with_name(f"{name}.png"))
+        savings(result, found["baseline"], out.with_name(f"{name}_savings.png"))
+        parts += section(testbed, members, result, found["baseline"], name)
+    out.with_suffix(".md").write_text("\n\n".join(parts) + "\n")
+
+
+def section(
+    testbed: str,
+    members: Sequence[Mapping[str, Any]],
+    result: Mapping[str, Any],
+    baseline: str,
+    name: str,
+) -> list[str]:
+    """The part of the page on one testbed."""
+    low, high = result["gain"]
+    seeds = ", ".join(map(str, result["seeds"]))
+    return [
+        f"## {testbed}",
+        f"Seeds {seeds}; {result['questions']} held-out questions each. {baseline}:"
+        f" {low:.3f} to {high:.3f}.",
+        f"![held-out success against total compute]({name}.png)",
+        f"![savings]({name}_savings.png)",
+        verdict.text(result, baseline),
+        f"**Total compute of {baseline} over that of the method**, where the curves"
+        f" reach a share of {baseline}'s gain (0: never reached)",
+        saving_table(result),
+        "**What each ingredient earns**: compute before over compute after it",
+        ingredient_table(result),
+        "**In the end**, and at equal compute: success less that of"
+        f" {baseline} where the shorter of the two runs ends",
+        final_table(members, result),
+        "**Where the compute goes** (mean over seeds)",
+        ledger_table(members),
+        verdict.power(result),
+    ]
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "| " + " | ".join(columns) + " |\n|---" + "|---:" * (len(columns) - 1) + "|"
+    return "\n".join([head, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def times(interval: Mapping[str, float | None]) -> str:
+    """An estimate with its interval; None is infinity.
+
+    >>> times({"value": 2.0, "low": 1.5, "high": None})
+    '2.00 [1.50, inf]'
+    """
+    shown = ["inf" if interval[k] is None else f"{interval[k]:.2f}" for k in interval]
+    return f"{shown[0]} [{shown[1]}, {shown[2]}]"
+
+
+def saving_table(result: Mapping[str, Any]) -> str:
+    heads = [f"{share:.0%}" for share in SHARES]
+    targets = [f"{target:.3f}" for target in result["targets"]]
+    rows = [["success", *targets]]
+    rows += [[name, *map(times, x)] for name, x in result["savings"].items()]
+    return table(["share of the gain", *heads], rows)
+
+
+def ingredient_table(result: Mapping[str, Any]) -> str:
+    rows = [
+        [f"{x['before']} to {x['after']}", *map(times, x["savings"])]
+        for x in result["ingredients"]
+    ]
+    return table(["from, to", *(f"{share:.0%}" for share in SHARES)], rows)
+
+
+def final_table(members: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> str:
+    rows = []
+    for label in result["final"]:
+        runs = [run for run in members if run["method"] == label]
+        if not runs:
+            continue
+        last = [f"{np.mean([run[key][-1] for run in runs]):.3f}" for key in SHOWN]
+        equal = result["equal_compute"][label]
+        rows.append(
+            [
+                label,
+                *last,
+                f"{equal['value']:+.3f} [{equal['low']:+.3f}, {equal['high']:+.3f}]",
+                f"{result['final_flops'][label] / 1e9:.0f}",
+                f"{np.mean([run['no_signal'] for run in runs]):.2f}",
+                f"{np.mean([run['trained'] for run in runs]):.2f}",
+                f"{np.mean([run['cpu_seconds'] for run in runs]):.0f}",
+            ]
+        )
+    columns = ["method", *SHOWN.values(), "at equal compute", "GFLOP"]
+    columns += ["groups without signal", "rollouts trained on", "CPU seconds"]
+    return table(columns, rows)
+
+
+def ledger_table(members: Sequence[Mapping[str, Any]]) -> str:
+    phases = ("profiling", "generation", "scoring", "training")
+    rows = []
+    for label in dict.fromkeys(run["method"] for run in members):
+        ledgers = [run["ledger"] for run in members if run["method"] == label]
+        spent = {p: np.mean([x[p]["flops"] for x in ledgers]) for p in phases}
+        total = sum(spent.values())
+        rollouts = np.mean([x["generation"]["rollouts"] for x in ledgers])
+        tokens = np.mean([sum(x[p]["tokens"] for p in phases) for x in ledgers])
+        shares = [f"{spent[p] / total:.0%}" for p in phases]
+        rows.append([label, *shares, f"{rollouts:,.0f}", f"{tokens / 1e6:.2f}"])
+    return table(["method", *phases, "rollouts", "million tokens"], rows)
+
+
+def _methods(result: Mapping[str, Any], members: Sequence[Mapping[str, Any]]):
+    colors = itertools.cycle(COLORS)
+    for label in result["final"]:
+        runs = [run for run in members if run["method"] == label]
+        if runs:
+            yield label, runs, next(colors)
+
+
+def curves(
+    members: Sequence[Mapping[str, Any]], result: Mapping[str, Any], path: pathlib.Path
+) -> None:
+    """Draw mean, greedy and pass@8 success against total compute; thin: each seed."""
+    figure, axes = plt.subplots(1, len(SHOWN), figsize=(13, 4.2))
+    for axis, (key, title) in zip(axes, SHOWN.items(), strict=True):
+        for label, runs, color in _methods(result, members):
+            flops = np.array([run["flops"] for run in runs]) / 1e9
+            success = np.array([run[key] for run in runs])
+            axis.plot(flops.T, success.T, color=color, alpha=0.25, lw=0.7)
+            mean = success.mean(0)
+            axis.plot(flops.mean(0), mean, color=color, lw=1.6, label=label)
+            if f"{label}{LIVE_SUFFIX}" in result["savings"]:
+                live = np.mean([run["flops_live"] for run in runs], axis=0) / 1e9
+                name = f"{label}{LIVE_SUFFIX}"
+                axis.plot(live, mean, color=color, lw=1.2, ls="--", label=name)
+        axis.set_title(title)
+        axis.set_xlabel("total compute, GFLOP")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("held-out success")
+    axes[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)
+
+
+def savings(result: Mapping[str, Any], baseline: str, path: pathlib.Path) -> None:
+    """Draw the saving of each method at each share of the gain, with intervals."""
+    names = [name for name in result["savings"] if name != baseline]
+    figure, axis = plt.subplots(figsize=(8, 0.5 * len(names) + 1.4))
+    shades = plt.get_cmap("viridis")(np.linspace(0.1, 0.85, len(SHARES)))
+    for i, share in enumerate(SHARES):
+        for row, name in enumerate(names):
+            x = result["savings"][name][i]
+            y, high = row + 0.16 * (i - 1.5), x["high"]
+            line = {"color": shades[i], "lw": 1.5}
+            axis.plot([x["low"], 8 if high is None else min(high, 8)], [y, y], **line)
+            label = f"{share:.0%} of the gain" if row == 0 else None
+            axis.plot([x["value"]], [y], "o", color=shades[i], ms=4, label=label)
+    axis.axvline(1, color="#555555", lw=0.8)
+    axis.set_yticks(range(len(names)), names)
+    axis.invert_yaxis()
+    axis.set_xlabel(f"compute of {baseline} over that of the method (0: not reached)")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)

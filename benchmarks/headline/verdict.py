@@ -1,0 +1,77 @@
+"""Sentences of the page, from the numbers: what each ingredient earns; the power."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .analysis import LIVE_SUFFIX, SHARES
+
+PLACE = 2
+"""The share of the gain that the sentences are about."""
+EARNERS = {
+    "dead groups left out": "Leaving dead groups out (the baseline's own runs, exact)",
+    "grpo_thin": "Thinning what is left",
+    "drawn_flat": "Drawing prompts by a belief, without a profile",
+    "drawn": "The PROFILE, as the start of that belief",
+    "tracked": "The PROFILE in the tracked baseline",
+}
+
+
+def text(result: Mapping[str, Any], baseline: str) -> str:
+    """What dropping, thinning, drawing and profiling earn, each over the one before."""
+    said, exact = [], baseline + LIVE_SUFFIX in result["savings"]
+    for link in result["ingredients"]:
+        name = link["after"].removeprefix(f"{baseline}, ")
+        earner = EARNERS[name]
+        if name == "grpo_thin" and not exact:
+            earner = "Leaving dead groups out and thinning, together,"
+        said.append(f"{earner} {earned(link['savings'][PLACE])}.")
+    seeds = len(result["seeds"])
+    where = f"At {SHARES[PLACE]:.0%} of {baseline}'s gain, over {seeds} seed"
+    return f"**Verdict.** {where}{'s' if seeds > 1 else ''}: " + " ".join(said)
+
+
+def earned(saving: Mapping[str, float | None]) -> str:
+    """Say what a saving is, and whether its interval holds more than noise.
+
+    >>> earned({"value": 1.5, "low": 1.2, "high": 1.9})
+    'needs 1.50 times less [1.20, 1.90]'
+    >>> earned({"value": 0.8, "low": 0.5, "high": 1.2})
+    'makes no difference that these runs resolve (0.80 times less [0.50, 1.20])'
+    >>> earned({"value": 0.0, "low": 0.0, "high": 0.4})
+    'does not get there'
+    """
+    value, low, high = (
+        float("inf") if saving[k] is None else saving[k]
+        for k in ("value", "low", "high")
+    )
+    if value in (0, float("inf")):
+        return "does not get there" if value == 0 else "gets there, unlike without it"
+    shown = f"{value:.2f} times less [{low:.2f}, {high:.2f}]"
+    if low <= 1 <= high:
+        return f"makes no difference that these runs resolve ({shown})"
+    if high < 1:
+        return f"costs more: {1 / value:.2f} times as much [{shown}]"
+    return f"needs {shown}"
+
+
+def power(result: Mapping[str, Any]) -> str:
+    """How many seeds and questions resolve a factor of 1.1."""
+    found = result["power"]
+    if found is None:
+        return "**Power**: unknown; it takes two seeds that reach the target."
+    seeds, questions = len(result["seeds"]), result["questions"]
+    wide = float(np.exp(1.96 * found["total"] / seeds**0.5))
+    needed = ", ".join(
+        f"{count} seeds of {number} questions"
+        for number, count in found["seeds_to_resolve"].items()
+    )
+    share = min(1.0, (found["questions"] / max(found["total"], 1e-9)) ** 2)
+    return (
+        f"**Power.** Between seeds the logarithm of a saving at 75 % of the gain has a"
+        f" standard deviation of {found['total']:.2f} ({found['degrees']} degrees of"
+        f" freedom), of which the choice of {questions} questions makes"
+        f" {found['questions']:.2f} ({share:.0%} of the variance). So {seeds} seeds"
+        f" resolve a factor of {wide:.2f}; a factor of 1.10 takes {needed}."
+    )

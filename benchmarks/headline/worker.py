@@ -1,0 +1,173 @@
+"""One run: an initial policy with its profile, or one method on one testbed and seed.
+
+Started by the scheduler in a process of its own, with the options of `sgpo run`.
+"""
+
+import functools
+import json
+import pathlib
+import resource
+import sys
+import time
+
+import numpy as np
+
+from sgpo_jax import hosts, profiling, rewards, sampling, theory, training
+from sgpo_jax.commands import options
+from sgpo_jax.config import Experiment
+from sgpo_jax.models import Params
+from sgpo_jax.pipeline import Display, RunFolder, Setup, UserError, open_folder, stages
+
+TRIES = (2, 4, 8)
+"""The k of pass@k."""
+COLD = 1e-4
+"""A temperature at which only the most likely token is drawn."""
+
+Questions = dict[str, np.ndarray]
+"""Success of every held-out question: "mean", "greedy", "pass@k"; each [Q]."""
+
+
+def exact(setup: Setup):
+    """Evaluation by teacher forcing; nothing is sampled, so nothing is noisy."""
+    score = functools.partial(
+        training.ReferenceScorer,
+        queries=setup.held_out,
+        config=setup.decoder,
+        tokenizer=setup.tokenizer,
+        ladder=setup.ladder,
+        max_response=setup.config.sampler.max_response,
+        mesh=setup.mesh if setup.mesh.size > 1 else None,
+    )
+    warm, cold = (
+        score(temperature=setup.config.sampler.temperature),
+        score(temperature=COLD),
+    )
+
+    def evaluate(params: Params) -> tuple[Questions, object]:
+        mean = warm(params)
+        found = {"mean": mean, "greedy": (cold(params) > 0.5).astype(float)}
+        found |= {f"pass@{k}": 1 - (1 - mean) ** k for k in TRIES}
+        return found, warm.cost + cold.cost
+
+    return evaluate
+
+
+def sampled(setup: Setup):
+    """Evaluation by sampling, where a right answer has several spellings."""
+    samples = max(setup.config.eval.samples, max(TRIES))
+    draw = functools.partial(setup.rollouts, step=2**31 - 1)  # as training.evaluate
+    queries = setup.held_out
+
+    def evaluate(params: Params) -> tuple[Questions, object]:
+        scored = draw(params, queries, [samples] * len(queries))
+        best = draw(params, queries, [1] * len(queries), method=sampling.Greedy())
+        wins = np.bincount(
+            scored.rollouts.request,
+            scored.rewards >= profiling.SUCCESS,
+            minlength=len(queries),
+        ).astype(int)
+        n = np.full(len(queries), samples)
+        found = {"mean": wins / samples}
+        found["greedy"] = (best.rewards >= profiling.SUCCESS).astype(float)
+        found |= {f"pass@{k}": theory.pass_at_k(wins, n, k) for k in TRIES}
+        return found, scored.cost + best.cost
+
+    return evaluate
+
+
+def evaluator(setup: Setup):
+    """Exact where the verifier is equality and each text has one spelling."""
+    try:
+        training.check_exact(setup.held_out, setup.tokenizer)
+    except ValueError:
+        return sampled(setup)
+    return exact(setup)
+
+
+def metrics_of(
+    evaluate, folder: pathlib.Path, setup: Setup, progress: training.Progress
+) -> training.Metrics:
+    """Held-out metrics of a step; success by question goes into a file of its own."""
+    found, cost = evaluate(progress.train.params)
+    progress.ledger.add("evaluation", cost)
+    if setup.hosts.index == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{progress.logged:06d}.npz"  # the step
+        np.savez_compressed(path, **{k: np.float32(v) for k, v in found.items()})
+    metrics = {f"eval/{name}": float(values.mean()) for name, values in found.items()}
+    metrics["eval/success"] = metrics.pop("eval/mean")
+    if "averaged" in progress.copies:
+        params = training.with_copy(progress.train, progress.copies["averaged"])
+        found, cost = evaluate(params)
+        progress.ledger.add("evaluation", cost)
+        metrics["eval/success_averaged"] = float(found["mean"].mean())
+    return metrics | {
+        "ledger": progress.ledger.to_json(),
+        "total_flops": progress.ledger.total.flops,
+        "total_flops_repeated": progress.ledger.total_repeated,
+        "total_flops_live": progress.ledger.total_live,
+    }
+
+
+def work(config: Experiment, only_initial: bool, processes: hosts.Hosts) -> int:
+    """Do the run, or go on with it."""
+    display = Display(quiet=processes.index > 0)
+    with rewards.Worker(
+        deadline=config.reward.deadline,
+        batch_deadline=config.reward.batch_deadline,
+        memory_gib=config.reward.memory_gib,
+        poll=processes.poll,
+    ) as verifiers:
+        setup = Setup(config=config, worker=verifiers, hosts=processes)
+        setup.check()
+        folder = open_folder(config, write=processes.index == 0)
+        try:
+            if only_initial:
+                stages.warmup(setup, folder, display)
+                stages.profile(setup, folder, display)
+                return 0
+            (label,) = config.methods
+            evaluate = functools.partial(
+                metrics_of, evaluator(setup), folder.method(label) / "questions"
+            )
+            stages.train(label, setup, folder, display, evaluate=evaluate)
+        except hosts.Stopped as stopped:
+            display.say(f"stopped by {stopped}; the same command goes on from here")
+            return hosts.RESTART
+        finally:
+            _add_usage(folder)
+    return 0
+
+
+STARTED = time.monotonic()
+
+
+def _add_usage(folder: RunFolder) -> None:
+    """Add this process's seconds, of the clock and of all its threads, to a file."""
+    path = folder.path / "usage.json"
+    used = json.loads(path.read_text()) if path.exists() else {"wall": 0.0, "cpu": 0.0}
+    spent = resource.getrusage(resource.RUSAGE_SELF)
+    used["wall"] += time.monotonic() - STARTED
+    used["cpu"] += spent.ru_utime + spent.ru_stime
+    path.write_text(json.dumps(used))
+
+
+def main(argv: list[str]) -> int:
+    only_initial = options.take_flag(argv, "--only-initial")
+    try:
+        config = options.experiment("run", argv)
+    except ValueError as error:
+        print(f"headline: error: {error}", file=sys.stderr)
+        return 2
+    options.cache_programs(config.cache)
+    try:
+        return hosts.work_on(
+            config.distributed, functools.partial(work, config, only_initial)
+        )
+    except UserError as error:
+        print(f"headline: error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
