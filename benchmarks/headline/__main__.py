@@ -66,18 +66,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str]) -> int:
     args = parse(argv)
-    if not args.report:
-        code = run(args, argv)
-        if code:
-            return code
-    page.write(json.loads(args.out.read_text()), args.out)
-    print(args.out.with_suffix(".md"))
-    return 0
+    code = 0 if args.report else run(args, argv)
+    if args.out.exists():
+        page.write(json.loads(args.out.read_text()), args.out)
+        print(args.out.with_suffix(".md"))
+    return code
 
 
 def run(args: argparse.Namespace, argv: list[str]) -> int:
-    """Do what is missing; returns the first exit code that is not 0."""
-    initial, runs = plan(
+    """Do what is missing; returns 0, 42 if some was stopped, or what it failed with."""
+    runs = plan(
         args.work.resolve(),
         args.testbeds,
         args.methods,
@@ -86,15 +84,12 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
         steps=args.steps,
     )
     pool, worst = Pool(jobs=args.jobs, threads=args.threads, limit=args.limit), 0
-    for stage in (initial, runs):
-        for one, code in pool(stage):
-            said = {0: "done", RESTART: "stopped"}.get(code, f"failed with {code}")
-            print(f"{one.folder}: {said}", flush=True)
-            worst = worst or code
-        if worst:
-            break
+    for one, code in pool(runs):
+        said = {0: "done", RESTART: "stopped"}.get(code, f"failed with {code}")
+        print(f"{one.folder}: {said}", flush=True)
+        worst = code if worst in (0, RESTART) and code else worst
     found = collect(runs, args.baseline, replicates=args.replicates)
-    if worst and not found["runs"]:
+    if not found["runs"]:
         return worst
     found["command"] = "python -m benchmarks.headline " + " ".join(argv)
     found["jax"] = importlib.metadata.version("jax")

@@ -17,6 +17,8 @@ from sgpo_jax import report
 SHARES = report.SHARES
 LIVE_SUFFIX = ", dead groups left out"
 """Marks the baseline's own runs, charged without responses of advantage 0."""
+FREE_SUFFIX = ", profile for free"
+"""Marks the runs of a method, charged without the profile: as if one was at hand."""
 NORMAL = 1.96
 
 

@@ -13,12 +13,26 @@ from sgpo_jax import methods
 from sgpo_jax.ledger import LIVE, PHASES, Ledger
 from sgpo_jax.training import read_metrics
 
-from .analysis import LIVE_SUFFIX, SHARES, Bootstrap, Interval, Power, Runs, power
+from .analysis import (
+    FREE_SUFFIX,
+    LIVE_SUFFIX,
+    SHARES,
+    Bootstrap,
+    Interval,
+    Power,
+    Runs,
+    power,
+)
 from .schedule import Run
 
-CHAIN = ("grpo_thin", "drawn_flat", "drawn")
-"""Each adds one ingredient to the one before it; the baseline comes first."""
-PAIRS = (("tracked_flat", "tracked"),)
+PAIRS = (
+    ("grpo_thin", "drawn_flat"),
+    ("drawn_flat", "drawn"),
+    ("drawn_flat", "drawn" + FREE_SUFFIX),
+    ("tracked_flat", "tracked"),
+    ("tracked_flat", "tracked" + FREE_SUFFIX),
+)
+"""The second of each differs from the first by one ingredient."""
 RESOLVE = 1.1
 
 
@@ -105,13 +119,25 @@ def analyse(runs: Sequence[Run], baseline: str, replicates: int) -> dict[str, An
         if label == baseline and exact_without_dead_groups(members[seeds[0]]):
             live = np.array([x["flops_live"] for x in metrics])
             table[label + LIVE_SUFFIX] = Runs(flops=live, success=each)
-    real = {k: v for k, v in table.items() if not k.endswith(LIVE_SUFFIX)}
+        price = np.array([[x["ledger"]["profiling"]["flops"]] for x in metrics])
+        if price.any():
+            free = table[label].flops - price
+            table[label + FREE_SUFFIX] = Runs(flops=free, success=each)
+    real = {k: v for k, v in table.items() if k in complete}
     return {
         "seeds": seeds,
         "questions": table[baseline].success.shape[2],
+        "training_questions": _trained_on(complete[baseline][seeds[0]]),
         **compare(table, baseline, replicates),
         "power": _power(power(real, baseline)),
     }
+
+
+def _trained_on(run: Run) -> int:
+    """Number of training questions: all of them are profiled, equally often."""
+    samples = json.loads((run.folder / "config.json").read_text())["profile.samples"]
+    cost = json.loads((run.folder / "profile.cost.json").read_text())
+    return cost["profiling"]["rollouts"] // samples
 
 
 def compare(
@@ -121,9 +147,9 @@ def compare(
     booted = Bootstrap(table, baseline, count=replicates)
     smooth = booted.curves[baseline].smooth()
     gain = smooth.max() - smooth[0]
-    links = [baseline, baseline + LIVE_SUFFIX, *CHAIN]
-    links = [name for name in links if name in table]
-    pairs = [*itertools.pairwise(links), *PAIRS]
+    first = [baseline, baseline + LIVE_SUFFIX, "grpo_thin"]
+    first = [name for name in first if name in table]
+    pairs = [*itertools.pairwise(first), *PAIRS]
     return {
         "gain": [float(smooth[0]), float(smooth.max())],
         "targets": [float(smooth[0] + share * gain) for share in SHARES],

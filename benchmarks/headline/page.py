@@ -56,10 +56,11 @@ def section(
     """The part of the page on one testbed."""
     low, high = result["gain"]
     seeds = ", ".join(map(str, result["seeds"]))
+    compared = [run for run in members if run["method"] in result["final"]]
     return [
         f"## {testbed}",
         f"Seeds {seeds}; {result['questions']} held-out questions each. {baseline}:"
-        f" {low:.3f} to {high:.3f}.",
+        f" {low:.3f} to {high:.3f}. {verdict.horizon(result, compared)}",
         f"![held-out success against total compute]({name}.png)",
         f"![savings]({name}_savings.png)",
         verdict.text(result, baseline),

@@ -33,6 +33,7 @@ class Run:
         policy and its profile.
       seed: root of all randomness, questions included.
       options: further options of `sgpo run`.
+      steps: of training; 0 for those of the options or the testbed.
     """
 
     work: pathlib.Path
@@ -40,6 +41,7 @@ class Run:
     method: str
     seed: int
     options: tuple[str, ...] = ()
+    steps: int = 0
 
     @property
     def label(self) -> str:
@@ -52,6 +54,11 @@ class Run:
     @property
     def metrics(self) -> pathlib.Path:
         return self.folder / "methods" / self.label / "metrics.jsonl"
+
+    @property
+    def initial(self) -> "Run":
+        """What it begins from."""
+        return dataclasses.replace(self, method=INITIAL, steps=0)
 
     @property
     def finished(self) -> bool:
@@ -68,7 +75,7 @@ class Run:
         """Copy the initial policy and the profile into the run's folder, once."""
         if self.method == INITIAL or self.folder.exists():
             return
-        source = dataclasses.replace(self, method=INITIAL).folder
+        source = self.initial.folder
         temporary = self.folder.with_name(f".{self.folder.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -80,6 +87,8 @@ class Run:
     def command(self) -> list[str]:
         flags = ["--preset", self.testbed, "--seed", str(self.seed)]
         flags += ["--out", str(self.folder), *self.options]
+        if self.steps:
+            flags += ["--train.steps", str(self.steps)]
         if self.method == INITIAL:
             flags.append("--only-initial")
         else:
@@ -108,10 +117,8 @@ def plan(
     options: Sequence[str] = (),
     *,
     steps: Mapping[str, int],
-) -> tuple[list[Run], list[Run]]:
-    """Runs of initial policies, then of methods.
-
-    Seed by seed, so that what is done when the time is up is a whole comparison.
+) -> list[Run]:
+    """Runs seed by seed, so that what is done in time is a whole comparison.
 
     Args:
       work: the folder of all runs.
@@ -123,45 +130,51 @@ def plan(
     """
 
     def make(testbed: str, method: str, seed: int) -> Run:
-        own = steps.get(label_of(method))
-        more = ("--train.steps", str(own)) if own else ()
         return Run(
             work=work,
             testbed=testbed,
             method=method,
             seed=seed,
-            options=(*options, *more),
+            options=tuple(options),
+            steps=steps.get(label_of(method), 0),
         )
 
-    cells = [(testbed, seed) for seed in seeds for testbed in testbeds]
-    initial = [make(testbed, INITIAL, seed) for testbed, seed in cells]
-    return initial, [
-        make(testbed, method, seed) for testbed, seed in cells for method in methods
-    ]
+    return [make(t, m, s) for s in seeds for t in testbeds for m in methods]
 
 
 class Pool:
-    """Processes at a time, stopped together when the time is up."""
+    """Processes at a time, stopped together when the time is up.
+
+    What runs of a testbed and seed begin from is made by the first of them.
+    """
 
     def __init__(self, *, jobs: int, threads: int, limit: float):
         self._jobs, self._environment = jobs, environment(threads)
         self._due = time.monotonic() + limit if limit else float("inf")
-        self._lock = threading.Lock()
+        self._locks: dict[Run, threading.Lock] = {}
 
     def __call__(self, runs: Sequence[Run]) -> Iterator[tuple[Run, int]]:
         """Do what is not finished; yields runs with their exit codes as they end."""
         left = [run for run in runs if not run.finished]
+        self._locks = {run.initial: threading.Lock() for run in left}
         with concurrent.futures.ThreadPoolExecutor(self._jobs) as pool:
             futures = {pool.submit(self._do, run): run for run in left}
             for future in concurrent.futures.as_completed(futures):
                 yield futures[future], future.result()
 
     def _do(self, run: Run) -> int:
+        with self._locks[run.initial]:
+            if not run.initial.finished:
+                code = self._launch(run.initial)
+                if code:
+                    return code
+            run.prepare()
+        return self._launch(run)
+
+    def _launch(self, run: Run) -> int:
         left = self._due - time.monotonic()
         if left <= 0:
             return RESTART
-        with self._lock:
-            run.prepare()
         run.folder.mkdir(parents=True, exist_ok=True)
         with (run.folder / "log.txt").open("a") as log:
             process = subprocess.Popen(

@@ -1,20 +1,22 @@
 """Sentences of the page, from the numbers: what each ingredient earns; the power."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from .analysis import LIVE_SUFFIX, SHARES
+from .analysis import FREE_SUFFIX, LIVE_SUFFIX, SHARES
 
 PLACE = 2
 """The share of the gain that the sentences are about."""
 EARNERS = {
-    "dead groups left out": "Leaving dead groups out (the baseline's own runs, exact)",
+    LIVE_SUFFIX: "Leaving dead groups out (exact, the same runs)",
     "grpo_thin": "Thinning what is left",
-    "drawn_flat": "Drawing prompts by a belief, without a profile",
-    "drawn": "The PROFILE, as the start of that belief",
-    "tracked": "The PROFILE in the tracked baseline",
+    "drawn_flat": "Drawing prompts by a belief, without a profile,",
+    "drawn": "The PROFILE as the start of that belief, paid for,",
+    "drawn" + FREE_SUFFIX: "The same profile, if it were free,",
+    "tracked": "The PROFILE in the tracked baseline, paid for,",
+    "tracked" + FREE_SUFFIX: "The same profile, if it were free,",
 }
 
 
@@ -22,14 +24,28 @@ def text(result: Mapping[str, Any], baseline: str) -> str:
     """What dropping, thinning, drawing and profiling earn, each over the one before."""
     said, exact = [], baseline + LIVE_SUFFIX in result["savings"]
     for link in result["ingredients"]:
-        name = link["after"].removeprefix(f"{baseline}, ")
-        earner = EARNERS[name]
-        if name == "grpo_thin" and not exact:
+        earner = EARNERS[link["after"].removeprefix(baseline)]
+        if link["after"] == "grpo_thin" and not exact:
             earner = "Leaving dead groups out and thinning, together,"
         said.append(f"{earner} {earned(link['savings'][PLACE])}.")
-    seeds = len(result["seeds"])
-    where = f"At {SHARES[PLACE]:.0%} of {baseline}'s gain, over {seeds} seed"
-    return f"**Verdict.** {where}{'s' if seeds > 1 else ''}: " + " ".join(said)
+    over = "one seed, so that intervals are over questions alone"
+    if len(result["seeds"]) > 1:
+        over = f"{len(result['seeds'])} seeds"
+    where = f"At {SHARES[PLACE]:.0%} of {baseline}'s gain, {over}: "
+    return f"**Verdict.** {where}" + " ".join(said)
+
+
+def horizon(result: Mapping[str, Any], members: Sequence[Mapping[str, Any]]) -> str:
+    """How often a question is sampled in training, and what the profile costs."""
+    count = result["training_questions"]
+    rollouts = np.mean([run["ledger"]["generation"]["rollouts"] for run in members])
+    price = np.max([run["ledger"]["profiling"]["flops"] for run in members])
+    total = np.mean([result["final_flops"][run["method"]] for run in members])
+    return (
+        f"{count} training questions, each sampled {rollouts / count:.0f} times on"
+        f" average; a profile costs {price / 1e9:.0f} GFLOP, a run"
+        f" {total / 1e9:.0f} in all."
+    )
 
 
 def earned(saving: Mapping[str, float | None]) -> str:

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.headline import page, verdict
 from benchmarks.headline.__main__ import parse
 from benchmarks.headline.analysis import (
+    FREE_SUFFIX,
     LIVE_SUFFIX,
     SHARES,
     Bootstrap,
@@ -158,13 +159,23 @@ def make_table(rng):
     runs = sample(rng, 2, 30, spread=0.1)
     base, half = runs["base"], runs["half"]
     live = Runs(flops=base.flops * 0.6, success=base.success)
-    return {"base": base, "base" + LIVE_SUFFIX: live, "grpo_thin": half, "drawn": base}
+    flat = Runs(flops=base.flops * 0.8, success=half.success)
+    return {
+        "base": base,
+        "base" + LIVE_SUFFIX: live,
+        "grpo_thin": half,
+        "drawn_flat": flat,
+        "drawn": base,
+        "drawn" + FREE_SUFFIX: Runs(flops=base.flops / 8, success=base.success),
+    }
 
 
 def test_ingredients_multiply_to_the_whole(rng):
     found = json.loads(json.dumps(compare(make_table(rng), "base", 20)))
-    chain = found["ingredients"]
-    assert [x["after"] for x in chain] == ["base" + LIVE_SUFFIX, "grpo_thin", "drawn"]
+    *chain, free = found["ingredients"]
+    names = ["base" + LIVE_SUFFIX, "grpo_thin", "drawn_flat", "drawn"]
+    assert [x["after"] for x in chain] == names
+    assert free["after"] == "drawn" + FREE_SUFFIX
     for i in range(len(SHARES) - 1):
         product = np.prod([x["savings"][i]["value"] for x in chain])
         assert product == pytest.approx(found["savings"]["drawn"][i]["value"])
@@ -173,8 +184,9 @@ def test_ingredients_multiply_to_the_whole(rng):
 def test_the_verdict_says_what_the_numbers_say(rng):
     found = compare(make_table(rng), "base", 20) | {"seeds": [0, 1], "power": None}
     text = verdict.text(found, "base")
-    assert "exact) needs 1.67 times less" in text
+    assert "(exact, the same runs) needs 1.67 times less" in text
     assert "Thinning what is left" in text and "The PROFILE" in text
+    assert "if it were free, needs" in text and "2 seeds" in text
     for module in (page, verdict):
         assert doctest.testmod(module).failed == 0
 
@@ -186,8 +198,10 @@ def fake(run, *, last, steps):
 
 
 def test_finished_runs_are_skipped_and_begin_from_one_policy(tmp_path):
-    initial, runs = plan(tmp_path, ["bed"], ["grpo", "a.b:mine"], [0, 1], steps={})
+    runs = plan(tmp_path, ["bed"], ["grpo", "a.b:mine"], [0, 1], steps={"grpo": 3})
     assert [x.seed for x in runs] == [0, 0, 1, 1], "whole comparisons come first"
+    initial = {run.initial for run in runs}
+    assert len(initial) == 2
     for run in initial:
         run.folder.mkdir(parents=True)
         for name in ("policy", "profile.chunks"):
@@ -212,11 +226,11 @@ def test_finished_runs_are_skipped_and_begin_from_one_policy(tmp_path):
 
 
 def test_cheap_methods_can_have_more_steps(tmp_path):
-    _, runs = plan(
-        tmp_path, ["bed"], ["grpo", "a.b:mine"], [0], ["--x", "1"], steps={"mine": 7}
-    )
-    options = {run.label: run.options for run in runs}
-    assert options == {"grpo": ("--x", "1"), "mine": ("--x", "1", "--train.steps", "7")}
+    names, options = ["grpo", "a.b:mine"], ["--x", "1"]
+    runs = plan(tmp_path, ["bed"], names, [0], options, steps={"mine": 7})
+    flags = {run.label: run.command()[-6:-2] for run in runs}
+    assert flags["grpo"][2:] == ["--x", "1"]
+    assert flags["mine"] == ["--x", "1", "--train.steps", "7"]
     args = parse(["--steps", "dapo=50", "--", "--seed", "3"])
     assert args.steps == {"dapo": 50} and args.options == ["--seed", "3"]
 

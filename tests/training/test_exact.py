@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgpo_jax import models, rewards, testing, training
+from sgpo_jax import models, rewards, sampling, testing, training
 from sgpo_jax.data import Query
 from sgpo_jax.profiling import RolloutSource
 
@@ -92,6 +92,27 @@ def test_sampling_agrees_within_its_error():
     half = 1.96 * rates.std(ddof=1) / len(rates) ** 0.5
     assert exact.high == pytest.approx(rates.mean() + half)
     assert exact.cost.flops > 0 and exact.cost.rollouts == 0
+
+
+def test_near_temperature_0_it_is_the_greedy_success():
+    """References that are greedy completions are right, others are not."""
+    params = models.init(testing.TINY, key=jax.random.key(2))
+    queries = testing.tiny_queries(6)
+    with rewards.Worker() as worker:
+        source = RolloutSource(
+            engine=testing.tiny_engine(lanes=8, slots=8),
+            config=testing.TINY,
+            tokenizer=testing.ARITHMETIC,
+            worker=worker,
+            seed=0,
+        )
+        best = source(params, queries, [1] * 6, step=1, method=sampling.Greedy())
+    picked = [
+        dataclasses.replace(query, reference=text) if i % 2 else query
+        for i, (query, text) in enumerate(zip(queries, best.texts, strict=True))
+    ]
+    rates = make_scorer(picked, max_response=6, temperature=1e-4)(params)
+    np.testing.assert_allclose(rates, [0, 1, 0, 1, 0, 1], atol=1e-6)
 
 
 def test_questions_that_cannot_be_scored_exactly_are_refused():
