@@ -9,14 +9,18 @@ import pathlib
 import resource
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
 from sgpo_jax import hosts, profiling, rewards, sampling, theory, training
 from sgpo_jax.commands import options
 from sgpo_jax.config import Experiment
+from sgpo_jax.data import Query
+from sgpo_jax.ledger import Entry
 from sgpo_jax.models import Params
 from sgpo_jax.pipeline import Display, RunFolder, Setup, UserError, open_folder, stages
+from sgpo_jax.session import Session
 
 TRIES = (2, 4, 8)
 """The k of pass@k."""
@@ -27,23 +31,21 @@ Questions = dict[str, np.ndarray]
 """Success of every held-out question: "mean", "greedy", "pass@k"; each [Q]."""
 
 
-def exact(setup: Setup):
+def exact(session: Session, queries: Sequence[Query]):
     """Evaluation by teacher forcing; nothing is sampled, so nothing is noisy."""
     score = functools.partial(
         training.ReferenceScorer,
-        queries=setup.held_out,
-        config=setup.decoder,
-        tokenizer=setup.tokenizer,
-        ladder=setup.ladder,
-        max_response=setup.config.sampler.max_response,
-        mesh=setup.mesh if setup.mesh.size > 1 else None,
+        queries=queries,
+        config=session.decoder,
+        tokenizer=session.tokenizer,
+        ladder=session.buckets,
+        max_response=session.sampler.max_response,
+        mesh=session.mesh if session.mesh.size > 1 else None,
     )
-    warm, cold = (
-        score(temperature=setup.config.sampler.temperature),
-        score(temperature=COLD),
-    )
+    warm = score(temperature=session.sampler.temperature)
+    cold = score(temperature=COLD)
 
-    def evaluate(params: Params) -> tuple[Questions, object]:
+    def evaluate(params: Params) -> tuple[Questions, Entry]:
         mean = warm(params)
         found = {"mean": mean, "greedy": (cold(params) > 0.5).astype(float)}
         found |= {f"pass@{k}": 1 - (1 - mean) ** k for k in TRIES}
@@ -52,36 +54,32 @@ def exact(setup: Setup):
     return evaluate
 
 
-def sampled(setup: Setup):
+def sampled(session: Session, queries: Sequence[Query], samples: int):
     """Evaluation by sampling, where a right answer has several spellings."""
-    samples = max(setup.config.eval.samples, max(TRIES))
-    draw = functools.partial(setup.rollouts, step=2**31 - 1)  # as training.evaluate
-    queries = setup.held_out
+    draw = functools.partial(session.rollouts, step=2**31 - 1)  # as training.evaluate
+    count, samples = len(queries), max(samples, *TRIES)
 
-    def evaluate(params: Params) -> tuple[Questions, object]:
-        scored = draw(params, queries, [samples] * len(queries))
-        best = draw(params, queries, [1] * len(queries), method=sampling.Greedy())
-        wins = np.bincount(
-            scored.rollouts.request,
-            scored.rewards >= profiling.SUCCESS,
-            minlength=len(queries),
-        ).astype(int)
-        n = np.full(len(queries), samples)
+    def evaluate(params: Params) -> tuple[Questions, Entry]:
+        scored = draw(params, queries, [samples] * count)
+        best = draw(params, queries, [1] * count, method=sampling.Greedy())
+        right = scored.rewards >= profiling.SUCCESS
+        wins = np.bincount(scored.rollouts.request, right, minlength=count).astype(int)
         found = {"mean": wins / samples}
         found["greedy"] = (best.rewards >= profiling.SUCCESS).astype(float)
-        found |= {f"pass@{k}": theory.pass_at_k(wins, n, k) for k in TRIES}
+        tried = np.full(count, samples)
+        found |= {f"pass@{k}": theory.pass_at_k(wins, tried, k) for k in TRIES}
         return found, scored.cost + best.cost
 
     return evaluate
 
 
-def evaluator(setup: Setup):
+def evaluator(session: Session, queries: Sequence[Query], samples: int):
     """Exact where the verifier is equality and each text has one spelling."""
     try:
-        training.check_exact(setup.held_out, setup.tokenizer)
+        training.check_exact(queries, session.tokenizer)
     except ValueError:
-        return sampled(setup)
-    return exact(setup)
+        return sampled(session, queries, samples)
+    return exact(session, queries)
 
 
 def metrics_of(
@@ -128,7 +126,9 @@ def work(config: Experiment, only_initial: bool, processes: hosts.Hosts) -> int:
                 return 0
             (label,) = config.methods
             evaluate = functools.partial(
-                metrics_of, evaluator(setup), folder.method(label) / "questions"
+                metrics_of,
+                evaluator(setup.session, setup.held_out, config.eval.samples),
+                folder.method(label) / "questions",
             )
             stages.train(label, setup, folder, display, evaluate=evaluate)
         except hosts.Stopped as stopped:

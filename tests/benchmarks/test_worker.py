@@ -1,13 +1,11 @@
 """Evaluation of the headline benchmark: exact and sampled success agree."""
 
-import types
-
 import jax
 import numpy as np
 
 from benchmarks.headline import worker
-from sgpo_jax import config, models, rewards, sharding, testing
-from sgpo_jax.profiling import RolloutSource
+from sgpo_jax import config, models, rewards, testing
+from sgpo_jax.session import Session
 
 
 def test_sampling_agrees_with_teacher_forcing():
@@ -16,31 +14,18 @@ def test_sampling_agrees_with_teacher_forcing():
     queries = testing.tiny_queries(6)
     samples = 200
     with rewards.Worker() as verifiers:
-        setup = types.SimpleNamespace(
-            held_out=queries,
+        session = Session(
             decoder=testing.TINY,
             tokenizer=testing.ARITHMETIC,
-            ladder=testing.tiny_buckets(),
-            mesh=sharding.make_mesh(sharding.MeshShape(), jax.devices()[:1]),
-            config=config.Experiment(
-                sampler=config.SamplerConfig(max_response=6),
-                eval=config.EvalConfig(samples=samples),
-            ),
-            rollouts=RolloutSource(
-                engine=testing.tiny_engine(lanes=8, slots=8),
-                config=testing.TINY,
-                tokenizer=testing.ARITHMETIC,
-                worker=verifiers,
-                seed=0,
-            ),
+            worker=verifiers,
+            sampler=config.SamplerConfig(lanes=8, slots=8, max_response=6),
+            pack=config.PackConfig(row_length=64, rows=(2,)),
+            longest_prompt=8,
         )
-        exact, cost = worker.evaluator(setup)(params)
-        sampled, more = worker.sampled(setup)(params)
-    assert (
-        exact.keys()
-        == sampled.keys()
-        == {"mean", "greedy", "pass@2", "pass@4", "pass@8"}
-    )
+        exact, cost = worker.evaluator(session, queries, samples)(params)
+        sampled, more = worker.sampled(session, queries, samples)(params)
+    names = {"mean", "greedy", "pass@2", "pass@4", "pass@8"}
+    assert exact.keys() == sampled.keys() == names
     np.testing.assert_array_equal(exact["greedy"], sampled["greedy"])
     error = np.sqrt((exact["mean"] * (1 - exact["mean"]) / samples).sum()) / 6
     for k in (1, 2, 4, 8):
