@@ -83,13 +83,13 @@ def test_the_same_runs_for_half_of_the_compute_save_exactly_two(rng):
     assert booted.difference("half").value > 0
 
 
-def coverage(*, seeds, fixed_seeds, datasets=60):
+def coverage(*, seeds, fixed_seeds, datasets=25):
     """How often the interval of the saving at 75 % holds the truth, 2; its width."""
     rng = np.random.default_rng(0)
     held, widths = 0, []
     for _ in range(datasets):
         runs = sample(rng, seeds, 60, spread=0.3)
-        booted = Bootstrap(runs, "base", count=100, fixed_seeds=fixed_seeds)
+        booted = Bootstrap(runs, "base", count=60, fixed_seeds=fixed_seeds)
         saving = booted.saving("base", "half")[1]
         held += saving.low <= 2 <= saving.high
         widths.append(np.log(saving.high / saving.low))
@@ -105,7 +105,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
     share, wide = coverage(seeds=8, fixed_seeds=False)
     assert share >= 0.8
     assert coverage(seeds=8, fixed_seeds=True)[0] < 0.5
-    _, narrow = coverage(seeds=32, fixed_seeds=False, datasets=15)
+    _, narrow = coverage(seeds=32, fixed_seeds=False, datasets=6)
     assert 0.35 < narrow / wide < 0.75
 
 
