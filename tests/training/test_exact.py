@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgpo_jax import models, rewards, sampling, testing, training
+from sgpo_jax import models, packing, rewards, sampling, testing, training
 from sgpo_jax.data import Query
 from sgpo_jax.profiling import RolloutSource
 
@@ -24,8 +24,7 @@ def make_scorer(queries, *, tokenizer=testing.ARITHMETIC, config=testing.TINY, *
         queries=queries,
         config=config,
         tokenizer=tokenizer,
-        ladder=testing.tiny_buckets(),
-        **{"max_response": 4, **more},
+        **{"max_response": 4, "ladder": testing.tiny_buckets(), **more},
     )
 
 
@@ -111,7 +110,9 @@ def test_near_temperature_0_it_is_the_greedy_success():
         dataclasses.replace(query, reference=text) if i % 2 else query
         for i, (query, text) in enumerate(zip(queries, best.texts, strict=True))
     ]
-    rates = make_scorer(picked, max_response=6, temperature=1e-4)(params)
+    ladder = packing.make_ladder(row_lengths=[64], rows=[8], response_length=6)
+    scorer = make_scorer(picked, max_response=6, temperature=1e-4, ladder=ladder)
+    rates = scorer(params)
     np.testing.assert_allclose(rates, [0, 1, 0, 1, 0, 1], atol=1e-6)
 
 
