@@ -11,6 +11,7 @@ import numpy as np
 
 from sgpo_jax import methods
 from sgpo_jax.ledger import LIVE, PHASES, Ledger
+from sgpo_jax.profiling import Profile
 from sgpo_jax.training import read_metrics
 
 from .analysis import (
@@ -127,17 +128,12 @@ def analyse(runs: Sequence[Run], baseline: str, replicates: int) -> dict[str, An
     return {
         "seeds": seeds,
         "questions": table[baseline].success.shape[2],
-        "training_questions": _trained_on(complete[baseline][seeds[0]]),
+        "training_questions": len(
+            Profile.load(complete[baseline][seeds[0]].folder / "profile.parquet")
+        ),
         **compare(table, baseline, replicates),
         "power": _power(power(real, baseline)),
     }
-
-
-def _trained_on(run: Run) -> int:
-    """Number of training questions: all of them are profiled, equally often."""
-    samples = json.loads((run.folder / "config.json").read_text())["profile.samples"]
-    cost = json.loads((run.folder / "profile.cost.json").read_text())
-    return cost["profiling"]["rollouts"] // samples
 
 
 def compare(

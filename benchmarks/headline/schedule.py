@@ -18,7 +18,7 @@ from sgpo_jax.training import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
 INITIAL = "initial"
-SHARED = ("policy", "profile.chunks", "profile.parquet", "profile.cost.json")
+SHARED = ("policy", "profile.chunks", "profile.parquet")
 """What methods of a testbed and seed have in common: policy and profile."""
 
 

@@ -83,12 +83,15 @@ def evaluator(session: Session, queries: Sequence[Query], samples: int):
 
 
 def metrics_of(
-    evaluate, folder: pathlib.Path, setup: Setup, progress: training.Progress
+    evaluate,
+    folder: pathlib.Path,
+    processes: hosts.Hosts,
+    progress: training.Progress,
 ) -> training.Metrics:
     """Held-out metrics of a step; success by question goes into a file of its own."""
     found, cost = evaluate(progress.train.params)
     progress.ledger.add("evaluation", cost)
-    if setup.hosts.index == 0:
+    if processes.index == 0:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{progress.logged:06d}.npz"  # the step
         np.savez_compressed(path, **{k: np.float32(v) for k, v in found.items()})
@@ -114,6 +117,9 @@ def work(config: Experiment, only_initial: bool, processes: hosts.Hosts) -> int:
         deadline=config.reward.deadline,
         batch_deadline=config.reward.batch_deadline,
         memory_gib=config.reward.memory_gib,
+        workers=config.reward.workers,
+        isolate=config.reward.isolate,
+        environment=config.reward.environment,
         poll=processes.poll,
     ) as verifiers:
         setup = Setup(config=config, worker=verifiers, hosts=processes)
@@ -129,6 +135,7 @@ def work(config: Experiment, only_initial: bool, processes: hosts.Hosts) -> int:
                 metrics_of,
                 evaluator(setup.session, setup.held_out, config.eval.samples),
                 folder.method(label) / "questions",
+                setup.hosts,
             )
             stages.train(label, setup, folder, display, evaluate=evaluate)
         except hosts.Stopped as stopped:

@@ -206,8 +206,7 @@ def test_finished_runs_are_skipped_and_begin_from_one_policy(tmp_path):
         run.folder.mkdir(parents=True)
         for name in ("policy", "profile.chunks"):
             (run.folder / name).mkdir()
-        for name in ("profile.parquet", "profile.cost.json"):
-            (run.folder / name).write_text(name)
+        (run.folder / "profile.parquet").write_text("profile.parquet")
     assert all(run.finished for run in initial)
     for run in runs:
         fake(run, last=9, steps=10)
