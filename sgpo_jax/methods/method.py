@@ -122,6 +122,11 @@ class Method:
                 f"{self.subsample} leaves out responses of advantage 0, whose KL"
                 " penalty or entropy bonus is not 0: use KeepAll() or kl.in_reward"
             )
+        if drops and not getattr(self.objective, "zero_without_advantage", True):
+            raise ValueError(
+                f"{self.subsample} leaves out responses of advantage 0, which count in"
+                f" {self.objective}: use KeepAll()"
+            )
 
     @property
     def needs(self) -> frozenset[str]:

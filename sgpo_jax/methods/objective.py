@@ -11,6 +11,8 @@ Besides the call, an objective may have
 * `residual(responses) -> [R]`: a number per response whose mean over the group the
   objective reads back as `responses.residual_mean`. It is computed before the update
   for the whole step, so a group may be split over micro-batches;
+* `zero_without_advantage`: False if responses of advantage 0 count all the same, so
+  that no subsample may leave them out; True if not given;
 * `log_z`: the head of an objective that needs "log_z" (`methods.LogZ`), trained beside
   the policy.
 """

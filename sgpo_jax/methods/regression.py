@@ -30,6 +30,7 @@ class VarGrad:
     beta: float = 0.1
 
     needs = ("reference",)
+    zero_without_advantage = False
 
     def __post_init__(self):
         _check_positive("beta", self.beta)
@@ -62,6 +63,8 @@ class Rebel:
 
     eta: float = 1.0
 
+    zero_without_advantage = False
+
     def __post_init__(self):
         _check_positive("eta", self.eta)
 
@@ -90,6 +93,7 @@ class AdvantageRegression:
     beta: float = 1e-3
 
     needs = ("reference",)
+    zero_without_advantage = False
 
     def __post_init__(self):
         _check_positive("beta", self.beta)
@@ -120,6 +124,7 @@ class Dro:
     beta: float = 1.0
 
     needs = ("reference",)
+    zero_without_advantage = False
 
     def __post_init__(self):
         _check_positive("beta", self.beta)
@@ -150,6 +155,7 @@ class TrajectoryBalance:
     log_z: LogZ = LogZ()
 
     needs = ("reference", "log_z")
+    zero_without_advantage = False
 
     def __post_init__(self):
         _check_positive("beta", self.beta)
@@ -192,6 +198,7 @@ class FlowBalance:
     log_z: LogZ = LogZ()
 
     needs = ("reference", "log_z")
+    zero_without_advantage = False
 
     def __post_init__(self):
         _check_positive("beta", self.beta)

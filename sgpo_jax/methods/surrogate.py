@@ -117,6 +117,11 @@ class Dppo:
                 f"penalty must be finite and not negative, got {self.penalty}"
             )
 
+    @property
+    def zero_without_advantage(self) -> bool:
+        """Whether a response of advantage 0 adds nothing to the loss."""
+        return self.penalty == 0
+
     def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
         """Return `losses.dppo_tv` plus the penalty."""
         mask = responses.mask

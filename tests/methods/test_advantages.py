@@ -1,10 +1,15 @@
 """Advantages as parts: values by hand, padding, order, unscored and dead groups."""
 
+import inspect
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sgpo_jax import methods
 from sgpo_jax.methods.advantage import evaluate, pad_groups
+from tests.methods.cases import METHODS
 
 # A mixed group with an unscored response, then a dead group.
 REWARDS = np.array([1.0, 0.0, 0.0, np.nan, 1.0, 1.0, 1.0, 1.0])
@@ -77,6 +82,38 @@ def test_filter_averaged_over_orders_does_not_depend_on_the_order():
     np.testing.assert_allclose(found[0], of_one, rtol=1e-4)
 
 
+OBJECTIVES = {
+    type(method.objective).__name__: method.objective
+    for method in METHODS.values()
+    if not inspect.isfunction(method.objective)
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_objectives_know_whether_responses_without_advantage_count(name):
+    """They decide whether a subsample may leave such responses out."""
+    objective = OBJECTIVES[name]
+    shape = (3, 4)
+    rng = np.random.default_rng(0)
+    one, cell = jnp.full(3, 0.7), jnp.asarray(rng.normal(size=shape), jnp.float32)
+    inputs = methods.INPUT_OF.values()
+    responses = methods.Responses(
+        log_prob=cell - 2,
+        log_ratio=0.1 * cell,
+        advantage=jnp.zeros(3),
+        reward=jnp.ones(3),
+        mask=jnp.ones(shape, bool),
+        entropy=jnp.ones(shape),
+        optional={
+            key: one if key in ("residual_mean", "log_z") else 0.9 * cell - 2
+            for key in inputs
+        },
+    )
+    loss = jax.jit(objective)(responses)
+    silent = getattr(objective, "zero_without_advantage", True)
+    assert (np.abs(loss).max() == 0) == silent
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -92,6 +129,12 @@ def test_filter_averaged_over_orders_does_not_depend_on_the_order():
         (lambda: methods.Gmpo(high=-1.0), "must not be negative"),
         (lambda: methods.Dro(beta=float("inf")), "beta must be positive"),
         (lambda: methods.FlowBalance(max_weight=0.0), "max_weight must be positive"),
+        (
+            lambda: methods.Method(
+                objective=methods.Dro(), subsample=methods.DropZeroAdvantage()
+            ),
+            "which count in Dro",
+        ),
         (lambda: methods.LogZ(width=0), "width and layers must be positive"),
         (lambda: methods.LogZ(learning_rate=0.0), "learning_rate must be positive"),
     ],
