@@ -1,5 +1,6 @@
 """A test that kills its process or hangs fails by name, and all others still run."""
 
+import os
 import pathlib
 import re
 import subprocess
@@ -32,12 +33,19 @@ def test_a_process_that_dies_or_hangs_ends_no_other_test(tmp_path):
     for name, body in {**FATAL, "passes": "pass", "also_passes": "pass"}.items():
         (tmp_path / f"test_{name}.py").write_text(FILE.format(name=name, body=body))
     command = [
-        *(sys.executable, "-m", "pytest", "-q", "-n", "2", distribution, "."),
+        *(sys.executable, "-m", "pytest", "-p", "xdist", "-q", "-n", "2"),
+        *(distribution, "."),
         *("-o", "faulthandler_timeout=3", "-o", "faulthandler_exit_on_timeout=true"),
     ]
     # A run that hangs is the fault this test is about.
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=300
+        command,
+        cwd=tmp_path,
+        # Other plugins take seconds to import, in every process.
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 1, done.stdout
     for name in FATAL:

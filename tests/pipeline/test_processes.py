@@ -94,18 +94,10 @@ def assert_same_report(ours: pathlib.Path, theirs: pathlib.Path):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """A run on one process."""
-    out = tmp_path_factory.mktemp("alone") / "run"
-    assert run("run", out, pathlib.Path(""), *ONE_METHOD) == 0
-    return out
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory, alone):
+def two(tmp_path_factory, finished):
     """A run on two, from the same policy, stopped in the middle of training."""
     out = tmp_path_factory.mktemp("two") / "run"
-    shutil.copytree(alone / "policy", out / "policy")
+    shutil.copytree(finished / "policy", out / "policy")
     process = start(out, 2)
     shown = stop_in_training(process, out)
     return out, process.returncode, shown
@@ -117,17 +109,17 @@ def test_processes_stop_together_and_ask_for_a_restart(two):
     assert not (out / "report.md").exists()
 
 
-def test_two_processes_sample_what_one_does(two, alone):
+def test_two_processes_sample_what_one_does(two, finished):
     """Noise belongs to a query and a sample, so the profile is the same to the bit."""
-    ours, theirs = (Profile.load(x / "profile.parquet") for x in (two[0], alone))
+    ours, theirs = (Profile.load(x / "profile.parquet") for x in (two[0], finished))
     assert ours.fingerprint() == theirs.fingerprint()
 
 
-def test_two_processes_report_what_one_does(two, alone):
+def test_two_processes_report_what_one_does(two, finished):
     process = start(two[0], 2)
     shown = process.communicate(timeout=500)[0]
     assert process.returncode == 0, shown
-    assert_same_report(two[0], alone)
+    assert_same_report(two[0], finished)
 
 
 def test_four_processes_go_on_with_adapters_that_two_saved(tmp_path):
