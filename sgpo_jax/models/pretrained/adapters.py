@@ -12,7 +12,7 @@ from sgpo_jax.models.config import DecoderConfig
 from sgpo_jax.models.lora import LETTERS
 from sgpo_jax.models.pretrained.names import layer_names, layer_prefix
 from sgpo_jax.models.pretrained.save import write_tensors
-from sgpo_jax.models.pretrained.tensors import SafeTensors
+from sgpo_jax.models.pretrained.tensors import SafeTensors, read_header
 
 _FILE = "adapter_model.safetensors"
 
@@ -73,7 +73,10 @@ def load_adapters(
     """
     if config.lora is None:
         raise ValueError("the decoder has no adapters to load into")
-    found, names = SafeTensors([folder / _FILE]), _names(config)
+    found, names = (
+        SafeTensors(read_header(folder / _FILE), folder / _FILE),
+        _names(config),
+    )
     if different := sorted(set(names.values()) ^ set(found.shapes)):
         raise ValueError(f"adapters and config differ in tensor {different[0]!r}")
     like = decoder.shapes(config)["adapters"]

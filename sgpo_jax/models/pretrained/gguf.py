@@ -78,6 +78,7 @@ class GgufTensors:
             self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         except Exception as error:
             raise _unreadable(path, error) from error
+        self._check_whole()
         self.architecture = str(self.fields.get("general.architecture"))
         if self.architecture not in _ARCHITECTURES:
             raise ValueError(
@@ -91,6 +92,16 @@ class GgufTensors:
             "self_attn.q_proj": self._key("attention.head_count"),
             "self_attn.k_proj": self._key("attention.head_count_kv"),
         }
+
+    def _check_whole(self) -> None:
+        count = self.fields.get("split.count") or 1
+        if count != 1:
+            number = int(self.fields.get("split.no") or 0) + 1
+            raise ValueError(
+                f"{self.path} is part {number} of {count}: merge them first with"
+                " llama-gguf-split --merge FIRST_PART WHOLE.gguf, or load the"
+                " safetensors"
+            )
 
     def _key(self, key: str) -> Any:
         return self.fields.get(f"{self.architecture}.{key}")
@@ -167,6 +178,15 @@ class GgufTensors:
             name: tuple(int(n) for n in reversed(self._tensors[own].shape))
             for name, own in self._names.items()
         }
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """None: every kind of block is dequantized."""
+        return {}
+
+    def where(self, name: str) -> str:
+        """Return what to call a tensor in an error."""
+        return f"{self._names.get(name, name)!r} of {self.path}"
 
     def read(self, name: str, rows: slice) -> np.ndarray:
         """Return rows `start` to `stop` of a tensor, dequantized."""

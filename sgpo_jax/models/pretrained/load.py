@@ -11,11 +11,9 @@ from jaxtyping import Array, PyTree
 from sgpo_jax.models import decoder
 from sgpo_jax.models.config import DecoderConfig
 from sgpo_jax.models.lora import LETTERS
+from sgpo_jax.models.pretrained.layout import HEAD, causal_model
 from sgpo_jax.models.pretrained.names import WHOLE, layer_names, layer_prefix
-from sgpo_jax.models.pretrained.tensors import Tensors
-
-# Buffers that old checkpoints carry and nobody reads.
-_IGNORED = ("rotary_emb.inv_freq",)
+from sgpo_jax.models.pretrained.tensors import DTYPES, Tensors
 
 
 class Place(NamedTuple):
@@ -62,56 +60,72 @@ def places(config: DecoderConfig) -> dict[tuple[str, ...], list[Place]]:
     return found
 
 
-def check(tensors: Tensors, config: DecoderConfig) -> None:
+def check(tensors: Tensors, config: DecoderConfig) -> Tensors:
     """Compare names and shapes with the config, before anything is allocated.
 
+    What lies outside of the decoder (heads of a value, towers of images, buffers) is
+    left alone; what lies inside, and the config does not know, would change what the
+    model computes.
+
+    Returns:
+      The decoder's tensors under their usual names.
+
     Raises:
-      ValueError: naming the tensors that are missing, surplus or of another shape.
+      ValueError: naming the file and the tensor that is missing, surplus or of another
+        shape.
     """
+    found = causal_model(tensors, config)
     wanted = {
         place.name: place.published
         for group in places(config).values()
         for place in group
     }
-    shapes = tensors.shapes
+    shapes = found.shapes
     if missing := sorted(wanted.keys() - shapes.keys()):
-        raise ValueError(f"{_some(missing)} missing from the checkpoint")
-    surplus = sorted(
-        name for name in shapes.keys() - wanted.keys() if not name.endswith(_IGNORED)
-    )
-    if config.tie_embeddings and surplus == ["lm_head.weight"]:
-        _check_tied(tensors)
+        problem = "is missing"
+        if dtype := found.unreadable.get(missing[0]):
+            problem = f"has dtype {dtype}; there are {', '.join(DTYPES)}"
+        raise ValueError(f"tensor {found.where(missing[0])} {problem}{_more(missing)}")
+    surplus = sorted(shapes.keys() - wanted.keys())
+    if config.tie_embeddings and surplus == [HEAD]:
+        if shapes[HEAD] != shapes[WHOLE["embedding"]]:
+            raise ValueError(_UNTIED.format(found.where(HEAD)))
     elif surplus:
-        raise ValueError(f"{_some(surplus)} in the checkpoint, unknown to the config")
+        raise ValueError(
+            f"tensor {found.where(surplus[0])} is unknown to the config: it describes"
+            f" another model{_more(surplus)}"
+        )
     for name, shape in wanted.items():
         if tuple(shapes[name]) != shape:
             raise ValueError(
-                f"tensor {name!r} has shape {list(shapes[name])}, the config says"
-                f" {list(shape)}"
+                f"tensor {found.where(name)} has shape {list(shapes[name])}, the config"
+                f" says {list(shape)}"
             )
+    return found
 
 
-def _some(names: Sequence[str]) -> str:
-    if len(names) == 1:
-        return f"tensor {names[0]!r} is"
-    return f"{len(names)} tensors, the first {names[0]!r}, are"
+def _more(names: Sequence[str]) -> str:
+    return f" (and {len(names) - 1} more)" if names[1:] else ""
+
+
+_UNTIED = (
+    "the config ties the embeddings, but tensor {0} differs from them: set"
+    " tie_word_embeddings to false in config.json if the model has an output matrix of"
+    " its own, or leave the tensor out"
+)
 
 
 def _check_tied(tensors: Tensors) -> None:
     """An output matrix beside tied embeddings must be a copy of them."""
-    rows = tensors.shapes["lm_head.weight"][0]
-    both = (WHOLE["embedding"], "lm_head.weight")
-    if tensors.shapes[both[0]] == tensors.shapes[both[1]]:
-        for start in range(0, rows, 4096):
-            part = slice(start, min(start + 4096, rows))
-            table, output = (tensors.read(name, part) for name in both)
-            if not np.array_equal(table, output):
-                break
-        else:
-            return
-    raise ValueError(
-        "the config ties the embeddings, but tensor 'lm_head.weight' differs from them"
-    )
+    shapes = tensors.shapes
+    if HEAD not in shapes:
+        return
+    rows = shapes[HEAD][0]
+    for start in range(0, rows, 4096):
+        part = slice(start, min(start + 4096, rows))
+        table, output = (tensors.read(n, part) for n in (WHOLE["embedding"], HEAD))
+        if not np.array_equal(table, output, equal_nan=True):
+            raise ValueError(_UNTIED.format(tensors.where(HEAD)))
 
 
 def load_params(
@@ -135,7 +149,9 @@ def load_params(
     Raises:
       ValueError: if names or shapes do not fit the config.
     """
-    check(tensors, config)
+    tensors = check(tensors, config)
+    if config.tie_embeddings:
+        _check_tied(tensors)
     one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     into: Any = shardings or jax.tree.map(lambda _: one, decoder.shapes(config))
     params: dict = {"layers": {}}
@@ -174,22 +190,31 @@ def _load(
         if key in held:  # a copy on several devices is read once
             return held[key]
         out = np.empty([i.stop - i.start for i in whole], leaf.dtype)
-        if stacked:
-            first = whole[0].start
-            for row in range(len(out)):
-                out[row] = _read(tensors, group[first + row], whole[1:])
-        elif path == ("embedding",):
-            out[...] = tensors.read(group[0].name, whole[0])[:, whole[1]]
-        else:
-            out[...] = _read(tensors, group[0], whole)
+        with np.errstate(over="ignore"):  # what overflows is found below
+            if stacked:
+                first = whole[0].start
+                for row in range(len(out)):
+                    out[row] = _read(tensors, group[first + row], whole[1:])
+            elif path == ("embedding",):
+                out[...] = tensors.read(group[0].name, whole[0])[:, whole[1]]
+            else:
+                out[...] = _read(tensors, group[0], whole)
         if not np.isfinite(out).all():
-            raise ValueError(
-                f"tensor {group[0].name!r} or a later layer's is not finite"
-            )
+            raise ValueError(_unfinite(tensors, group, leaf.dtype))
         held[key] = out
         return out
 
     return jax.make_array_from_callback(leaf.shape, sharding, part)
+
+
+def _unfinite(tensors: Tensors, group: Sequence[Place], dtype: Any) -> str:
+    """Name the first tensor with numbers that are not finite."""
+    for place in group:
+        with np.errstate(over="ignore"):
+            values = tensors.read(place.name, slice(0, place.published[0]))
+            if not np.isfinite(values.astype(dtype)).all():
+                return f"tensor {tensors.where(place.name)} is not finite in {dtype}"
+    return f"tensor {tensors.where(group[0].name)} or a later layer's is not finite"
 
 
 def _read(tensors: Tensors, place: Place, index: Sequence[slice]) -> np.ndarray:

@@ -7,10 +7,11 @@ import pathlib
 from typing import Any
 
 from sgpo_jax.models.config import DecoderConfig
-from sgpo_jax.models.pretrained import tensors
+from sgpo_jax.models.pretrained.folder import open_folder
 from sgpo_jax.models.pretrained.gguf import GgufTensors
 from sgpo_jax.models.pretrained.gguf_tokenizer import read_tokenizer
 from sgpo_jax.models.pretrained.read import read_config
+from sgpo_jax.models.pretrained.tensors import Tensors
 from sgpo_jax.models.text import TextTokenizer
 from sgpo_jax.models.text_files import read_folder
 
@@ -31,7 +32,7 @@ class Pretrained:
     path: pathlib.Path
     json: dict[str, Any]
     config: DecoderConfig
-    tensors: tensors.Tensors
+    tensors: Tensors
 
     def tokenizer(self) -> TextTokenizer:
         """Read the tokenizer; it may have more tokens than the embedding has rows.
@@ -99,6 +100,11 @@ def _open_gguf(path: pathlib.Path) -> Pretrained:
 
 def _open_folder(folder: pathlib.Path) -> Pretrained:
     path = folder / "config.json"
+    if not path.is_file() and (folder / "adapter_config.json").is_file():
+        raise ValueError(
+            f"{folder} holds adapters and no model: load the model they belong to, and"
+            " give this folder as its adapters"
+        )
     try:
         content = json.loads(path.read_text())
     except OSError as error:
@@ -107,9 +113,7 @@ def _open_folder(folder: pathlib.Path) -> Pretrained:
         raise ValueError(f"{path} is no JSON: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object")
-    return Pretrained(
-        folder, content, read_config(content), tensors.open_folder(folder)
-    )
+    return Pretrained(folder, content, read_config(content), open_folder(folder))
 
 
 def _download(name: str) -> pathlib.Path:

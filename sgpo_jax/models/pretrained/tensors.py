@@ -19,6 +19,11 @@ class Tensors(Protocol):
         """Shape of each tensor."""
         ...
 
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Dtypes of further tensors, which hold no floating-point numbers we read."""
+        ...
+
     def read(self, name: str, rows: slice) -> np.ndarray:
         """Return rows `start` to `stop` of a tensor, in floating point."""
         ...
@@ -27,17 +32,33 @@ class Tensors(Protocol):
         """Return a row as it is stored, for a fingerprint."""
         ...
 
+    def where(self, name: str) -> str:
+        """Return what to call a tensor in an error: its name, and file or folder."""
+        ...
+
 
 class Entry(NamedTuple):
-    """Where a tensor lies in a file."""
+    """Where a tensor lies in a file.
+
+    Attributes:
+      path: the file.
+      name: what the file calls it.
+      label: its dtype as the file spells it; `DTYPES` has those that can be read.
+      shape: its sizes.
+      offset: of its first byte in the file.
+      size: its bytes.
+    """
 
     path: pathlib.Path
-    dtype: np.dtype
+    name: str
+    label: str
     shape: tuple[int, ...]
     offset: int
+    size: int
 
 
 DTYPES: Mapping[str, np.dtype] = {
+    "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
     "BF16": np.dtype(ml_dtypes.bfloat16),
@@ -51,31 +72,39 @@ class SafeTensors:
     The format is a length, a JSON header and the data, so reading it needs no package;
     what matters is that nothing of the header is believed before it is checked, and
     that rows are read from the file when they are asked for.
+
+    Attributes:
+      entries: where each tensor lies.
+      place: the file or folder they came from.
     """
 
-    def __init__(self, paths: Sequence[pathlib.Path]):
-        self.entries: dict[str, Entry] = {}
-        for path in paths:
-            for name, entry in read_header(path).items():
-                if name in self.entries:
-                    raise ValueError(
-                        f"tensor {name!r} is in {self.entries[name].path.name} and in"
-                        f" {path.name}"
-                    )
-                self.entries[name] = entry
+    def __init__(self, entries: Mapping[str, Entry], place: pathlib.Path):
+        self.entries, self.place = dict(entries), place
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Shape of each tensor."""
-        return {name: entry.shape for name, entry in self.entries.items()}
+        """Shape of each tensor that holds floating-point numbers."""
+        return {n: e.shape for n, e in self.entries.items() if e.label in DTYPES}
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Dtype of each tensor that does not."""
+        return {n: e.label for n, e in self.entries.items() if e.label not in DTYPES}
+
+    def where(self, name: str) -> str:
+        """Return what to call a tensor in an error."""
+        if name not in self.entries:
+            return f"{name!r} of {self.place}"
+        entry = self.entries[name]
+        return f"{entry.name!r} of {entry.path}"
 
     def read(self, name: str, rows: slice) -> np.ndarray:
         """Return rows `start` to `stop` of a tensor."""
         entry = self.entries[name]
-        width = math.prod(entry.shape[1:])
+        dtype, width = DTYPES[entry.label], math.prod(entry.shape[1:])
         count = (rows.stop - rows.start) * width
-        begin = entry.offset + rows.start * width * entry.dtype.itemsize
-        data = np.fromfile(entry.path, entry.dtype, count, offset=begin)
+        begin = entry.offset + rows.start * width * dtype.itemsize
+        data = np.fromfile(entry.path, dtype, count, offset=begin)
         if data.size != count:
             raise ValueError(f"{entry.path} is cut short within {name!r}")
         return data.reshape(-1, *entry.shape[1:])
@@ -107,71 +136,33 @@ def read_header(path: pathlib.Path) -> dict[str, Entry]:
         }
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: bad header: {error}") from None
-    end = 8 + length
+    end, last = 8 + length, "the header"
     for name, entry in sorted(entries.items(), key=lambda item: item[1].offset):
         if entry.offset != end:
             raise ValueError(f"{path}: {name!r} begins at {entry.offset}, not at {end}")
-        end += math.prod(entry.shape) * entry.dtype.itemsize
-    if end != size:
-        raise ValueError(f"{path}: tensors end at {end}, the file at {size}")
+        end, last = end + entry.size, repr(name)
+    if end > size:
+        raise ValueError(
+            f"{path} is cut short: {last} ends at {end}, the file at {size}"
+        )
+    if end < size:
+        raise ValueError(f"{path}: {last} ends at {end}, the file at {size}")
     return entries
 
 
 def _entry(path: pathlib.Path, start: int, name: str, spec: Any) -> Entry:
-    shape, (begin, end) = spec["shape"], spec["data_offsets"]
-    if spec["dtype"] not in DTYPES:
-        raise ValueError(f"{name!r} is {spec['dtype']}; there are {', '.join(DTYPES)}")
-    dtype = DTYPES[spec["dtype"]]
+    shape, (begin, end), label = spec["shape"], spec["data_offsets"], spec["dtype"]
+    if type(label) is not str:
+        raise ValueError(f"{name!r} has dtype {label!r}")
     numbers = [*shape, begin, end]
-    if any(type(n) is not int or not 0 <= n < 2**48 for n in numbers):
+    if any(type(n) is not int or not 0 <= n < 2**48 for n in numbers) or end < begin:
         raise ValueError(f"{name!r} has shape {shape} and offsets {begin}, {end}")
-    if end - begin != math.prod(shape) * dtype.itemsize:
+    if label in DTYPES and end - begin != math.prod(shape) * DTYPES[label].itemsize:
         raise ValueError(f"{name!r} of shape {shape} does not take {end - begin} bytes")
-    return Entry(path, dtype, tuple(shape), start + begin)
+    return Entry(path, name, label, tuple(shape), start + begin, end - begin)
 
 
 def _no_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len({name for name, _ in pairs}) != len(pairs):
         raise ValueError("a name comes twice")
     return dict(pairs)
-
-
-def open_folder(folder: pathlib.Path) -> SafeTensors:
-    """Return the tensors of a folder with `*.safetensors`, in parts or whole.
-
-    Raises:
-      ValueError: if there are none, or the index does not fit the files.
-      FileNotFoundError: if a file of the index is missing.
-    """
-    index = folder / "model.safetensors.index.json"
-    whole = folder / "model.safetensors"
-    if whole.exists() or not index.exists():
-        if not whole.exists():
-            _refuse_pickle(folder)
-        return SafeTensors([whole])
-    try:
-        places = json.loads(index.read_text())["weight_map"]
-        names = sorted(set(places.values()))
-        if any(pathlib.PurePath(name).name != name for name in names):
-            raise ValueError(f"{names} are no plain file names")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index}: {error}") from None
-    tensors = SafeTensors([folder / name for name in names])
-    for name, place in places.items():
-        if name not in tensors.entries or tensors.entries[name].path.name != place:
-            raise ValueError(f"{index} promises {name!r} in {place}; it is not there")
-    return tensors
-
-
-def _refuse_pickle(folder: pathlib.Path) -> None:
-    pickles = [
-        path.name
-        for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
-        for path in sorted(folder.glob(pattern))
-    ]
-    if pickles:
-        raise ValueError(
-            f"{folder} holds {pickles[0]}, a pickle: loading one runs the code in it,"
-            " so none is read; convert it to safetensors first"
-        )
-    raise ValueError(f"{folder} holds no model.safetensors")
