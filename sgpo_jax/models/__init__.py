@@ -30,6 +30,7 @@ from sgpo_jax.models.policy import fresh as fresh
 from sgpo_jax.models.policy import shardings as shardings
 from sgpo_jax.models.rope import LinearScaling as LinearScaling
 from sgpo_jax.models.rope import Llama3Scaling as Llama3Scaling
+from sgpo_jax.models.rope import YarnScaling as YarnScaling
 from sgpo_jax.models.tokenizer import ByteTokenizer as ByteTokenizer
 from sgpo_jax.models.tokenizer import CharTokenizer as CharTokenizer
 from sgpo_jax.models.tokenizer import Prompt as Prompt

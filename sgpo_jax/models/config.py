@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal, get_args
 
 from sgpo_jax.models.lora import Lora
-from sgpo_jax.models.rope import RopeScaling
+from sgpo_jax.models.rope import RopeScaling, YarnScaling
 
 Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "everything", "offload"]
@@ -117,6 +117,12 @@ class DecoderConfig:
                 raise ValueError(f"{field} must be positive, got {value}")
         if self.window is None and (self.global_layers or self.local_rope_base):
             raise ValueError("global_layers and local_rope_base need a window")
+        if self.local_rope_base and isinstance(self.rope_scaling, YarnScaling):
+            raise ValueError(
+                "YaRN in some layers only (local_rope_base) is not supported"
+            )
+        if isinstance(self.rope_scaling, YarnScaling) and self.rope_base <= 1:
+            raise ValueError(f"rope_base must exceed 1 for YaRN, got {self.rope_base}")
         if not set(self.global_layers) <= set(range(self.num_layers)):
             raise ValueError(
                 f"global_layers {self.global_layers} must lie in"
@@ -125,5 +131,8 @@ class DecoderConfig:
 
     @property
     def scale(self) -> float:
-        """Factor of the products of queries and keys."""
-        return self.head_dim**-0.5 if self.query_scale is None else self.query_scale
+        """Factor of the products of queries and keys, YaRN's included."""
+        own = self.head_dim**-0.5 if self.query_scale is None else self.query_scale
+        if isinstance(self.rope_scaling, YarnScaling):
+            return own * self.rope_scaling.attention_factor**2
+        return own

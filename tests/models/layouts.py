@@ -66,7 +66,7 @@ def weights() -> dict[str, np.ndarray]:
 WEIGHTS = weights()
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class Save:
     """A checkpoint before it is written.
 
@@ -81,6 +81,18 @@ class Save:
     files: dict[str, dict[str, tuple[str, np.ndarray]]]
     index: dict[str, str] | None = None
     cut: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Show what lies where, without numbers."""
+        files = {
+            file: {name: label for name, (label, _) in tensors.items()}
+            for file, tensors in self.files.items()
+        }
+        return f"Save({files}, index={self.index}, cut={self.cut})"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show a failing example of hypothesis likewise."""
+        printer.text(repr(self))
 
     def write(self, folder: pathlib.Path) -> None:
         """Write the files."""

@@ -34,6 +34,12 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 500.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
 CASES = {
     "llama-2": Case("LlamaConfig", {"num_key_value_heads": 4}),
     "llama-3.1": Case("LlamaConfig", {"rope_parameters": LLAMA3}),
@@ -57,6 +63,24 @@ CASES = {
         {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
     ),
     "qwen3": Case("Qwen3Config", {}),
+    # So short a first context turns few pairs: the bounds are moved to blend some.
+    "qwen3-yarn": Case(
+        "Qwen3Config", {"rope_parameters": {**YARN, "beta_fast": 2.0}, "head_dim": 16}
+    ),
+    "llama-yarn-mscale": Case(
+        "LlamaConfig",
+        {
+            "rope_parameters": {
+                **YARN,
+                "beta_slow": 0.1,
+                "beta_fast": 1.5,
+                "mscale": 0.707,
+                "mscale_all_dim": 1.0,
+                "truncate": False,
+            },
+            "head_dim": 16,
+        },
+    ),
     "gemma-2": Case(
         "Gemma2Config",
         {

@@ -111,7 +111,9 @@ def test_the_host_holds_one_parameter_at_a_time(tmp_path, shape):
 def test_the_independent_reader_agrees(params, tmp_path, dtype):
     safetensors = pytest.importorskip("safetensors")
     pretrained.save(tmp_path, params, CONFIG, dtype=dtype)
-    ours = tensors.SafeTensors([tmp_path / "model.safetensors"])
+    ours = tensors.SafeTensors(
+        tensors.read_header(tmp_path / "model.safetensors"), tmp_path
+    )
     with safetensors.safe_open(tmp_path / "model.safetensors", "flax") as theirs:
         assert set(theirs.keys()) == set(ours.shapes)
         for name, shape in ours.shapes.items():
@@ -133,8 +135,8 @@ def test_missing_surplus_and_misshapen_tensors_name_themselves(folder):
         return header, data
 
     for change, message in (
-        (renamed, "'model.norm.weight' is missing"),
-        (flat, r"'model.norm.weight' has shape \[4, 4\], the config says \[16\]"),
+        (renamed, f"'model.norm.weight' of {path} is missing"),
+        (flat, rf"'model.norm.weight' of {path} has shape \[4, 4\], the config says"),
     ):
         path.write_bytes(good)
         rewrite(path, change)
@@ -145,7 +147,7 @@ def test_missing_surplus_and_misshapen_tensors_name_themselves(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
     found = pretrained.open_source(f"hf:{folder}")
-    with pytest.raises(ValueError, match="12 tensors, the first"):
+    with pytest.raises(ValueError, match=r"unknown to the config.*\(and 11 more\)"):
         pretrained.load_params(found.tensors, found.config)
 
 
@@ -166,7 +168,7 @@ def test_hostile_headers_are_refused(folder):
     cases = {
         "begins at": changed(data_offsets=[begin + 64, end + 64]),
         "does not take": changed(data_offsets=[begin, end - 4]),
-        "is F64": changed(dtype="F64"),
+        "has dtype": changed(dtype=64),
         "has shape": changed(shape=[-16]),
         "the file at": lambda header, data: (header, data[:-4]),
         "comes twice": lambda header, data: (
@@ -218,9 +220,10 @@ def test_an_index_that_leaves_the_folder_is_refused(folder):
         ({"hidden_act": "relu"}, "hidden_act='relu'"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
         (
-            {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
-            "rope type 'yarn' is not supported",
+            {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}},
+            "rope type 'dynamic' is not supported",
         ),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "lacks 'factor'"),
         ({"rope_scaling": {"type": "linear"}}, "lacks 'factor'"),
     ],
 )

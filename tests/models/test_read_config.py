@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sgpo_jax.models.config import DecoderConfig
 from sgpo_jax.models.pretrained.read import read_config
-from sgpo_jax.models.rope import LinearScaling
+from sgpo_jax.models.rope import LinearScaling, YarnScaling
 
 LLAMA = {
     "model_type": "llama",
@@ -39,6 +39,20 @@ GEMMA = {
     "attn_logit_softcapping": 50.0,
     "final_logit_softcapping": 30.0,
     "rope_parameters": {"rope_theta": 10_000.0, "rope_type": "default"},
+}
+YARN = {
+    **LLAMA,
+    "rope_scaling": {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 4096,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "attention_factor": 1.1,
+        "mscale": 0.7,
+        "mscale_all_dim": 1.0,
+        "truncate": True,
+    },
 }
 ABSURD = st.sampled_from(
     [
@@ -86,7 +100,7 @@ def test_the_rope_base_is_read_wherever_it_stands(changes, base):
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from([LLAMA, GEMMA]), st.data())
+@given(st.sampled_from([LLAMA, GEMMA, YARN]), st.data())
 def test_an_absurd_value_is_one_line(good, data):
     config = copy.deepcopy(good)
     nested = [(config, key) for key in config if key != "model_type"]
@@ -111,6 +125,32 @@ def test_an_absurd_value_is_one_line(good, data):
     assert all(0 < x < math.inf for x in numbers)
 
 
-@pytest.mark.parametrize("good", [LLAMA, GEMMA], ids=lambda c: c["model_type"])
+@pytest.mark.parametrize("good", [LLAMA, GEMMA, YARN])
 def test_the_unchanged_configs_are_read(good):
     assert read_config(good).num_layers == 2
+
+
+def test_yarn_takes_the_first_context_from_where_transformers_does():
+    scaling = {"rope_type": "yarn", "factor": 2.0}
+    given = {**LLAMA, "rope_scaling": scaling, "max_position_embeddings": 512}
+    for changes, context in (
+        ({}, 512),
+        ({"rope_scaling": {**scaling, "original_max_position_embeddings": 256}}, 256),
+        ({"original_max_position_embeddings": 128}, 128),
+    ):
+        found = read_config({**given, **changes}).rope_scaling
+        assert isinstance(found, YarnScaling)
+        assert found.original_context == context
+
+
+def test_yarn_in_some_layers_only_is_refused():
+    config = {
+        **GEMMA,
+        "model_type": "gemma3_text",
+        "rope_parameters": {
+            "full_attention": {**YARN["rope_scaling"], "rope_theta": 1e6},
+            "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"},
+        },
+    }
+    with pytest.raises(ValueError, match="YaRN in some layers only"):
+        read_config(config)

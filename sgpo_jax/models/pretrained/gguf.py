@@ -147,6 +147,14 @@ class GgufTensors:
             return self._llama3_scaling(json)
         if kind in (None, "none"):
             return None
+        if kind == "yarn":
+            return {
+                "rope_type": "yarn",
+                "factor": self._key("rope.scaling.factor"),
+                "original_max_position_embeddings": self._key(
+                    "rope.scaling.original_context_length"
+                ),
+            }
         if kind != "linear":
             raise ValueError(f"{self.path}: rope scaling {kind!r} is not supported")
         return {"rope_type": "linear", "factor": self._key("rope.scaling.factor")}

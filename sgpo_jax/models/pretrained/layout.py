@@ -18,6 +18,7 @@ from sgpo_jax.models.pretrained.tensors import Tensors
 HEAD = WHOLE["unembedding"]
 _TABLE = WHOLE["embedding"]
 _DECODER = "model."
+_PARTS = ("layers.", "embed_tokens.", "norm.")
 _ANCHOR = "layers.0.input_layernorm.weight"
 # Buffers that old checkpoints carry and nobody reads.
 _BUFFERS = ("rotary_emb.inv_freq",)
@@ -84,12 +85,13 @@ def causal_model(tensors: Tensors, config: DecoderConfig) -> Tensors:
     names = {
         _DECODER + name.removeprefix(prefix): name
         for name in known
-        if name.startswith(prefix) and not name.endswith(_BUFFERS)
+        if name.startswith(prefix)
+        and name.removeprefix(prefix).startswith(_PARTS)
+        and not name.endswith(_BUFFERS)
     }
     # The head lies beside the decoder, whatever both are wrapped in.
     outer = prefix.removesuffix(_DECODER)
     heads = [name for name in (outer + HEAD, prefix + HEAD, HEAD) if name in known]
-    names.pop(_DECODER + HEAD, None)
     if heads:
         names[HEAD] = heads[0]
         if config.tie_embeddings:

@@ -5,7 +5,7 @@ from typing import Any
 
 from sgpo_jax.models.config import DecoderConfig
 from sgpo_jax.models.pretrained.families import ACTIVATIONS, FAMILIES, SIZES, Json
-from sgpo_jax.models.rope import LinearScaling, Llama3Scaling, RopeScaling
+from sgpo_jax.models.rope import LinearScaling, Llama3Scaling, RopeScaling, YarnScaling
 
 # What would change the model's function, and the values under which it does not.
 _UNSUPPORTED = {
@@ -121,7 +121,7 @@ def _read_rope(name: str, given: Json) -> dict[str, Any]:
     base = scaling.get("rope_theta", new.get("rope_theta", base))
     rope: dict[str, Any] = {
         "rope_base": _positive(name, "rope_theta", base),
-        "rope_scaling": _read_scaling(name, scaling),
+        "rope_scaling": _read_scaling(name, scaling, given),
     }
     if name == "gemma3_text":
         local = 10_000.0 if local_base is None else local_base
@@ -129,7 +129,7 @@ def _read_rope(name: str, given: Json) -> dict[str, Any]:
     return rope
 
 
-def _read_scaling(name: str, scaling: Json) -> RopeScaling | None:
+def _read_scaling(name: str, scaling: Json, given: Json) -> RopeScaling | None:
     kind = scaling.get("rope_type", scaling.get("type", "default"))
 
     def number(key: str) -> float:
@@ -148,11 +148,50 @@ def _read_scaling(name: str, scaling: Json) -> RopeScaling | None:
                     high=number("high_freq_factor"),
                     original_context=int(number("original_max_position_embeddings")),
                 )
+            case "yarn":
+                return _read_yarn(name, scaling, given)
     except KeyError as error:
         raise ValueError(f"{name}: rope scaling {kind!r} lacks {error}") from None
     raise ValueError(
-        f"{name}: rope type {kind!r} is not supported; there are default, linear and"
-        " llama3"
+        f"{name}: rope type {kind!r} is not supported; there are default, linear,"
+        " llama3 and yarn"
+    )
+
+
+def _read_yarn(name: str, scaling: Json, given: Json) -> YarnScaling:
+    """YaRN with the defaults and the precedence of transformers."""
+
+    def number(key: str, default: float) -> float:
+        value = scaling.get(key)
+        return default if value is None else _positive(name, f"yarn {key}", value)
+
+    context = "original_max_position_embeddings"
+    # Beside the scaling if it stands there, else the context the config allows.
+    original = given.get(context, scaling.get(context))
+    if original is None:
+        original = given.get("max_position_embeddings")
+    original = int(_positive(name, f"yarn {context}", original))
+    factor = _positive(name, "yarn factor", scaling["factor"])
+    sharpening = YarnScaling.sharpening(factor)
+    if scaling.get("mscale") and scaling.get("mscale_all_dim"):
+        over, under = (
+            YarnScaling.sharpening(factor, number(key, 1.0))
+            for key in ("mscale", "mscale_all_dim")
+        )
+        sharpening = over / under
+    truncate = scaling.get("truncate", True)
+    if type(truncate) is not bool:
+        raise ValueError(f"{name}: yarn truncate must be a boolean, got {truncate!r}")
+    fast, slow = number("beta_fast", 32.0), number("beta_slow", 1.0)
+    if slow > fast:
+        raise ValueError(f"{name}: yarn beta_slow {slow} exceeds beta_fast {fast}")
+    return YarnScaling(
+        factor=factor,
+        original_context=original,
+        fast=fast,
+        slow=slow,
+        attention_factor=number("attention_factor", sharpening),
+        rounded=truncate,
     )
 
 

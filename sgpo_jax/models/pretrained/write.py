@@ -6,7 +6,7 @@ from typing import Any
 from sgpo_jax.models.config import DecoderConfig
 from sgpo_jax.models.pretrained.families import ACTIVATIONS, FAMILIES, SIZES, Json
 from sgpo_jax.models.pretrained.read import read_config
-from sgpo_jax.models.rope import LinearScaling, Llama3Scaling
+from sgpo_jax.models.rope import LinearScaling, Llama3Scaling, YarnScaling
 
 
 def write_config(config: DecoderConfig, *, like: Json | None = None) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def _write(name: str, c: DecoderConfig) -> dict[str, Any]:
     }
     (activation,) = ACTIVATIONS[c.activation]
     if name.startswith("gemma"):
-        scalar = c.scale**-2
+        scalar = c.head_dim if c.query_scale is None else c.query_scale**-2
         near = abs(scalar - round(scalar)) < 1e-6
         json |= {
             "hidden_activation": activation,
@@ -89,6 +89,16 @@ def _write_rope(c: DecoderConfig) -> dict[str, Any]:
                 "low_freq_factor": s.low,
                 "high_freq_factor": s.high,
                 "original_max_position_embeddings": s.original_context,
+            }
+        case YarnScaling() as s:
+            scaling = {
+                "rope_type": "yarn",
+                "factor": s.factor,
+                "original_max_position_embeddings": s.original_context,
+                "beta_fast": s.fast,
+                "beta_slow": s.slow,
+                "attention_factor": s.attention_factor,
+                "truncate": s.rounded,
             }
     whole = {"rope_type": "default", **(scaling or {}), "rope_theta": c.rope_base}
     json = {"rope_theta": c.rope_base, "rope_scaling": scaling}
