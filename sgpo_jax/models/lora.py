@@ -10,6 +10,7 @@ the gradient of W, a third of the work of a backward pass.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,11 +38,14 @@ class Lora:
       rank: rank r of the products.
       alpha: the products are multiplied by alpha / rank.
       targets: matrices with an adapter.
+      rslora: multiply by alpha / sqrt(rank) instead (rsLoRA, arXiv:2312.03732), which
+        keeps the size of gradients when the rank grows.
     """
 
     rank: int = 16
     alpha: float = 32.0
     targets: tuple[str, ...] = tuple(LETTERS)
+    rslora: bool = False
 
     def __post_init__(self):
         if self.rank < 1 or self.alpha <= 0:
@@ -56,7 +60,7 @@ class Lora:
     @property
     def factor(self) -> float:
         """Factor of the products."""
-        return self.alpha / self.rank
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
 def _contract(

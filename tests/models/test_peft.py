@@ -46,10 +46,11 @@ def close(ours, theirs):
     np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
 
 
+STABLE = models.Lora(rank=4, alpha=3.0, rslora=True)
 SOME = models.Lora(rank=3, alpha=5.0, targets=("query", "value", "output", "down"))
 
 
-@pytest.mark.parametrize("lora", [models.Lora(rank=2, alpha=6.0), SOME])
+@pytest.mark.parametrize("lora", [STABLE, SOME])
 @pytest.mark.parametrize("name", ["smollm2", "qwen3", "gemma-3"])
 def test_peft_computes_the_same_with_our_adapters(name, lora, tmp_path):
     base = published.make(name, tmp_path / "model")
@@ -116,3 +117,50 @@ def test_a_file_in_bfloat16_holds_what_rounding_gives(tmp_path):
         for dtype in ("float32", "bfloat16")
     ]
     assert 1.5 < sizes[0] / sizes[1] < 2.0
+
+
+DESCRIPTIONS = {
+    "rslora": {"use_rslora": True},
+    "alpha": {"lora_alpha": 17},
+    "patterns": {
+        "rank_pattern": {"q_proj": 5, r"layers\.1\.mlp\.up_proj": 1},
+        "alpha_pattern": {r".*\.1\..*": 9, "o_proj": 2},
+    },
+    "patterns, rslora": {
+        "rank_pattern": {"v_proj": 2},
+        "alpha_pattern": {"self_attn.v_proj": 3},
+        "use_rslora": True,
+    },
+    "some layers": {"layers_to_transform": [0, 2]},
+    "one layer": {"layers_to_transform": 1},
+    "expression": {"target_modules": r".*\.[02]\.(self_attn|mlp)\.(v|up)_proj"},
+    "all linear": {"target_modules": "all-linear"},
+}
+
+
+@pytest.mark.parametrize("name", DESCRIPTIONS)
+def test_descriptions_of_peft_are_read(name, tmp_path):
+    base = published.make("qwen3", tmp_path / "model")
+    changes = {"target_modules": ["q_proj", "v_proj", "o_proj", "up_proj"]}
+    described = peft.LoraConfig(
+        r=3,
+        lora_alpha=5,
+        task_type="CAUSAL_LM",
+        init_lora_weights=False,
+        **{**changes, **DESCRIPTIONS[name]},
+    )
+    adapted = peft.get_peft_model(base, described).eval()
+    adapted.save_pretrained(tmp_path / "adapters")
+    config, _ = opened(tmp_path / "model")
+    lora = pretrained.read_lora(tmp_path / "adapters", config)
+    config, params = opened(tmp_path / "model", lora)
+    params = pretrained.load_adapters(tmp_path / "adapters", params, config)
+    theirs = their_logits(adapted)
+    close(our_logits(params, config), theirs)
+    with adapted.disable_adapter():
+        assert np.abs(their_logits(adapted) - theirs).max() > 0.1
+    # And out again: padded and rescaled, but the same function.
+    pretrained.save_adapters(tmp_path / "again", params, config)
+    model = published.load(tmp_path / "model")
+    again = peft.PeftModel.from_pretrained(model, tmp_path / "again")
+    close(their_logits(again), theirs)

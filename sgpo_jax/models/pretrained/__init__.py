@@ -3,9 +3,14 @@
 Imports `gguf`, `tokenizers`, `jinja2` and `huggingface_hub` only where they are used.
 """
 
+from sgpo_jax.models.pretrained.adapters import (
+    adapters_identity as adapters_identity,
+)
 from sgpo_jax.models.pretrained.adapters import load_adapters as load_adapters
+from sgpo_jax.models.pretrained.adapters import read_lora as read_lora
 from sgpo_jax.models.pretrained.adapters import save_adapters as save_adapters
 from sgpo_jax.models.pretrained.gguf_tokenizer import read_tokenizer as read_tokenizer
+from sgpo_jax.models.pretrained.load import check as check
 from sgpo_jax.models.pretrained.load import load_params as load_params
 from sgpo_jax.models.pretrained.read import read_config as read_config
 from sgpo_jax.models.pretrained.save import save as save
