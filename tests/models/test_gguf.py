@@ -150,6 +150,9 @@ def write(path, architecture, values, **changes):
         "attention.key_length": config.head_dim,
         "feed_forward_length": config.mlp_dim,
     } | changes
+    if split := metadata.pop("split", None):
+        writer.add_uint16("split.no", split[0])
+        writer.add_uint16("split.count", split[1])
     for key, value in metadata.items():
         writer.add_uint32(f"{architecture}.{key}", value)
     writer.add_layer_norm_rms_eps(config.norm_eps)
@@ -238,16 +241,14 @@ def test_what_does_not_fit_names_itself(good):
     spoilt[3, 2] = np.nan
     without = {name: value for name, value in values.items() if name != biased}
     cases = {
-        "mlp.gate_proj.weight' has shape": values | {gate: values[gate][:-1]},
-        "'model.layers.0.self_attn.k_proj.bias' is missing": without,
-        "mlp.gate_proj.weight' or a later layer's is not finite": (
-            values | {gate: spoilt}
-        ),
-        "'blk.0.extra.weight' is in the checkpoint": (
+        f"'{gate}' of {path} has shape": values | {gate: values[gate][:-1]},
+        f"'model.layers.0.self_attn.k_proj.bias' of {path} is missing": without,
+        f"'{gate}' of {path} is not finite": (values | {gate: spoilt}),
+        f"'blk.0.extra.weight' of {path} is unknown to the config": (
             values | {"blk.0.extra.weight": values[gate]}
         ),
         # Another vocabulary than that of the embedding.
-        r"'lm_head.weight' has shape \[10, 12\], the config says \[11, 12\]": (
+        rf"'output.weight' of {path} has shape \[10, 12\], the config says \[11,": (
             values | {"output.weight": values["token_embd.weight"][:-1]}
         ),
     }
@@ -265,3 +266,10 @@ def test_unknown_scalings_of_positions_are_refused(tmp_path):
     values["rope_freqs.weight"] = np.linspace(1, 8, 8, dtype=np.float32)
     write(tmp_path / "m.gguf", "llama", values)
     refused(tmp_path / "m.gguf", "is not Llama 3's")
+
+
+def test_a_part_of_a_split_file_says_so(good):
+    path, values = good
+    for number in (0, 2):
+        write(path, "qwen2", values, split=(number, 3))
+        refused(path, f"is part {number + 1} of 3: merge them first")

@@ -112,7 +112,8 @@ class GgufTensors:
         match = re.fullmatch(r"blk\.(\d{1,4})\.(.+)", name)
         if match and match[2] in layer:
             return f"model.layers.{int(match[1])}.{layer[match[2]]}"
-        return _WHOLE.get(name, name)
+        # Nothing lies beside the decoder: what is unknown is unknown within it.
+        return _WHOLE.get(name, f"model.layers.{name}")
 
     @property
     def config(self) -> dict[str, Any]:
