@@ -83,6 +83,7 @@ def from_server(options: Options, display: "Display") -> list[Shown]:
         tokenizer=models.ByteTokenizer(),
         max_response=options.end.max_response or 128,
         prompt_as_text=True,
+        any_token=True,
         retry=sampling.Retry(attempts=3),
         extra={"stop": list(options.end.stop)} if options.end.stop else {},
     )

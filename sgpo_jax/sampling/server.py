@@ -5,12 +5,14 @@ and llama.cpp serve too. One HTTP request asks for one sample, so that every sam
 a seed of its own, and the server batches and caches prompts as it sees fit.
 """
 
+import collections
 import dataclasses
 import http.client
+import itertools
 import json
 import random
+import re
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
@@ -20,11 +22,9 @@ import numpy as np
 
 from sgpo_jax.models import Tokenizer
 from sgpo_jax.sampling.completions import Completion, parse, payload
+from sgpo_jax.sampling.exchange import BusyError, RefusedError, post
 from sgpo_jax.sampling.methods import Method, Temperature
 from sgpo_jax.sampling.requests import Progress, Request, Rollouts, Stats
-
-# What may go away by itself: timeout, conflict, too early, too many, server errors.
-_TRANSIENT = {408, 409, 425, 429, 500, 502, 503, 504}
 
 Place = tuple[int, int]
 
@@ -35,23 +35,21 @@ class IncompleteError(RuntimeError):
     Attributes:
       rollouts: the samples that could.
       failures: what went wrong, by (request index, sample index).
+      counts: how often each kind of failure happened, the most frequent first.
     """
 
     def __init__(self, rollouts: Rollouts, failures: Mapping[Place, str]):
         (request, sample), reason = next(iter(failures.items()))
-        super().__init__(
-            f"{len(failures)} of {len(failures) + len(rollouts)} samples failed; the"
-            f" first: request {request}, sample {sample}: {reason}"
+        kinds = collections.Counter(
+            text.partition(":")[0] for text in failures.values()
         )
-        self.rollouts, self.failures = rollouts, failures
-
-
-class _BusyError(OSError):
-    """The server asks to be tried again later."""
-
-    def __init__(self, reason: str, retry_after: str | None):
-        super().__init__(reason)
-        self.retry_after = retry_after
+        counts = dict(kinds.most_common())
+        shown = ", ".join(f"{count} {kind}" for kind, count in [*counts.items()][:8])
+        super().__init__(
+            f"{len(failures)} of {len(failures) + len(rollouts)} samples failed"
+            f" ({shown}); the first: request {request}, sample {sample}: {reason}"
+        )
+        self.rollouts, self.failures, self.counts = rollouts, failures, counts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,18 +63,21 @@ class Retry:
       attempts: how often to try in all.
       wait: seconds after the first attempt.
       longest: most seconds to wait between two attempts.
-      timeout: seconds to wait for an answer.
+      timeout: most seconds of an attempt, from connecting to the last byte.
+      deadline: most seconds of all attempts and waits together.
     """
 
     attempts: int = 6
     wait: float = 0.5
     longest: float = 60.0
     timeout: float = 600.0
+    deadline: float = 1800.0
 
     def pause(self, attempt: int, asked: str | None) -> float:
         """Return the seconds to wait after `attempt`; `asked` is `Retry-After`."""
         own = self.wait * 2**attempt * random.uniform(0.5, 1)
-        server = float(asked) if asked and asked.isdigit() else 0.0
+        plain = asked is not None and re.fullmatch("[0-9]{1,9}", asked)
+        server = float(asked) if plain and asked else 0.0
         return min(max(own, server), self.longest)
 
 
@@ -97,6 +98,8 @@ class Server:
         take no ids; special tokens of a prompt are lost, as in `tokenizer.decode`.
       concurrency: HTTP requests in flight at once.
       retry: when to try again.
+      most_bytes: longest answer to read.
+      any_token: take token ids that the tokenizer lacks, where only text is wanted.
       headers: further HTTP headers, for example an authorization.
       extra: further fields of every request, for example `{"logprobs": 1,
         "return_token_ids": True, "stop": ["###"]}`.
@@ -109,6 +112,8 @@ class Server:
     max_response: int
     prompt_as_text: bool = False
     concurrency: int = 32
+    most_bytes: int = 1 << 24
+    any_token: bool = False
     retry: Retry = Retry()
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     extra: Mapping[str, Any] = dataclasses.field(
@@ -169,6 +174,8 @@ class Server:
                 try:
                     done[place] = future.result()
                     tokens += len(done[place].tokens)
+                except RefusedError as error:
+                    failures[place] = str(error)
                 except (OSError, http.client.HTTPException, ValueError) as error:
                     failures[place] = f"{type(error).__name__}: {error}"
                 if on_progress is not None:
@@ -180,21 +187,39 @@ class Server:
             pool.shutdown(wait=False, cancel_futures=True)
         return done, failures
 
+    def seed_of(self, request: Request, sample: int, clock: tuple[int, int]) -> int:
+        """Return the seed that a sample is asked for with: below 2^31, as servers want.
+
+        Args:
+          request: its request.
+          sample: its index.
+          clock: seed and step of the call.
+        """
+        words = np.random.SeedSequence([*clock, request.key, sample])
+        return int(words.generate_state(1)[0]) >> 1
+
     def _one(
         self, request: Request, sample: int, clock: tuple[int, int], method: Method
     ) -> Completion:
         """Ask for one sample."""
-        words = np.random.SeedSequence([*clock, request.key, sample])
         prompt = request.prompt
+        # A column per token of `max_response`, and one for a dropped end token.
+        budget = min(request.budget or self.max_response, self.max_response)
         body = payload(
             method,
             self.tokenizer.decode(prompt) if self.prompt_as_text else prompt,
             model=self.model,
-            max_tokens=request.budget or self.max_response,
-            seed=int(words.generate_state(1)[0]) >> 1,  # servers want a signed int32
+            max_tokens=budget,
+            seed=self.seed_of(request, sample, clock),
             **self.extra,
         )
-        return parse(self._post(body), self.tokenizer)
+        return parse(
+            self._post(body),
+            self.tokenizer,
+            most_tokens=budget,
+            stop_strings=bool(self.extra.get("stop")),
+            any_token=self.any_token,
+        )
 
     def _post(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Post `body`, again if need be; return the answer."""
@@ -203,29 +228,29 @@ class Server:
             data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json", **self.headers},
         )
-        for attempt in range(self.retry.attempts - 1):
+        retry, end = self.retry, time.monotonic() + self.retry.deadline
+        for attempt in itertools.count(1):
+            left = end - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"no answer within {retry.deadline:g} s")
             asked = None
             try:
-                return self._send(message)
-            except _BusyError as error:
+                return post(
+                    message,
+                    seconds=min(retry.timeout, left),
+                    most_bytes=self.most_bytes,
+                )
+            except BusyError as error:
+                if attempt >= retry.attempts:
+                    raise
                 asked = error.retry_after
             except (OSError, http.client.HTTPException):
-                pass  # refused, reset, timed out, or cut off in the middle
-            time.sleep(self.retry.pause(attempt, asked))
-        return self._send(message)
-
-    def _send(self, message: urllib.request.Request) -> Mapping[str, Any]:
-        """Send once; raise ValueError if sending again would not help."""
-        try:
-            with urllib.request.urlopen(message, timeout=self.retry.timeout) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            with error:
-                detail = error.read(300).decode(errors="replace")
-            reason = f"HTTP {error.code}: {detail}"
-            if error.code in _TRANSIENT:
-                raise _BusyError(reason, error.headers.get("Retry-After")) from error
-            raise ValueError(reason) from error
+                # Refused, reset, timed out, or cut off in the middle.
+                if attempt >= retry.attempts:
+                    raise
+            pause = retry.pause(attempt - 1, asked)
+            time.sleep(max(0.0, min(pause, end - time.monotonic())))
+        raise AssertionError("attempts end above")
 
     def _rollouts(
         self, done: Mapping[Place, Completion], method: Method, seconds: float

@@ -1,5 +1,6 @@
 import collections
 import contextlib
+import dataclasses
 import http.server
 import json
 import threading
@@ -7,8 +8,11 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sgpo_jax import models, sampling
+from sgpo_jax.sampling import completions, exchange
 
 TOKENIZER = models.CharTokenizer("0123456789+=")
 
@@ -184,12 +188,12 @@ def test_partial_results_are_kept():
 def test_slow_and_malformed_answers_fail():
     def respond(body, attempt):
         if body["seed"] % 2:
-            time.sleep(0.4)
+            time.sleep(2.5)
             return answer("1")
         return 200, {"choices": []}
 
     with serve(respond) as (url, *_):
-        server = client(url, retry=sampling.Retry(attempts=1, timeout=0.1))
+        server = client(url, retry=sampling.Retry(attempts=1, timeout=1.0))
         with pytest.raises(sampling.IncompleteError) as info:
             server.sample(make_requests(8), seed=0, step=0)
     reasons = " ".join(info.value.failures.values())
@@ -213,7 +217,8 @@ def test_waits_grow_and_follow_the_server():
     for attempt, most in enumerate((1, 2, 4, 5, 5)):
         assert most / 2 <= retry.pause(attempt, None) <= most
     assert retry.pause(0, "3") == 3.0
-    assert retry.pause(0, "Wed, 21 Oct 2026 07:28:00 GMT") <= 1.0
+    for strange in ("Wed, 21 Oct 2026 07:28:00 GMT", "\xb2", "9" * 400, "-3", ""):
+        assert retry.pause(0, strange) <= 1.0
 
 
 def test_no_end_is_invented_after_a_stop_string():
@@ -222,3 +227,97 @@ def test_no_end_is_invented_after_a_stop_string():
     assert rollouts.tokens[0].tolist() == [2, 3, 0, 0, 0, 0]
     assert rollouts.length[0] == 2
     assert rollouts.finished[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class SeveralEnds(models.CharTokenizer):
+    """A tokenizer of a model that ends at two tokens, as chat models do."""
+
+    @property
+    def stop_ids(self):
+        return (0, 12)
+
+
+@pytest.mark.parametrize(
+    ("fields", "tokens", "finish"),
+    [
+        ({"stop_reason": 12}, [2, 3, 12], "TOKEN"),
+        ({"matched_stop": 12}, [2, 3, 12], "TOKEN"),
+        ({"stop_reason": 12, "token_ids": [2, 3, 12]}, [2, 3, 12], "TOKEN"),
+        ({"token_ids": [2, 3, 12]}, [2, 3, 12], "TOKEN"),
+        ({"stop_reason": None}, [2, 3, 0], "TOKEN"),
+        ({}, [2, 3], "STRING"),
+        ({"matched_stop": "###"}, [2, 3], "STRING"),
+        ({"logprobs": {"content": [{"id": 2}, {"id": 3}]}}, [2, 3], "STRING"),
+        ({"stop_reason": None, "token_ids": [2, 3, 7]}, [2, 3, 7, 0], "TOKEN"),
+    ],
+    ids=str,
+)
+def test_the_end_token_is_the_one_the_server_names(fields, tokens, finish):
+    """Asked with a stop string too: what may have been one is no end token."""
+    tokenizer = SeveralEnds(TOKENIZER.alphabet)
+    with serve(lambda *_: answer("12", **fields)) as (url, *_):
+        server = client(url, tokenizer=tokenizer, extra={"stop": ["###"]})
+        rollouts = server.sample(make_requests(1), seed=0, step=0)
+    assert rollouts.tokens[0, : rollouts.length[0]].tolist() == tokens
+    assert rollouts.finish[0] == sampling.Finish[finish]
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 2**65)
+    | st.floats()
+    | st.sampled_from(["stop", "length", "12", "token_id:3", "x", "\ud800"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["id", "logprob", "content", "tokens"]), inner
+        )
+    ),
+    max_leaves=6,
+)
+CHOICE = st.fixed_dictionaries(
+    {"text": st.just("12") | JSON, "finish_reason": st.just("stop") | JSON},
+    optional={
+        key: JSON
+        for key in ("token_ids", "logprobs", "stop_reason", "matched_stop", "index")
+    },
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.fixed_dictionaries({"choices": st.lists(CHOICE, max_size=2) | JSON}))
+def test_whatever_is_answered_is_a_completion_or_refused(content):
+    try:
+        found = completions.parse(content, TOKENIZER, most_tokens=5)
+    except exchange.RefusedError as error:
+        assert len(str(error)) < 400
+        return
+    assert 0 < len(found.tokens) <= 6
+    assert all(0 <= token < TOKENIZER.vocab_size for token in found.tokens)
+    assert not any(value > 0 for value in found.log_prob)
+    assert len(found.log_prob) == len(found.tokens)
+
+
+def test_refused_answers_are_counted_by_kind():
+    def respond(body, attempt):
+        reason = ("error", "abort", "stop")[body["seed"] % 3]
+        return answer("1", reason)
+
+    with serve(respond) as (url, seen, _):
+        with pytest.raises(sampling.IncompleteError) as info:
+            client(url).sample(make_requests(30), seed=0, step=0)
+    counts = info.value.counts
+    assert counts.keys() == {"finish reason 'error'", "finish reason 'abort'"}
+    assert sum(counts.values()) + len(info.value.rollouts) == 30
+    assert len(seen) == 30
+    assert "finish reason 'abort'" in str(info.value)
+
+
+def test_all_attempts_together_end_by_a_deadline():
+    with serve(lambda *_: (503, {})) as (url, seen, _):
+        retry = sampling.Retry(attempts=1000, wait=0.05, longest=0.05, deadline=1.0)
+        with pytest.raises(sampling.IncompleteError, match="no answer within 1 s"):
+            client(url, retry=retry).sample(make_requests(1), seed=0, step=0)
+    assert 2 <= len(seen) < 100
