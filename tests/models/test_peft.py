@@ -141,14 +141,14 @@ DESCRIPTIONS = {
 @pytest.mark.parametrize("name", DESCRIPTIONS)
 def test_descriptions_of_peft_are_read(name, tmp_path):
     base = published.make("qwen3", tmp_path / "model")
-    changes = {"target_modules": ["q_proj", "v_proj", "o_proj", "up_proj"]}
-    described = peft.LoraConfig(
-        r=3,
-        lora_alpha=5,
-        task_type="CAUSAL_LM",
-        init_lora_weights=False,
-        **{**changes, **DESCRIPTIONS[name]},
-    )
+    usual = {
+        "r": 3,
+        "lora_alpha": 5,
+        "target_modules": ["q_proj", "v_proj", "o_proj", "up_proj"],
+        "task_type": "CAUSAL_LM",
+        "init_lora_weights": False,
+    }
+    described = peft.LoraConfig(**{**usual, **DESCRIPTIONS[name]})
     adapted = peft.get_peft_model(base, described).eval()
     adapted.save_pretrained(tmp_path / "adapters")
     config, _ = opened(tmp_path / "model")
