@@ -116,6 +116,11 @@ def _model(
         "remat": shape.remat,
     }
     if shape.lora is not None:
+        if shape.lora.rslora or shape.lora.targets != models.Lora().targets:
+            raise ValueError(
+                "the command line makes adapters of all matrices and no rsLoRA: save"
+                " the policy with models.save instead"
+            )
         common |= {"lora_rank": shape.lora.rank, "lora_alpha": shape.lora.alpha}
     found = pretrained.open_source(source.replace(HERE, str(path))).tokenizer()
     turns = [query.turns for query in queries[:100]]
