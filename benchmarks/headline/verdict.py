@@ -28,7 +28,10 @@ def text(result: Mapping[str, Any], baseline: str) -> str:
         if link["after"] == "grpo_thin" and not exact:
             earner = "Leaving dead groups out and thinning, together,"
         said.append(f"{earner} {earned(link['savings'][PLACE])}.")
-    over = "one seed, so that intervals are over questions alone"
+    over = (
+        "one run of each (intervals are over questions alone; the noise between runs"
+        " is not in them, and one run settles no factor near 1)"
+    )
     if len(result["seeds"]) > 1:
         over = f"{len(result['seeds'])} seeds"
     where = f"At {SHARES[PLACE]:.0%} of {baseline}'s gain, {over}: "
@@ -52,9 +55,11 @@ def earned(saving: Mapping[str, float | None]) -> str:
     """Say what a saving is, and whether its interval holds more than noise.
 
     >>> earned({"value": 1.5, "low": 1.2, "high": 1.9})
-    'needs 1.50 times less [1.20, 1.90]'
+    'needs 1.50 times less compute [1.20, 1.90]'
+    >>> earned({"value": 0.5, "low": 0.4, "high": 0.8})
+    'needs 2.00 times MORE compute [1.25, 2.50]'
     >>> earned({"value": 0.8, "low": 0.5, "high": 1.2})
-    'makes no difference that these runs resolve (0.80 times less [0.50, 1.20])'
+    'makes no difference that these runs resolve (0.80 times less compute [0.50, 1.20])'
     >>> earned({"value": 0.0, "low": 0.0, "high": 0.4})
     'does not get there'
     """
@@ -64,12 +69,13 @@ def earned(saving: Mapping[str, float | None]) -> str:
     )
     if value in (0, float("inf")):
         return "does not get there" if value == 0 else "gets there, unlike without it"
-    shown = f"{value:.2f} times less [{low:.2f}, {high:.2f}]"
     if low <= 1 <= high:
+        shown = f"{value:.2f} times less compute [{low:.2f}, {high:.2f}]"
         return f"makes no difference that these runs resolve ({shown})"
     if high < 1:
-        return f"costs more: {1 / value:.2f} times as much [{shown}]"
-    return f"needs {shown}"
+        most = 1 / low if low else float("inf")
+        return f"needs {1 / value:.2f} times MORE compute [{1 / high:.2f}, {most:.2f}]"
+    return f"needs {value:.2f} times less compute [{low:.2f}, {high:.2f}]"
 
 
 def power(result: Mapping[str, Any]) -> str:
