@@ -38,6 +38,7 @@ commands, in the order `run` does them; each works on the run folder --out:
 commands beside a run:
   methods   the algorithms that can be trained: paper, parts, needs
   sample    print completions of a prompt, with the log-probability of every token
+  export    write a policy of a run as a Hugging Face folder (--policy NAME --to FOLDER)
   doctor    devices, versions, flags, folders; what is wrong and what to do about it
   aot       compile a run's programs for a TPU pod, without one: memory, collectives
 
@@ -140,6 +141,11 @@ def _work(name: str, config: "Experiment", hosts: "Hosts", dry_run: bool) -> int
         return _refuse(str(error))
     for problem in setup.questions.problems[:10]:
         display.say(f"data: {problem}")
+    if config.model.source and not config.warmup.steps:
+        display.say(
+            f"model: {config.model.source} as it is, without a warm-up"
+            " (--warmup.steps N fine-tunes it on demonstrations first)"
+        )
     if dry_run:
         print_prediction(setup, display)
         return 0
@@ -267,7 +273,7 @@ def _run(setup, folder, display) -> None:
     _report(setup, folder, display)
 
 
-MACHINE_COMMANDS = ("doctor", "aot", "sample", "methods")
+MACHINE_COMMANDS = ("doctor", "aot", "sample", "methods", "export")
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": _run,

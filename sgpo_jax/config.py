@@ -10,6 +10,7 @@ import tyro
 from sgpo_jax.hosts import DistributedConfig
 from sgpo_jax.methods import Method, label_of, named
 from sgpo_jax.models import DecoderConfig, Lora
+from sgpo_jax.prompt_config import PromptConfig
 from sgpo_jax.sharding import MeshShape
 from sgpo_jax.training import TrainConfig
 
@@ -55,26 +56,6 @@ class SplitConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PromptConfig:
-    """How a question is put to a published model.
-
-    Attributes:
-      chat: as a turn of the user in the model's chat template, if it has one; else as
-        plain text, which base models continue.
-      system: what a turn of the system says before; if empty, what the template says.
-    """
-
-    chat: bool = True
-    system: str = ""
-
-    def __post_init__(self):
-        if self.system and not self.chat:
-            raise ValueError(
-                "plain text has no system prompt: drop prompt.system or prompt.no-chat"
-            )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The policy: a published one, or one of a given size from nothing.
 
@@ -93,6 +74,7 @@ class ModelConfig:
       remat: what the backward pass recomputes.
       lora_rank: rank of adapters, trained instead of the parameters; 0 for none.
       lora_alpha: the adapters' products are multiplied by lora_alpha / lora_rank.
+      rslora: by lora_alpha / sqrt(lora_rank) instead.
     """
 
     source: str = ""
@@ -108,6 +90,7 @@ class ModelConfig:
     remat: Literal["none", "dots", "everything", "offload"] = "none"
     lora_rank: int = 0
     lora_alpha: float = 32.0
+    rslora: bool = False
 
     def __post_init__(self):
         self.decoder(vocab_size=2)  # checks the shape
@@ -133,7 +116,7 @@ class ModelConfig:
         """Return a decoder's shape with the choices that are not its own."""
         lora = None
         if self.lora_rank:
-            lora = Lora(rank=self.lora_rank, alpha=self.lora_alpha)
+            lora = Lora(rank=self.lora_rank, alpha=self.lora_alpha, rslora=self.rslora)
         return dataclasses.replace(
             sizes,
             dtype=self.dtype,
@@ -148,7 +131,7 @@ class WarmupConfig:
     """Supervised warm start of the initial policy on noisy demonstrations.
 
     Attributes:
-      steps: updates.
+      steps: updates; 0 for none, as for a published policy unless it is given.
       batch_size: demonstrations per update.
       demonstrations: number of demonstrations drawn.
       noise: probability of a wrong demonstration at level 1, 2, ...; levels beyond the
@@ -187,6 +170,7 @@ class SamplerConfig:
       order: which prompts start first: as given, or by expected length, which the
         profile tells and a call learns as it goes. It changes no token.
       stop: strings that end a completion, besides the tokens that do.
+      keep_stop: keep such a string in the text that verifiers see, as `</answer>`.
       thinking: tokens after which thinking is ended by force; 0 for no limit. Forced
         tokens are no part of the loss.
       end_of_thinking: what ends it.
@@ -198,6 +182,7 @@ class SamplerConfig:
     temperature: float = 1.0
     order: Literal["given", "longest", "shortest"] = "given"
     stop: tuple[str, ...] = ()
+    keep_stop: bool = False
     thinking: int = 0
     end_of_thinking: str = "</think>"
 
@@ -207,6 +192,8 @@ class SamplerConfig:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
         if not all(self.stop):
             raise ValueError("an empty stop string would end every completion")
+        if self.keep_stop and not self.stop:
+            raise ValueError("keep_stop needs a stop string; give sampler.stop")
         if self.thinking < 0 or (self.thinking and not self.end_of_thinking):
             raise ValueError(
                 f"thinking={self.thinking} must not be negative, and needs"

@@ -94,7 +94,7 @@ class Session:
             return engine
         return dataclasses.replace(
             engine,
-            stop_strings=stop_strings(c.stop, self.tokenizer),
+            stop_strings=stop_strings(c.stop, self.tokenizer, keep=c.keep_stop),
             end_of_thinking=ending_tokens(c, self.tokenizer),
         )
 
@@ -203,12 +203,13 @@ ORDERS = {
 
 
 def stop_strings(
-    strings: Sequence[str], tokenizer: models.Tokenizer
+    strings: Sequence[str], tokenizer: models.Tokenizer, *, keep: bool = False
 ) -> sampling.StopStrings | None:
     """Return what ends completions at strings; None if there are none."""
     if not strings:
         return None
-    return sampling.StopStrings(tuple(strings), models.token_pieces(tokenizer))
+    pieces = models.token_pieces(tokenizer)
+    return sampling.StopStrings(tuple(strings), pieces, keep=keep)
 
 
 def ending_tokens(

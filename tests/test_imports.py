@@ -8,6 +8,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "sgpo_jax"
 ORDER = [
     "types",
+    "prompt_config",
     "sharding",
     "chips",
     "hosts",

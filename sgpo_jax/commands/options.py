@@ -35,11 +35,69 @@ def experiment(command: str, args: list[str]) -> "Experiment":
 
         rates = LEARNING_RATES.get(preset, LEARNING_RATE)
         default = dataclasses.replace(default, methods=tuned_methods(names, rates))
+    default = for_published(default, args)
     config = parse(command, args, default, chosen=bool(names))
+    refuse_overridden(config, args)
     for path, text in overrides:
         found = override(config.methods, path, text)
         config = dataclasses.replace(config, methods=found)
     return config
+
+
+def for_published(default: "Experiment", args: Sequence[str]) -> "Experiment":
+    """Take the warm-up out of the defaults, if the options name a published policy.
+
+    Fine-tuning on noisy demonstrations is for policies from nothing, unless it is asked
+    for; a preset that names a published policy itself says how long it is tuned.
+    """
+    source = take_option(list(args), "--model.source", "")
+    if not source or default.model.source or "warmup.steps" in given_options(args):
+        return default
+    return dataclasses.replace(
+        default,
+        warmup=dataclasses.replace(default.warmup, steps=0),
+        split=dataclasses.replace(default.split, demonstrated=0.0),
+    )
+
+
+def refuse_overridden(config: "Experiment", args: Sequence[str]) -> None:
+    """Refuse options that have no effect on a published policy.
+
+    Raises:
+      ValueError: naming the option and the remedy.
+    """
+    if not config.model.source:
+        return
+    for option in given_options(args):
+        group, _, name = option.partition(".")
+        if group == "model" and name in _SIZES:
+            raise ValueError(
+                f"--{option} has no effect: {config.model.source} has its own sizes;"
+                f" drop it, or --model.source"
+            )
+        if group == "warmup" and name != "steps" and not config.warmup.steps:
+            raise ValueError(
+                f"--{option} has no effect: a published policy is not fine-tuned on"
+                " demonstrations unless --warmup.steps says so"
+            )
+
+
+_SIZES = frozenset(
+    ("num-layers", "embed-dim", "num-heads", "num-kv-heads", "head-dim", "mlp-dim")
+)
+
+
+def given_options(args: Sequence[str]) -> list[str]:
+    """Return the names of the options in arguments, as they are spelled in help.
+
+    >>> given_options(["--model.num_layers=2", "--seed", "-1"])
+    ['model.num-layers', 'seed']
+    """
+    return [
+        arg.removeprefix("--").partition("=")[0].replace("_", "-")
+        for arg in args
+        if arg.startswith("--")
+    ]
 
 
 def parse(

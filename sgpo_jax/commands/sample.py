@@ -167,7 +167,7 @@ def published(options: Options) -> Policy:
     return Policy(
         config=source.config,
         params=pretrained.load_params(source.tensors, source.config),
-        tokenizer=source.tokenizer(),
+        tokenizer=source.tokenizer().prompted(**options.prompt.options),
         prompts=options.prompts,
         sampler=SamplerConfig(max_response=128),
     )
@@ -183,7 +183,9 @@ def complete(policy: Policy, options: Options, display: "Display") -> list[Shown
         ending = dataclasses.replace(
             ending, thinking=end.thinking, end_of_thinking=end.end_of_thinking
         )
-    stop = session.stop_strings((*ending.stop, *end.stop), tokenizer)
+    stop = session.stop_strings(
+        (*ending.stop, *end.stop), tokenizer, keep=ending.keep_stop
+    )
     encoded = [tokenizer.encode_prompt(prompt) for prompt in policy.prompts]
     engine = sampling.Engine(
         policy.config,

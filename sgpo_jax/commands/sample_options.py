@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from sgpo_jax.prompt_config import PromptConfig
+
 if TYPE_CHECKING:
     from sgpo_jax import sampling
 
@@ -90,6 +92,7 @@ class Options:
       server: address of an OpenAI-compatible server, as in http://localhost:8000/v1;
         the run folder is not read then.
       model: the server's name of the model.
+      prompt: how prompts are put to the published policy.
       samples: completions of each prompt.
       choice: how tokens are chosen.
       end: what ends a completion.
@@ -103,6 +106,7 @@ class Options:
     source: str = ""
     server: str = ""
     model: str = "default"
+    prompt: PromptConfig = PromptConfig()
     samples: int = 4
     choice: Annotated[Choice, tyro.conf.arg(name="")] = Choice()
     end: Annotated[End, tyro.conf.arg(name="")] = End()
@@ -115,6 +119,10 @@ class Options:
         if (self.server or self.source) and not self.prompts:
             where = "server" if self.server else "published policy"
             raise ValueError(f"give the {where} a prompt")
+        if self.prompt != PromptConfig() and not self.source:
+            raise ValueError(
+                "prompt is for published policies; give source, or drop it"
+            )
         if self.server and self.end.thinking:
             raise ValueError("a server cannot be made to end its thinking")
 

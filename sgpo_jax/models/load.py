@@ -178,6 +178,7 @@ def save(
     *,
     merged: bool = True,
     dtype: Dtype | None = None,
+    base: str = "",
 ) -> None:
     """Save a policy as a Hugging Face folder, which transformers and vLLM open.
 
@@ -187,6 +188,7 @@ def save(
       merged: add low-rank adapters to the matrices; else they are written by
         themselves, in PEFT's layout, with the tokenizer.
       dtype: of the file; None for that of the parameters.
+      base: folder or hub id of the model that adapters written apart belong to.
 
     Raises:
       ValueError: if no published family has this shape, or there are no adapters to
@@ -203,7 +205,7 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = as_text_tokenizer(trained.tokenizer)
     if not merged:
-        pretrained.save_adapters(folder, trained.params, config)
+        pretrained.save_adapters(folder, trained.params, config, base=base)
         save_folder(tokenizer, folder)
         return
     params = trained.params

@@ -11,8 +11,8 @@ from sgpo_jax.models.chat import Message, render
 from sgpo_jax.models.tokenizer import Prompt, plain_text
 
 _UNCHOSEN = (
-    "the model's chat templates are {0}: choose one with model.prompt.template, or"
-    " plain text with model.prompt.no-chat"
+    "the model's chat templates are {0}: choose one with prompt.template, or plain text"
+    " with prompt.no-chat"
 )
 
 
@@ -120,7 +120,7 @@ class TextTokenizer:
             if system or template or variables:
                 raise ValueError(
                     "plain text has no system prompt, template and variables: drop"
-                    " them, or chat=False (prompt.no-chat)"
+                    " them, or prompt.no-chat (chat=False)"
                 )
             return dataclasses.replace(
                 self, chat_template=None, system="", templates={}, variables={}
@@ -133,8 +133,8 @@ class TextTokenizer:
             return changed
         if chosen is None:
             raise ValueError(
-                "the model has no chat template: leave model.prompt.system, template"
-                " and variables empty, and say it in the questions"
+                "the model has no chat template: leave prompt.system, prompt.template"
+                " and prompt.variables empty, and say it in the questions"
             )
         changed._check_template(variables or {})
         return changed
@@ -151,7 +151,7 @@ class TextTokenizer:
     def _check_template(self, variables: Mapping[str, Any]) -> None:
         """Refuse a template that fails, or leaves out what was asked for."""
         assert self.chat_template is not None
-        remedy = "leave model.prompt.system empty, and say it in the questions"
+        remedy = "leave prompt.system empty, and say it in the questions"
         try:
             shown = render(self.chat_template, self._turns("?"), variables=self._names)
         except ValueError as error:
@@ -166,7 +166,7 @@ class TextTokenizer:
             if not re.search(rf"\b{re.escape(name)}\b", self.chat_template):
                 raise ValueError(
                     f"the chat template does not read {name!r}: drop it from"
-                    " model.prompt.variables"
+                    " prompt.variables"
                 )
 
     @property

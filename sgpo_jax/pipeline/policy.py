@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgpo_jax import data, models, sharding, training
+from sgpo_jax import data, ledger, models, sharding, training
 from sgpo_jax.pipeline.display import Display
 from sgpo_jax.pipeline.folder import RunFolder, UserError, flatten
 from sgpo_jax.pipeline.setup import Setup
@@ -84,6 +84,10 @@ def _make_policy(
     setup: Setup, like: models.Params, display: Display
 ) -> tuple[models.Params, dict]:
     config = setup.config.warmup
+    if not config.steps:
+        params = jax.tree.map(lambda x: jnp.asarray(sharding.fetch(x)), like)
+        cost = ledger.Entry().__dict__
+        return params, {"fingerprint": fingerprint(params), "cost": cost, "losses": []}
     demonstrations = data.Demonstrations(
         noise=config.noise, errors=config.errors, hidden=config.hidden
     )

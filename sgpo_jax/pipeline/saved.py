@@ -18,6 +18,7 @@ def saved_params(
     display: Display,
     *,
     checkpoint: Literal["newest", "best"] = "newest",
+    averaged: bool = False,
 ) -> models.Params:
     """Return a policy of a run that is there already, and train nothing.
 
@@ -31,6 +32,7 @@ def saved_params(
       display: shows what is wrong with checkpoints.
       checkpoint: which of the method's: the newest sound one, or that of its best
         evaluation so far.
+      averaged: the average of the method's parameters instead of the raw ones.
 
     Raises:
       UserError: if there is none.
@@ -40,6 +42,8 @@ def saved_params(
             raise UserError(
                 f"{folder.path} has no initial policy yet; sgpo warmup makes it"
             )
+        if averaged:
+            raise UserError("the initial policy has no averaged parameters")
         return warmup(setup, folder, display)
     path = folder.method(name) / "checkpoints"
     if not path.exists():
@@ -50,6 +54,10 @@ def saved_params(
         )
     if name not in setup.config.methods:
         raise UserError(f"{folder.path} was not told what {name} is; add --methods")
+    if averaged and not setup.config.methods[name].averaging:
+        raise UserError(
+            f"{name} keeps no averaged parameters: its averaging is 0; drop --averaged"
+        )
     learner = make_learner(name, setup, folder, display)
     beginning = learner.start(learner.programs.init(warmup(setup, folder, display)))
     with contextlib.closing(training.Checkpoints(path, hosts=setup.hosts)) as saved:
@@ -58,9 +66,11 @@ def saved_params(
         if step is None:
             raise UserError(f"{path} holds no sound checkpoint")
         like = beginning.arrays
-        (state, *_), plain = saved.restore(step, like)
+        (state, _, copies), plain = saved.restore(step, like)
         if checkpoint == "best" and plain["best"] and plain["best"][0] != step:
             step = int(plain["best"][0])
-            (state, *_), _ = saved.restore(step, like)
+            (state, _, copies), _ = saved.restore(step, like)
     display.say(f"{name}: policy of step {step}")
+    if averaged:
+        return training.with_copy(state, copies["averaged"])
     return state.params

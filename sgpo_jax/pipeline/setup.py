@@ -97,14 +97,12 @@ class Setup:
         seed = self.config.seed
         if self.pretrained is None:
             return models.fresh(self.decoder, self.tokenizer, seed=seed, mesh=self.mesh)
-        prompt = self.config.model.prompt
         return models.of_pretrained(
             self.pretrained,
             self.decoder,
             mesh=self.mesh,
             seed=seed,
-            chat=prompt.chat,
-            system=prompt.system,
+            **self.config.model.prompt.options,
         )
 
     @functools.cached_property

@@ -33,25 +33,33 @@ class StopStrings:
     r"""Strings that end a response, wherever tokens split them.
 
     The response keeps the token that completes the string, for it was sampled and has a
-    log-probability; `cut` takes the string, and what the last token says after it, from
-    the text.
+    log-probability; `cut` takes the string (unless it is kept), and what the last token
+    says after it, from the text.
 
     Attributes:
       strings: what ends a response.
       pieces: bytes of each token of the vocabulary; none for special tokens. The text
         of a response must be their concatenation.
+      keep: whether the text keeps the string that ended it.
 
     >>> StopStrings(("\n\n",), (b"4", b"\n")).cut("4\n\n")
     '4'
+    >>> StopStrings(("</a>",), (b"4", b"</a>!"), keep=True).cut("4</a>!")
+    '4</a>'
     """
 
     strings: tuple[str, ...]
     pieces: tuple[bytes, ...] = dataclasses.field(repr=False)
+    _: dataclasses.KW_ONLY
+    keep: bool = False
 
     def cut(self, text: str) -> str:
-        """Return the text before the first stop string, or all of it."""
-        places = [text.find(string) for string in self.strings]
-        return text[: min((place for place in places if place >= 0), default=None)]
+        """Return the text up to the first stop string, or all of it."""
+        found = [(text.find(s), len(s)) for s in self.strings if s in text]
+        if not found:
+            return text
+        start, length = min(found)
+        return text[: start + length if self.keep else start]
 
     def automaton(self, vocab_size: int) -> Automaton:
         """Return what finds the strings in tokens of a decoder's vocabulary."""

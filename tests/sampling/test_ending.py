@@ -110,6 +110,13 @@ def test_text_is_cut_before_the_first_stop_string():
         sampling.StopStrings(("a",), (b"a", b"b")).automaton(1)
 
 
+def test_the_stop_string_can_be_kept():
+    strings = ("</answer>", "</answer>\n", "###")
+    stop = sampling.StopStrings(strings, (b"4",), keep=True)
+    assert stop.cut("<answer>4</answer>\n###") == "<answer>4</answer>"
+    assert stop.cut("4") == "4"
+
+
 END = (5, 5, 1)
 
 

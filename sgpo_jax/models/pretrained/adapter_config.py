@@ -162,12 +162,13 @@ def _number(key: str, value: Any) -> float:
     return float(value)
 
 
-def describe(lora: Lora, config: DecoderConfig) -> str:
-    """Return the text of `adapter_config.json`."""
+def describe(lora: Lora, config: DecoderConfig, *, base: str) -> str:
+    """Return the text of `adapter_config.json`; `base` is the model's name or path."""
     names = layer_names(config)
     described = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base or None,
         "r": lora.rank,
         "lora_alpha": lora.alpha,
         "use_rslora": lora.rslora,

@@ -24,9 +24,19 @@ def _name(module: Module, part: str, config: DecoderConfig) -> str:
 
 
 def save_adapters(
-    folder: pathlib.Path, params: decoder.Params, config: DecoderConfig
+    folder: pathlib.Path,
+    params: decoder.Params,
+    config: DecoderConfig,
+    *,
+    base: str = "",
 ) -> None:
     """Write `adapter_model.safetensors` and `adapter_config.json`, float32.
+
+    Args:
+      folder: made if it is not there.
+      params: parameters with adapters.
+      config: the decoder's shape.
+      base: folder or hub id of the model they belong to.
 
     Raises:
       ValueError: if the decoder has no adapters.
@@ -46,7 +56,7 @@ def save_adapters(
                 values[name] = value.reshape(rows, -1).T
     shapes = {name: value.shape for name, value in values.items()}
     write_tensors(folder / _FILE, shapes, iter(values.values()), label="F32")
-    text = adapter_config.describe(config.lora, config)
+    text = adapter_config.describe(config.lora, config, base=base)
     (folder / adapter_config.FILE).write_text(text)
 
 

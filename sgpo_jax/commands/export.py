@@ -1,0 +1,133 @@
+"""`sgpo export`: a policy of a run as a Hugging Face folder."""
+
+import contextlib
+import dataclasses
+import io
+import pathlib
+import re
+import sys
+from collections.abc import Sequence
+from typing import Literal
+
+import tyro
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Write a policy of a run folder where transformers and vLLM open it.
+
+    The folder holds config.json, safetensors, the tokenizer and the chat template.
+
+    Attributes:
+      to: the folder to write; new or empty.
+      out: the run folder.
+      policy: which of the run's policies: initial, or the label of a method.
+      checkpoint: of a method: the newest sound one, or that of its best evaluation.
+      averaged: the average of the method's parameters, if it keeps one.
+      adapters: merged into the matrices, or apart: only they are written, in PEFT's
+        layout.
+      dtype: of the file; as-trained is that of the run's parameters.
+    """
+
+    to: str
+    out: str = "runs/default"
+    policy: str = "initial"
+    checkpoint: Literal["newest", "best"] = "newest"
+    averaged: bool = False
+    adapters: Literal["merged", "apart"] = "merged"
+    dtype: Literal["as-trained", "float32", "bfloat16"] = "as-trained"
+
+
+def main(args: Sequence[str]) -> int:
+    """Run the command; return its exit code."""
+    try:
+        options = parse(args)
+        from sgpo_jax.pipeline import UserError
+
+        try:
+            export(options)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+    except ValueError as error:
+        print(f"sgpo: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"sgpo: cannot write {options.to}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse(args: Sequence[str]) -> Options:
+    """Read the options.
+
+    Raises:
+      ValueError: one line that says what is wrong.
+      SystemExit: with code 0, for `--help`.
+    """
+    if any(arg in ("-h", "--help") for arg in args):
+        tyro.cli(Options, args=["--help"], prog="sgpo export")
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            return tyro.cli(Options, args=list(args), prog="sgpo export")
+    except SystemExit:
+        text = " ".join(re.sub(r"[─│╭╮╰╯├┤]+", " ", said.getvalue()).split())
+        raise ValueError(f"{text} (see sgpo export --help)") from None
+
+
+def export(options: Options) -> None:
+    """Write the policy.
+
+    Raises:
+      UserError: if there is no such run, policy or average, or the folder is in use.
+      ValueError: if no published family has the policy's shape.
+    """
+    from sgpo_jax import models, rewards
+    from sgpo_jax.commands.options import cache_programs
+    from sgpo_jax.hosts import start_backends
+    from sgpo_jax.pipeline import Display, RunFolder, Setup, UserError, folder, saved
+    from sgpo_jax.presets import PRESETS
+
+    run = RunFolder(pathlib.Path(options.out).expanduser())
+    if not run.config.exists():
+        raise UserError(f"{run.path} is no run folder; choose one with --out")
+    target = pathlib.Path(options.to).expanduser()
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        raise UserError(f"{target} is not empty; choose another --to, or delete it")
+    config = folder.unflatten(PRESETS["default"](), folder.read_json(run.config))
+    config = dataclasses.replace(config, out=options.out)
+    apart = options.adapters == "apart"
+    if apart and not (config.model.lora_rank and config.model.source):
+        raise UserError(
+            f"{run.path} has no adapters to a published model; drop --adapters apart"
+        )
+    start_backends()
+    cache_programs(config.cache)
+    display = Display()
+    setup = Setup(config=config, worker=rewards.Worker())
+    params = saved.saved_params(
+        options.policy,
+        setup,
+        run,
+        display,
+        checkpoint=options.checkpoint,
+        averaged=options.averaged,
+    )
+    trained = setup.policy.with_params(params, identity=options.policy)
+    models.save(
+        trained,
+        target,
+        merged=not apart,
+        dtype=None if options.dtype == "as-trained" else options.dtype,
+        base=_base(config.model.source),
+    )
+    display.say(f"{options.policy} of {run.path} is in {target}")
+
+
+def _base(source: str) -> str:
+    """Return the name or the path of the model that adapters belong to."""
+    kind, _, place = source.partition(":")
+    if kind != "hf":
+        return source
+    path = pathlib.Path(place).expanduser()
+    return str(path.resolve()) if path.is_dir() else place

@@ -1,0 +1,197 @@
+"""Policies of a run as folders: what transformers computes of them is what we do."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from sgpo_jax import cli, methods, models, rewards, sampling, training
+from sgpo_jax.config import ModelConfig, WarmupConfig
+from sgpo_jax.models import pretrained, text_files
+from sgpo_jax.pipeline import Display, Setup, open_folder, stages
+from sgpo_jax.pipeline.methods import make_learner
+from sgpo_jax.testing import tiny_experiment
+from tests.models.test_pieces import byte_level
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}={% endif %}"
+)
+METHODS = {
+    "raw": methods.grpo(),
+    "mean": methods.grpo().replace(averaging=0.9),
+}
+
+
+def export(capsys, *args):
+    code = cli.run_command(["export", *map(str, args)])
+    captured = capsys.readouterr()
+    return code, captured.err
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Makes a run with an initial policy and two trained ones."""
+
+    def make(**changes):
+        config = tiny_experiment(str(tmp_path / "run"), methods=METHODS, **changes)
+        folder = open_folder(config)
+        setup = Setup(config=config, worker=rewards.Worker())
+        params = jax.tree.map(lambda x: x + 0.03, setup.initial_params())
+        first = training.Checkpoints(folder.policy, keep=1)
+        first.save(0, params, {"fingerprint": stages.fingerprint(params)})
+        first.close()
+        for label in METHODS:
+            learner = make_learner(label, setup, folder, Display(quiet=True))
+            progress = learner.start(learner.programs.init(params))
+            trained = {**params, **jax.tree.map(lambda x: x * 1.5, _part(params))}
+            train = dataclasses.replace(progress.train, params=trained)
+            path = folder.method(label) / "checkpoints"
+            with_store = training.Checkpoints(path)
+            store = training.ProgressStore(with_store, progress, {})
+            store.save(3, dataclasses.replace(progress, train=train))
+            with_store.close()
+        return setup, params, trained
+
+    return make
+
+
+def _part(params):
+    return models.trainable(params)[0]
+
+
+def published(folder, *, template):
+    """Save a published model to train from."""
+    tokenizer = dataclasses.replace(byte_level(["<end>"]), chat_template=template)
+    config = models.DecoderConfig(
+        vocab_size=tokenizer.vocab_size,
+        num_layers=2,
+        embed_dim=16,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=8,
+        mlp_dim=16,
+    )
+    params = models.init(config, key=jax.random.key(0))
+    params = jax.tree.map(lambda x: 4 * x, params)
+    pretrained.save(folder, params, config, dtype="float32")
+    text_files.save_folder(tokenizer, folder)
+
+
+def equal(ours, wanted):
+    jax.tree.map(np.testing.assert_array_equal, ours, wanted)
+
+
+def test_every_policy_of_a_run_is_written(run, tmp_path, capsys):
+    setup, initial, trained = run()
+    out = ("--out", tmp_path / "run")
+    for args, wanted in (
+        ((), initial),
+        (("--policy", "raw"), trained),
+        (("--policy", "mean"), trained),
+        (("--policy", "mean", "--averaged"), initial),
+    ):
+        folder = tmp_path / "-".join(("to", *args))
+        code, err = export(capsys, *out, *args, "--to", folder)
+        assert code == 0, err
+        again = models.load(str(folder))
+        equal(again.params, wanted)
+        assert again.tokenizer.encode("1+1=") == setup.tokenizer.encode("1+1=")
+
+
+def greedy(policy, prompt):
+    ids = policy.tokenizer.encode_prompt(prompt)
+    engine = sampling.Engine(
+        policy.config,
+        lanes=1,
+        slots=1,
+        max_prompt=len(ids),
+        max_response=8,
+        stop_tokens=policy.tokenizer.stop_ids,
+    )
+    request = sampling.Request(0, ids, 1)
+    found = engine.sample(
+        policy.params, [request], seed=0, step=0, method=sampling.Greedy()
+    )
+    return found.tokens[0, : found.length[0]].tolist()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_transformers_opens_it_and_completes_alike(run, tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    published(tmp_path / "base", template=TEMPLATE)
+    model = ModelConfig(source=f"hf:{tmp_path / 'base'}", lora_rank=2, rslora=True)
+    setup, _, trained = run(model=model, warmup=WarmupConfig(steps=0))
+    policy = setup.policy.with_params(trained, identity="trained")
+    args = ("--out", tmp_path / "run", "--policy", "raw")
+    code, err = export(capsys, *args, "--to", tmp_path / "merged")
+    assert code == 0, err
+    apart = (*args, "--to", tmp_path / "apart", "--adapters", "apart")
+    code, err = export(capsys, *apart)
+    assert code == 0, err
+    described = json.loads((tmp_path / "apart/adapter_config.json").read_text())
+    assert described["base_model_name_or_path"] == str(tmp_path / "base")
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "merged")
+    theirs = [
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    ]
+    try:
+        import peft
+    except ImportError:
+        pass
+    else:
+        both = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "apart")
+        theirs.append(both.eval())
+    completions = set()
+    for question in ("1+1", "what is 7?", "reverse ab"):
+        ids = tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}],
+            add_generation_prompt=True,
+            return_dict=False,
+        )
+        assert ids == policy.tokenizer.encode_prompt(question)
+        ours = greedy(policy, question)
+        completions.add(tuple(ours))
+        for one in theirs:
+            with torch.no_grad():
+                found = one.generate(
+                    input_ids=torch.tensor([ids]), max_new_tokens=8, do_sample=False
+                )
+            assert found[0, len(ids) :].tolist() == ours
+    assert len(completions) > 1
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--policy", "x"], "has no policy 'x'; it has initial, mean, raw"),
+        (["--policy", "raw", "--averaged"], "raw keeps no averaged parameters"),
+        (["--averaged"], "the initial policy has no averaged parameters"),
+        (["--adapters", "apart"], "no adapters to a published model"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(args, message, run, tmp_path, capsys):
+    run()
+    target = tmp_path / "to"
+    code, err = export(capsys, "--out", tmp_path / "run", "--to", target, *args)
+    assert code == 2
+    assert message in err.splitlines()[-1]
+    assert not target.exists()
+
+
+def test_folders_that_are_no_run_or_not_empty_are_refused(run, tmp_path, capsys):
+    code, err = export(capsys, "--out", tmp_path / "none", "--to", tmp_path / "to")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "is no run folder" in err
+    code, err = export(capsys, "--out", tmp_path / "none")
+    assert code == 2
+    assert "--to" in err
+    run()
+    code, err = export(capsys, "--out", tmp_path / "run", "--to", tmp_path / "run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "is not empty" in err
