@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -9,7 +10,7 @@ import tyro
 
 from sgpo_jax.hosts import DistributedConfig
 from sgpo_jax.methods import Method, label_of, named
-from sgpo_jax.models import DecoderConfig, Lora
+from sgpo_jax.models import DecoderConfig, Lora, pretrained
 from sgpo_jax.prompt_config import PromptConfig
 from sgpo_jax.sharding import MeshShape
 from sgpo_jax.training import TrainConfig
@@ -75,6 +76,8 @@ class ModelConfig:
       lora_rank: rank of adapters, trained instead of the parameters; 0 for none.
       lora_alpha: the adapters' products are multiplied by lora_alpha / lora_rank.
       rslora: by lora_alpha / sqrt(lora_rank) instead.
+      adapters: folder of adapters to a published policy, in PEFT's layout, to go on
+        from; they bring their rank and scale.
     """
 
     source: str = ""
@@ -91,13 +94,26 @@ class ModelConfig:
     lora_rank: int = 0
     lora_alpha: float = 32.0
     rslora: bool = False
+    adapters: str = ""
 
     def __post_init__(self):
-        self.decoder(vocab_size=2)  # checks the shape
+        if self.adapters:
+            if self.lora_rank or not self.source:
+                raise ValueError(
+                    "model.adapters need model.source, and bring their own rank: drop"
+                    " model.lora_rank"
+                )
+        else:
+            self.decoder(vocab_size=2)  # checks the shape
         if not self.source and self.prompt != PromptConfig():
             raise ValueError(
                 "model.prompt is for published models; give model.source, or drop it"
             )
+
+    @property
+    def adapters_folder(self) -> pathlib.Path | None:
+        """Where adapters to go on from are; None for no such."""
+        return pathlib.Path(self.adapters).expanduser() if self.adapters else None
 
     def decoder(self, *, vocab_size: int) -> DecoderConfig:
         """Return the shape of a policy from nothing, for a vocabulary."""
@@ -115,7 +131,9 @@ class ModelConfig:
     def trained_as(self, sizes: DecoderConfig) -> DecoderConfig:
         """Return a decoder's shape with the choices that are not its own."""
         lora = None
-        if self.lora_rank:
+        if self.adapters_folder is not None:
+            lora = pretrained.read_lora(self.adapters_folder, sizes)
+        elif self.lora_rank:
             lora = Lora(rank=self.lora_rank, alpha=self.lora_alpha, rslora=self.rslora)
         return dataclasses.replace(
             sizes,

@@ -97,7 +97,8 @@ def export(options: Options) -> None:
     config = folder.unflatten(PRESETS["default"](), folder.read_json(run.config))
     config = dataclasses.replace(config, out=options.out)
     apart = options.adapters == "apart"
-    if apart and not (config.model.lora_rank and config.model.source):
+    adapted = config.model.lora_rank or config.model.adapters
+    if apart and not (adapted and config.model.source):
         raise UserError(
             f"{run.path} has no adapters to a published model; drop --adapters apart"
         )

@@ -103,21 +103,16 @@ def load(
         source = f"hf:{source}"
     found = pretrained.open_source(source)
     config = dataclasses.replace(found.config, **choices, lora=fresh)
-    if adapters is None:
-        made = of_pretrained(found, config, mesh=mesh, seed=seed, **prompt)
-        return dataclasses.replace(made, source=source)
-    if fresh is not None:
-        raise ValueError("adapters bring their own rank: drop lora_rank, or adapters")
-    folder = pathlib.Path(adapters).expanduser()
-    config = dataclasses.replace(config, lora=pretrained.read_lora(folder, config))
-    whole = of_pretrained(found, config, mesh=mesh, seed=seed, **prompt)
-    return dataclasses.replace(
-        whole,
-        identity=f"{whole.identity}+{pretrained.adapters_identity(folder)}",
-        reader=lambda mesh: pretrained.load_adapters(
-            folder, whole.reader(mesh), config
-        ),
-    )
+    folder = None
+    if adapters is not None:
+        if fresh is not None:
+            raise ValueError("adapters bring their own rank: drop lora_rank, or them")
+        folder = pathlib.Path(adapters).expanduser()
+        held = pretrained.read_lora(folder, config)
+        config = dataclasses.replace(config, lora=held)
+    made = of_pretrained(found, config, adapters=folder, mesh=mesh, seed=seed, **prompt)
+    # A source has no adapters.
+    return dataclasses.replace(made, source="" if folder else source)
 
 
 def _fresh_adapters(options: LoadOptions) -> lora.Lora | None:
@@ -135,6 +130,7 @@ def of_pretrained(
     found: pretrained.Pretrained,
     config: DecoderConfig,
     *,
+    adapters: pathlib.Path | None = None,
     mesh: Mesh | None = None,
     seed: int = 0,
     **prompt: Unpack[PromptOptions],
@@ -144,6 +140,7 @@ def of_pretrained(
     Args:
       found: the checkpoint.
       config: its shape, with the choices that are not its own (dtypes, adapters).
+      adapters: folder of adapters to go on from, which `config` has room for.
       mesh: devices to place the parameters on; None for the default one.
       seed: draws adapters.
       **prompt: how questions are put.
@@ -155,17 +152,23 @@ def of_pretrained(
     pretrained.check(found.tensors, config)
 
     def read(mesh: Mesh | None) -> Params:
-        return pretrained.load_params(
+        params = pretrained.load_params(
             found.tensors,
             config,
             shardings=policy.shardings(config, mesh),
             lora_key=jax.random.key(seed),
         )
+        if adapters is None:
+            return params
+        return pretrained.load_adapters(adapters, params, config)
 
+    identity = found.identity
+    if adapters is not None:
+        identity += f"+{pretrained.adapters_identity(adapters)}"
     return Policy(
         config=config,
         tokenizer=found.tokenizer().prompted(**prompt),
-        identity=found.identity,
+        identity=identity,
         reader=read,
         mesh=mesh,
         published=found.json,

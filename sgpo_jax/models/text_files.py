@@ -27,7 +27,7 @@ def read_folder(folder: pathlib.Path, *, rows: int | None = None) -> TextTokeniz
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise ValueError(f"{folder} holds no tokenizer.json")
+        raise ValueError(f"{folder} holds no tokenizer.json{_remedy(folder)}")
     if path.stat().st_size > _LARGEST:
         raise ValueError(f"{path} is larger than {_LARGEST >> 20} MiB")
     try:
@@ -62,6 +62,17 @@ def read_folder(folder: pathlib.Path, *, rows: int | None = None) -> TextTokeniz
     return TextTokenizer(
         core, tuple(stops), template, specials, templates=named, rows=rows
     )
+
+
+def _remedy(folder: pathlib.Path) -> str:
+    """Say how the file is made, if the tokenizer is there in another form."""
+    for name in ("tokenizer.model", "vocab.json"):
+        if (folder / name).is_file():
+            return (
+                f", only {name}; transformers writes one:"
+                " AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+            )
+    return ""
 
 
 def _templates(

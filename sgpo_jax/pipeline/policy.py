@@ -66,7 +66,7 @@ def _cached_policy(
     flat = flatten(setup.config)
     key = {k: v for k, v in flat.items() if k.startswith(_POLICY_FIELDS)}
     if setup.pretrained is not None:
-        key["weights"] = setup.pretrained.identity
+        key["weights"] = setup.policy.identity
     key |= {"jax": jax.__version__, "devices": jax.device_count()}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = pathlib.Path(setup.config.cache).expanduser() / "policies" / name

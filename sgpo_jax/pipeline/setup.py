@@ -100,6 +100,7 @@ class Setup:
         return models.of_pretrained(
             self.pretrained,
             self.decoder,
+            adapters=self.config.model.adapters_folder,
             mesh=self.mesh,
             seed=seed,
             **self.config.model.prompt.options,

@@ -165,6 +165,22 @@ def test_transformers_opens_it_and_completes_alike(run, tmp_path, capsys):
     assert len(completions) > 1
 
 
+def test_a_run_goes_on_from_adapters_that_were_written(run, tmp_path, capsys):
+    published(tmp_path / "base", template=None)
+    model = ModelConfig(source=f"hf:{tmp_path / 'base'}", lora_rank=2, rslora=True)
+    _, _, trained = run(model=model, warmup=WarmupConfig(steps=0))
+    args = ("--out", tmp_path / "run", "--policy", "raw", "--adapters", "apart")
+    code, err = export(capsys, *args, "--to", tmp_path / "apart")
+    assert code == 0, err
+    model = ModelConfig(source=model.source, adapters=str(tmp_path / "apart"))
+    config = tiny_experiment(str(tmp_path / "next"), model=model)
+    setup = Setup(config=config, worker=rewards.Worker())
+    equal(setup.initial_params()["adapters"], trained["adapters"])
+    assert setup.policy.identity != setup.pretrained.identity
+    with pytest.raises(ValueError, match="bring their own rank"):
+        dataclasses.replace(model, lora_rank=3)
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -160,7 +160,12 @@ def _read(
 
 
 def adapters_identity(folder: pathlib.Path) -> str:
-    """Return a fingerprint of the adapters' content, 16 hexadecimal digits."""
+    """Return a fingerprint of the adapters' content, 16 hexadecimal digits.
+
+    Raises:
+      ValueError: if there are none.
+    """
+    _open(folder / _FILE)
     digest = hashlib.sha256()
     for file in (adapter_config.FILE, _FILE):
         digest.update((folder / file).read_bytes())
