@@ -7,9 +7,12 @@ import pathlib
 import re
 import sys
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from sgpo_jax.pipeline import Setup
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,15 +123,16 @@ def export(options: Options) -> None:
         target,
         merged=not apart,
         dtype=None if options.dtype == "as-trained" else options.dtype,
-        base=_base(config.model.source),
+        base=_base(setup),
     )
     display.say(f"{options.policy} of {run.path} is in {target}")
 
 
-def _base(source: str) -> str:
+def _base(setup: "Setup") -> str:
     """Return the name or the path of the model that adapters belong to."""
-    kind, _, place = source.partition(":")
-    if kind != "hf":
-        return source
-    path = pathlib.Path(place).expanduser()
-    return str(path.resolve()) if path.is_dir() else place
+    kind, _, place = setup.config.model.source.partition(":")
+    if setup.pretrained is None or kind != "hf":
+        return setup.config.model.source
+    path = setup.pretrained.path
+    # A hub id stays one: where it was downloaded to is each machine's own.
+    return place if "snapshots" in path.parts else str(path.resolve())

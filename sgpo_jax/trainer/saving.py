@@ -116,12 +116,14 @@ def _model(
         "remat": shape.remat,
     }
     if shape.lora is not None:
-        if shape.lora.rslora or shape.lora.targets != models.Lora().targets:
+        if shape.lora.targets != models.Lora().targets:
             raise ValueError(
-                "the command line makes adapters of all matrices and no rsLoRA: save"
-                " the policy with models.save instead"
+                "the command line makes adapters of all matrices, and this policy has"
+                f" some of {', '.join(shape.lora.targets)} only: save it with"
+                " models.save instead"
             )
         common |= {"lora_rank": shape.lora.rank, "lora_alpha": shape.lora.alpha}
+        common |= {"rslora": shape.lora.rslora}
     found = pretrained.open_source(source.replace(HERE, str(path))).tokenizer()
     turns = [query.turns for query in queries[:100]]
     wanted = [policy.tokenizer.encode_prompt(turn) for turn in turns]
