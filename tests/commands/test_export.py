@@ -20,8 +20,8 @@ TEMPLATE = (
     "{% if add_generation_prompt %}={% endif %}"
 )
 METHODS = {
-    "raw": methods.grpo(),
-    "mean": methods.grpo().replace(averaging=0.9),
+    "raw": methods.named("grpo"),
+    "mean": methods.named("grpo").replace(averaging=0.9),
 }
 
 
