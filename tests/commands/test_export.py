@@ -120,6 +120,7 @@ def greedy(policy, prompt):
     return found.tokens[0, : found.length[0]].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_transformers_opens_it_and_completes_alike(run, tmp_path, capsys):
     torch = pytest.importorskip("torch")
