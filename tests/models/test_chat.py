@@ -252,7 +252,7 @@ def test_a_conversation_keeps_its_turns_and_its_own_system_prompt():
 
 def test_system_prompts_that_would_not_be_said_are_refused():
     for template, message in (
-        (GEMMA, "no system here; leave model.prompt.system empty"),
+        (GEMMA, "no system here; leave prompt.system empty"),
         ("{{ messages[-1].content }}", "leaves the system prompt out"),
         (None, "the model has no chat template: leave"),
     ):
