@@ -45,7 +45,7 @@ def row(name: str, sampler, count: int) -> str:
     state, draws, learned = prompts.init(), [], []
     for step in range(11):
         begun = time.perf_counter()
-        size = getattr(sampler, "group_size", 4)
+        size = getattr(sampler, "group_size", getattr(sampler, "mean", 4))
         draw, state = prompts.draw(state, budget=GROUPS * size, progress=0.0, seed=step)
         drawn = time.perf_counter()
         group = np.repeat(np.arange(len(draw.rows)), draw.sizes)
@@ -69,6 +69,10 @@ def main() -> None:
         "shuffled": methods.Shuffled(),
         "by belief": methods.ByBelief(group_size=4),
         "planned": methods.Planned(),
+        "skip zero variance": methods.SkipZeroVariance(),
+        "drop solved": methods.DropSolved(),
+        "Thompson sampling": methods.ThompsonSampling(),
+        "knapsack": methods.KnapsackAllocation(),
     }.items():
         print(row(name, sampler, count), flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

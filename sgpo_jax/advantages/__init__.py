@@ -1,5 +1,8 @@
 """Advantages of responses: arrays [R] in, arrays [R] out."""
 
+from .forgetting import AdaptiveBetaTracker as AdaptiveBetaTracker
+from .forgetting import DiscountedBetaTracker as DiscountedBetaTracker
+from .forgetting import DriftState as DriftState
 from .group_relative import batch_standardized as batch_standardized
 from .group_relative import centered as centered
 from .group_relative import leave_one_out as leave_one_out
@@ -16,6 +19,7 @@ from .kalman import kalman as kalman
 from .kalman import kalman_averaged as kalman_averaged
 from .kalman import kalman_posterior as kalman_posterior
 from .pruning import Pruned as Pruned
+from .pruning import max_variance as max_variance
 from .pruning import overlong_penalty as overlong_penalty
 from .pruning import prune_completions as prune_completions
 from .tracked import BetaState as BetaState

@@ -76,6 +76,65 @@ def prune_completions(
     return Pruned(keep, refill)
 
 
+def max_variance(
+    rewards: Float[Array, " R"],
+    group_id: Int[Array, " R"],
+    *,
+    num_groups: int,
+    keep: int,
+) -> Bool[Array, " R"]:
+    r"""Responses of each group whose rewards vary most (PODS).
+
+    .. math:: S_g = \arg\max_{|S| = m} \mathrm{Var}(R_S)
+
+    The best m are always some lowest and some highest rewards, so m + 1 sets are tried
+    after one sort (arXiv:2504.13818, section 3.2). Binary rewards: half right and half
+    wrong, if there are that many. Ties of a reward go to the response that comes first.
+
+    Args:
+      rewards: one per response; NaN in padding slots and where unscorable.
+      group_id: the group of each response, in any order; out of range in padding.
+      num_groups: number of groups P.
+      keep: responses kept m; all of a group that has no more.
+
+    Returns:
+      True for those kept.
+
+    Example:
+      >>> rewards = jnp.array([0.0, 1.0, 0.5, 0.25, 0.0])
+      >>> max_variance(rewards, jnp.zeros(5, int), num_groups=1, keep=3)
+      Array([ True,  True, False, False,  True], dtype=bool)
+    """
+    scored = jnp.isfinite(rewards) & (group_id >= 0) & (group_id < num_groups)
+    group_id = jnp.where(scored, group_id, num_groups)
+    value = jnp.where(scored, rewards, 0)
+    size = jax.ops.segment_sum(scored.astype(jnp.int32), group_id, num_groups + 1)
+    position = jnp.arange(rewards.shape[0], dtype=jnp.int32)
+    order = jnp.lexsort((position, value, group_id))
+    place = jnp.zeros_like(position).at[order].set(position)
+    rank = place - (jnp.cumsum(size) - size)[group_id]
+
+    def lowest(count: Int[Array, ""]) -> Bool[Array, " R"]:
+        highest = size[group_id] - (keep - count)
+        return scored & ((rank < count) | (rank >= highest))
+
+    def spread(count: Int[Array, ""]) -> Float[Array, " P"]:
+        chosen = lowest(count)
+
+        def mean(x: Float[Array, " R"]) -> Float[Array, " P"]:
+            total = jax.ops.segment_sum(
+                jnp.where(chosen, x, 0), group_id, num_groups + 1
+            )
+            return total / keep
+
+        centered = value - mean(value)[group_id]
+        return mean(centered**2)
+
+    counts = jnp.arange(keep + 1, dtype=jnp.int32)
+    best = counts[jnp.argmax(jax.vmap(spread)(counts), axis=0)]
+    return lowest(best[group_id]) | (scored & (size[group_id] <= keep))
+
+
 def overlong_penalty(
     lengths: Num[Array, " R"], *, max_length: int = 20_480, cache: int = 4_096
 ) -> Float[Array, " R"]:

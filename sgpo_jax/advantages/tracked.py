@@ -45,10 +45,18 @@ class Tracker(Protocol):
         """Return the expected reward of each query."""
         ...
 
+    def weight(self, state: Any) -> Float[Array, " Q"]:
+        """Return how many rewards of its query each mean is worth."""
+        ...
+
     def update(
         self, state: Any, rewards: Float[Array, " R"], query_id: Int[Array, " R"]
     ) -> Any:
-        """Return the belief after a step's rewards; unscored ones are ignored."""
+        """Return the belief after a step's rewards; unscored ones are ignored.
+
+        A tracker that needs "drift" is also given that keyword: the movement of the
+        policy since the run began, in mean absolute log-probability per token.
+        """
         ...
 
 
@@ -115,17 +123,52 @@ class BetaTracker:
         """Return the expected success rate of each query."""
         return state.successes / (state.successes + state.failures)
 
+    def weight(self, state: BetaState) -> Float[Array, " Q"]:
+        """Return the pseudo-counts a + b of each query."""
+        return state.successes + state.failures
+
     def update(
         self, state: BetaState, rewards: Float[Array, " R"], query_id: Int[Array, " R"]
     ) -> BetaState:
         """Return the counts after this step's rewards."""
-        # Clipping would make an infinite reward, which is unscored, a finite one.
-        bounded = jnp.where(jnp.isfinite(rewards), jnp.clip(rewards, 0, 1), jnp.nan)
-        count, total = _visits(bounded, query_id, state.successes)
-        keep = jnp.where(count > 0, self.forgetting, 1.0)
-        return BetaState(
-            keep * state.successes + total, keep * state.failures + count - total
-        )
+        return add_visits(state, rewards, query_id, keep=self.forgetting).state
+
+
+class Visited(NamedTuple):
+    """What `add_visits` returns.
+
+    Attributes:
+      state: pseudo-counts after the rewards.
+      count: scored rewards of each query.
+    """
+
+    state: BetaState
+    count: Float[Array, " Q"]
+
+
+def add_visits(
+    state: BetaState,
+    rewards: Float[Array, " R"],
+    query_id: Int[Array, " R"],
+    *,
+    keep: Float[Array, " Q"] | float,
+) -> Visited:
+    """Add the rewards of a step to pseudo-counts, of which visits keep a share.
+
+    Args:
+      state: pseudo-counts.
+      rewards: one per response; NaN where unscorable.
+      query_id: row of each response's query; out of range in padding.
+      keep: share of the old counts that a visit keeps.
+    """
+    # Clipping would make an infinite reward, which is unscored, a finite one.
+    bounded = jnp.where(jnp.isfinite(rewards), jnp.clip(rewards, 0, 1), jnp.nan)
+    count, total = _visits(bounded, query_id, state.successes)
+    kept = jnp.where(count > 0, keep, 1.0)
+    counts = BetaState(
+        kept * state.successes + total, kept * state.failures + count - total
+    )
+    return Visited(counts, count)
 
 
 class KalmanState(NamedTuple):
@@ -194,6 +237,10 @@ class KalmanTracker:
     def mean(self, state: KalmanState) -> Float[Array, " Q"]:
         """Return the expected reward of each query."""
         return state.estimate
+
+    def weight(self, state: KalmanState) -> Float[Array, " Q"]:
+        """Return V / P, the rewards that are as precise as each estimate."""
+        return self.observation_noise / state.variance
 
     def update(
         self,

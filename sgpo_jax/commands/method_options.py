@@ -4,7 +4,14 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sgpo_jax.methods import KL, Method, OverlongPenalty, Refill, Truncated
+from sgpo_jax.methods import (
+    KL,
+    ContinueMixed,
+    Method,
+    OverlongPenalty,
+    Refill,
+    Truncated,
+)
 
 PREFIX = "--methods."
 ABSENT: Mapping[str, Callable[[], Any]] = {
@@ -12,6 +19,7 @@ ABSENT: Mapping[str, Callable[[], Any]] = {
     "refill": Refill,
     "shaping": OverlongPenalty,
     "correction": Truncated,
+    "continuation": ContinueMixed,
 }
 """What an option of a part that a method does not have begins with."""
 

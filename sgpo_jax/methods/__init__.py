@@ -5,7 +5,12 @@ from sgpo_jax.methods import shaping as shaping
 from sgpo_jax.methods.advantage import Advantage as Advantage
 from sgpo_jax.methods.advantage import BaselineRelative as BaselineRelative
 from sgpo_jax.methods.advantage import Centered as Centered
+from sgpo_jax.methods.advantage import Downsampled as Downsampled
+from sgpo_jax.methods.advantage import PosteriorRelative as PosteriorRelative
 from sgpo_jax.methods.advantage import Standardized as Standardized
+from sgpo_jax.methods.continuation import Continuation as Continuation
+from sgpo_jax.methods.continuation import ContinueMixed as ContinueMixed
+from sgpo_jax.methods.continuation import UntilBalanced as UntilBalanced
 from sgpo_jax.methods.group_relative import BatchStandardized as BatchStandardized
 from sgpo_jax.methods.group_relative import BestOfGroup as BestOfGroup
 from sgpo_jax.methods.group_relative import Kalman as Kalman
@@ -38,12 +43,16 @@ from sgpo_jax.methods.penalty import Masked as Masked
 from sgpo_jax.methods.penalty import Truncated as Truncated
 from sgpo_jax.methods.prompts import ByBelief as ByBelief
 from sgpo_jax.methods.prompts import Draw as Draw
+from sgpo_jax.methods.prompts import DropSolved as DropSolved
 from sgpo_jax.methods.prompts import History as History
+from sgpo_jax.methods.prompts import KnapsackAllocation as KnapsackAllocation
 from sgpo_jax.methods.prompts import Planned as Planned
 from sgpo_jax.methods.prompts import PromptPool as PromptPool
 from sgpo_jax.methods.prompts import PromptSampler as PromptSampler
 from sgpo_jax.methods.prompts import Shuffled as Shuffled
 from sgpo_jax.methods.prompts import ShuffledPhases as ShuffledPhases
+from sgpo_jax.methods.prompts import SkipZeroVariance as SkipZeroVariance
+from sgpo_jax.methods.prompts import ThompsonSampling as ThompsonSampling
 from sgpo_jax.methods.prompts import as_sampler as as_sampler
 from sgpo_jax.methods.regression import AdvantageRegression as AdvantageRegression
 from sgpo_jax.methods.regression import Dro as Dro
@@ -66,6 +75,7 @@ from sgpo_jax.methods.shaping import OverlongPenalty as OverlongPenalty
 from sgpo_jax.methods.shaping import Shaping as Shaping
 from sgpo_jax.methods.subsample import DropZeroAdvantage as DropZeroAdvantage
 from sgpo_jax.methods.subsample import KeepAll as KeepAll
+from sgpo_jax.methods.subsample import LargestAdvantage as LargestAdvantage
 from sgpo_jax.methods.subsample import RussianRoulette as RussianRoulette
 from sgpo_jax.methods.subsample import Subsample as Subsample
 from sgpo_jax.methods.surrogate import Cispo as Cispo

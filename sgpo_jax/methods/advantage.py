@@ -7,7 +7,7 @@ where the reward is missing.
 
 import dataclasses
 import functools
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,12 @@ class BaselineRelative:
     m is the expected reward from before this step (`Method.baseline`), so no group is
     ever dead and a group may hold one response. Single-stream Policy Optimization
     (arXiv:2509.13232).
+
+    Attributes:
+      center: subtract the mean over the batch as well, as that paper does.
     """
+
+    center: bool = False
 
     needs = ("baseline",)
 
@@ -84,7 +89,84 @@ class BaselineRelative:
             groups.rewards, groups.id, num_groups=groups.count
         )
         difference = jnp.where(scored, groups.rewards - groups.baseline, 0)
+        return advantages.whiten(difference, scored, center=self.center)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PosteriorRelative:
+    r"""Rewards minus the mean of the prompt's posterior without the response itself.
+
+    .. math:: A_i = \frac{R_i - m_i}{\sigma_{batch}}, \qquad
+              m_i = \frac{w\, m_{q(i)} + \sum_{j \ne i} R_j}{w + n_g - 1}
+
+    with m the tracked baseline, worth w rewards (a + b of a Beta distribution), and the
+    sum over the n - 1 other responses of the group. It does not depend on the response
+    it judges, so the gradient stays unbiased; it lies between `BaselineRelative`
+    (n = 1) and leave-one-out (w = 0). This library's combination.
+    """
+
+    needs = ("baseline", "baseline_weight")
+
+    def __call__(self, groups: RewardGroups, /) -> Float[Array, " R"]:
+        """Return the whitened difference, 0 where unscored."""
+        scored = advantages.is_scored(
+            groups.rewards, groups.id, num_groups=groups.count
+        )
+        rewards = jnp.where(scored, groups.rewards, 0)
+
+        def per_group(x: Float[Array, " R"]) -> Float[Array, " R"]:
+            return jax.ops.segment_sum(x, groups.id, groups.count)[groups.id]
+
+        others = per_group(rewards) - rewards
+        count = per_group(scored.astype(rewards.dtype)) - 1
+        weight = groups.baseline_weight
+        total = jnp.where(scored, weight + count, 1)
+        mean = (weight * groups.baseline + others) / total
+        difference = jnp.where(scored, groups.rewards - mean, 0)
         return advantages.whiten(difference, scored, center=False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Downsampled:
+    r"""Advantages of the most diverse rewards of each group, 0 for the others: PODS.
+
+    .. math:: A_i = \frac{R_i - \bar R}{\sigma + \epsilon} \quad (i \in S_g), \qquad
+              S_g = \arg\max_{|S| = m} \mathrm{Var}(R_S)
+
+    `advantages.max_variance` (arXiv:2504.13818). Together with
+    `subsample=DropZeroAdvantage()` only those kept get a backward pass.
+
+    Attributes:
+      keep: responses kept per group, m.
+      over: mean and deviation of the kept responses, or of the whole group.
+      standardize: divide by the deviation.
+      eps: added to the deviation.
+    """
+
+    keep: int = 4
+    over: Literal["kept", "group"] = "kept"
+    standardize: bool = True
+    eps: float = 1e-6
+
+    def __post_init__(self):
+        if self.keep < 2:
+            raise ValueError(f"keep must be at least 2, got {self.keep}")
+
+    def __call__(self, groups: RewardGroups, /) -> Float[Array, " R"]:
+        """Return the advantages, 0 for responses that are not kept."""
+        keep = advantages.max_variance(
+            groups.rewards, groups.id, num_groups=groups.count, keep=self.keep
+        )
+        rewards = groups.rewards
+        if self.over == "kept":
+            rewards = jnp.where(keep, rewards, jnp.nan)
+        if self.standardize:
+            found = advantages.standardized(
+                rewards, groups.id, num_groups=groups.count, eps=self.eps
+            )
+        else:
+            found = advantages.centered(rewards, groups.id, num_groups=groups.count)
+        return jnp.where(keep, found, 0)
 
 
 @functools.partial(jax.jit, static_argnames="advantage")

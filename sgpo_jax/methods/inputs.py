@@ -44,6 +44,15 @@ class RewardGroups:
         return provided(self.optional.get("baseline"), "groups.baseline", "baseline")
 
     @property
+    def baseline_weight(self) -> Float[Array, " R"]:
+        """Rewards that the baseline of each is worth, [R]; needs "baseline_weight"."""
+        return provided(
+            self.optional.get("baseline_weight"),
+            "groups.baseline_weight",
+            "baseline_weight",
+        )
+
+    @property
     def profile_success(self) -> Float[Array, " R"]:
         """Success rate of each response's prompt in the profile, [R]."""
         return provided(

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from sgpo_jax import advantages, losses
+from sgpo_jax.methods import continuation as continuing
 from sgpo_jax.methods.advantage import Advantage, Standardized
 from sgpo_jax.methods.loss import TokenLoss
 from sgpo_jax.methods.needs import needs_of
@@ -12,12 +13,10 @@ from sgpo_jax.methods.optimizer import AdamW, Optimizer
 from sgpo_jax.methods.penalty import KL, Correction
 from sgpo_jax.methods.prompts import Draw, PromptSampler, Shuffled
 from sgpo_jax.methods.shaping import Shaping
-from sgpo_jax.methods.subsample import (
-    DropZeroAdvantage,
-    KeepAll,
-    RussianRoulette,
-    Subsample,
-)
+from sgpo_jax.methods.subsample import KeepAll, Subsample
+
+MAX_ROUNDS = 16
+"""Rounds of sampling in a step that have noise of their own."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +50,8 @@ class Method:
       prompts: prompts of a step and rollouts of each.
       baseline: expected reward per prompt, tracked over steps; None for none.
       refill: replacement of dead groups; None for none.
+      continuation: further rollouts of a group, by the rewards of those before; None
+        for groups of the size that was drawn.
       shaping: what is added to the rewards before the advantage; None for nothing.
       advantage: rewards of groups to advantages, [R].
       subsample: responses that get a backward pass.
@@ -75,6 +76,7 @@ class Method:
     prompts: PromptSampler | Callable[..., Draw] = Shuffled()
     baseline: advantages.Tracker | None = None
     refill: Refill | None = None
+    continuation: continuing.Continuation | None = None
     shaping: Shaping | None = None
     advantage: Advantage = Standardized()
     subsample: Subsample = KeepAll()
@@ -106,7 +108,11 @@ class Method:
                 f"entropy_bonus must be finite and not negative, got"
                 f" {self.entropy_bonus}"
             )
-        if "baseline" in self.needs and self.baseline is None:
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        """Raise ValueError if parts do not go together."""
+        if {"baseline", "baseline_weight"} & self.needs and self.baseline is None:
             raise ValueError(
                 "the prompt sampler or the advantage reads a tracked baseline: give"
                 " one, for example baseline=advantages.BetaTracker()"
@@ -116,11 +122,24 @@ class Method:
                 f"max_staleness={self.max_staleness} trains on rollouts of older"
                 " parameters: give a correction, for example correction=Truncated()"
             )
-        drops = isinstance(self.subsample, DropZeroAdvantage | RussianRoulette)
+        if self.rounds > MAX_ROUNDS:
+            raise ValueError(
+                f"refill and continuation may take {self.rounds} rounds of sampling a"
+                f" step, at most {MAX_ROUNDS} are possible: lower refill.max_rounds or"
+                " continuation.max_rounds"
+            )
+        thinned = not isinstance(self.subsample, KeepAll)
+        if thinned and hasattr(self.objective, "residual"):
+            raise ValueError(
+                f"{self.objective} reads means over whole groups, {self.subsample}"
+                " leaves some of their responses out: use KeepAll()"
+            )
+        drops = getattr(self.subsample, "drops_zero_advantage", False)
         if drops and (self.entropy_bonus or (self.kl and not self.kl.in_reward)):
             raise ValueError(
                 f"{self.subsample} leaves out responses of advantage 0, whose KL"
-                " penalty or entropy bonus is not 0: use KeepAll() or kl.in_reward"
+                " penalty or entropy bonus is not 0: use KeepAll(), kl.in_reward or"
+                " RussianRoulette(floor=0.1)"
             )
         if drops and not getattr(self.objective, "zero_without_advantage", True):
             raise ValueError(
@@ -137,10 +156,17 @@ class Method:
             self.shaping,
             self.advantage,
             self.subsample,
+            self.continuation,
             self.objective,
             self.correction,
             self.kl,
         )
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of sampling a step may take at most."""
+        further = self.continuation.max_rounds if self.continuation else 0
+        return (1 + (self.refill.max_rounds if self.refill else 0)) * (1 + further)
 
     @property
     def loss(self) -> TokenLoss:

@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeVar, get_args
 Need = Literal[
     "profile",
     "baseline",
+    "baseline_weight",
+    "drift",
     "reference",
     "sampler_log_probs",
     "residual_mean",

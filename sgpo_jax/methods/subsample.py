@@ -8,8 +8,10 @@ plain function `(advantage, groups, *, seed) -> factor [R]`.
 import dataclasses
 from typing import Protocol, runtime_checkable
 
+import jax.numpy as jnp
 import numpy as np
 
+from sgpo_jax import advantages
 from sgpo_jax.methods.inputs import RewardGroups
 
 
@@ -49,6 +51,8 @@ class DropZeroAdvantage:
     Exact only for objectives that are 0 where the advantage is, without a KL penalty.
     """
 
+    drops_zero_advantage = True
+
     def __call__(
         self, advantage: np.ndarray, groups: RewardGroups, /, *, seed: int
     ) -> np.ndarray:
@@ -61,18 +65,30 @@ class DropZeroAdvantage:
 class RussianRoulette:
     r"""Random thinning with inverse-probability weights: an unbiased gradient.
 
-    .. math:: p_i = \min(1, |A_i| / c), \qquad \mathrm{factor}_i = 1 / p_i
+    .. math:: p_i = \max(\mathrm{floor}, \min(1, |A_i| / c)), \qquad
+              \mathrm{factor}_i = 1 / p_i
 
     A Horvitz-Thompson estimate of the same gradient from fewer responses: those with
-    small advantages are mostly left out, the few that stay stand for the others.
+    small advantages are mostly left out, the few that stay stand for the others. With
+    floor 0 responses of advantage 0 are never kept; above 0 the estimate is unbiased
+    for any loss of single responses, KL penalty and entropy bonus included.
 
     Attributes:
       keep_above: the advantage c from which on a response is always kept.
+      floor: the smallest probability of keeping a response.
     """
 
     keep_above: float = 2.0
+    floor: float = 0.0
+
+    @property
+    def drops_zero_advantage(self) -> bool:
+        """Whether a response of advantage 0 never stays."""
+        return self.floor == 0
 
     def __post_init__(self):
+        if not 0 <= self.floor <= 1:
+            raise ValueError(f"floor must lie in [0, 1], got {self.floor}")
         if not self.keep_above > 0:
             raise ValueError(f"keep_above must be positive, got {self.keep_above}")
 
@@ -81,7 +97,50 @@ class RussianRoulette:
     ) -> np.ndarray:
         """Return 1/p for the kept responses and 0 for the others."""
         del groups
-        probability = np.minimum(np.abs(advantage) / self.keep_above, 1.0)
+        probability = np.clip(np.abs(advantage) / self.keep_above, self.floor, 1.0)
         kept = np.random.default_rng(seed).random(len(advantage)) < probability
         safe = np.where(kept, probability, 1.0)
         return np.where(kept, 1 / safe, 0.0).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LargestAdvantage:
+    r"""The responses of largest advantage magnitude in each group: CPPO.
+
+    .. math:: k_g = \max(1, \lfloor G_g (1 - P) \rfloor), \qquad
+              \mathrm{factor}_i = G_g / k_g
+
+    `advantages.prune_completions` (arXiv:2503.22342). Not an unbiased estimate: what is
+    pruned is left out for good. The factor makes the loss the mean over those kept.
+
+    Attributes:
+      rate: share P of each group that is pruned.
+    """
+
+    rate: float = 0.5
+
+    def __post_init__(self):
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"rate must lie in [0, 1), got {self.rate}")
+
+    def __call__(
+        self, advantage: np.ndarray, groups: RewardGroups, /, *, seed: int
+    ) -> np.ndarray:
+        """Return G / k for the kept responses and 0 for the others."""
+        del seed
+        count = len(advantage)
+        room = (1 << max(count - 1, 1).bit_length()) - count  # few shapes occur
+        ids = np.pad(np.asarray(groups.id), (0, room))
+        scored = np.isfinite(np.asarray(groups.rewards, np.float64))
+        keep, _ = advantages.prune_completions(
+            jnp.asarray(np.pad(advantage, (0, room)), jnp.float32),
+            jnp.asarray(ids, jnp.int32),
+            jnp.asarray(np.pad(scored, (0, room))),
+            num_groups=count + room,
+            rate=self.rate,
+        )
+        kept = np.asarray(keep)[:count]
+        ids = ids[:count]
+        size = np.bincount(ids, scored)
+        left = np.bincount(ids, kept)
+        return np.where(kept, (size / np.maximum(left, 1))[ids], 0).astype(np.float32)

@@ -1,13 +1,13 @@
-"""Rollouts of a step: prompts drawn, sampled and scored, dead groups refilled."""
+"""Rollouts of a step: prompts drawn, sampled and scored, groups continued, refilled."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from sgpo_jax import ledger
 from sgpo_jax.data import Query
-from sgpo_jax.methods import Draw
+from sgpo_jax.methods import Continuation, Draw, Method, RewardGroups
 from sgpo_jax.profiling import Scored
 from sgpo_jax.rewards import SOLVED, Watch
 from sgpo_jax.sampling import Rollouts, Stats
@@ -133,7 +133,97 @@ def joined(parts: Sequence[Collected]) -> Collected:
         cost=sum((part.cost for part in parts), ledger.Entry()),
         scoring_seconds=sum(part.scoring_seconds for part in parts),
         scoring_queue=float(np.mean([part.scoring_queue for part in parts])),
-        rounds=len(parts),
+        rounds=sum(part.rounds for part in parts),
         solved_at=parts[0].solved_at,
         watch=sum((part.watch for part in parts), Watch()),
+    )
+
+
+def extended(pilot: Collected, more: Collected, groups: np.ndarray) -> Collected:
+    """Groups with further rollouts.
+
+    Args:
+      pilot: groups so far.
+      more: further rollouts of some of them, in order.
+      groups: places of these in the pilot.
+    """
+    both = joined([pilot, more])
+    count = len(pilot.queries)
+    places = np.concatenate([np.arange(count), groups]).astype(np.int32)
+    sizes = pilot.draw.sizes.copy()
+    sizes[groups] += more.draw.sizes
+    return dataclasses.replace(
+        both,
+        queries=pilot.queries,
+        draw=pilot.draw._replace(sizes=sizes),
+        rollouts=dataclasses.replace(both.rollouts, request=places[both.group]),
+    )
+
+
+def collect(
+    method: Method,
+    draw: Callable[[int, int], Draw],
+    sample: Callable[[int, Draw], Collected],
+    *,
+    budget: int,
+    numbers: Iterator[int],
+) -> Collected:
+    """Sample a step: once, or in rounds if groups are continued or dead ones refilled.
+
+    Args:
+      method: its refill and continuation.
+      draw: prompts of a round; gets its number and the rollouts wanted.
+      sample: rollouts of a draw; gets the number of the round.
+      budget: rollouts wanted in all; with a refill, in live groups.
+      numbers: of the rounds, each of which has noise of its own.
+    """
+    refill, continuation = method.refill, method.continuation
+    parts, live, drawn = [], 0, 0
+    for _ in range(1 + (refill.max_rounds if refill else 0)):
+        # As many as the share of live rollouts so far says are missing.
+        share = continuation.growth if continuation else 1.0
+        if drawn:
+            share = max(live / drawn, 0.1)
+        number = next(numbers)
+        chosen = draw(number, int(np.ceil((budget - live) / share)))
+        drawn += int(chosen.sizes.sum())
+        part = sample(number, chosen)
+        if continuation is not None:
+            part = _continued(part, continuation, sample, numbers)
+        parts.append(part)
+        live += int(part.live[part.group].sum())
+        if live >= budget:
+            break
+    return joined(parts)
+
+
+def _continued(
+    part: Collected,
+    continuation: Continuation,
+    sample: Callable[[int, Draw], Collected],
+    numbers: Iterator[int],
+) -> Collected:
+    """Groups of a round with the further rollouts that their rewards ask for."""
+    for _ in range(continuation.max_rounds):
+        more = np.asarray(continuation(_reward_groups(part)))
+        if more.shape != part.draw.sizes.shape or more.min(initial=0) < 0:
+            raise ValueError(
+                f"continuation {continuation} must return a number of further rollouts,"
+                f" at least 0, for each of {len(part.queries)} groups, got {more}"
+            )
+        places = np.flatnonzero(more)
+        if not len(places):
+            break
+        again = Draw(part.draw.rows[places], more[places], part.draw.phase)
+        part = extended(part, sample(next(numbers), again), places)
+    return part
+
+
+def _reward_groups(part: Collected) -> RewardGroups:
+    return RewardGroups(
+        rewards=part.rewards,
+        id=part.group,
+        length=part.rollouts.length.astype(np.float32),
+        size=part.draw.sizes[part.group].astype(np.float32),
+        count=len(part.queries),
     )

@@ -12,12 +12,13 @@ from sgpo_jax import ledger, methods, packing, sharding
 from sgpo_jax.data import Query
 from sgpo_jax.methods import Method
 from sgpo_jax.methods.advantage import evaluate, pad_groups
+from sgpo_jax.methods.method import MAX_ROUNDS
 from sgpo_jax.methods.shaping import shape
 from sgpo_jax.planning import Plan
 from sgpo_jax.profiling import Profile, SampleAndScore
 from sgpo_jax.training import copies
 from sgpo_jax.training.batch import by_response, make_groups, only_sampled, scoring_cost
-from sgpo_jax.training.collect import Collected, collected, joined
+from sgpo_jax.training.collect import Collected, collect, collected
 from sgpo_jax.training.operations import Trace, rates
 from sgpo_jax.training.progress import Metrics, Progress, PromptState, TrainConfig
 from sgpo_jax.training.prompts import Prompts
@@ -106,38 +107,47 @@ class Learner:
             rewards=everything.rewards,
             step=step,
         )
+        if "policy_drift" in metrics:
+            drift = np.float32(progress.prompts.drift + metrics["policy_drift"])
+            progress.prompts = progress.prompts._replace(drift=np.asarray(drift))
         metrics["step_time_sec"] = time.perf_counter() - started
         return metrics
 
     def _collect(self, progress: Progress, step: int) -> tuple[Collected, PromptState]:
-        """Sample until the budget is met: once, or in rounds if dead groups refill."""
-        refill, budget = self.method.refill, self.config.rollouts
-        prompts, parts, live, sampled = progress.prompts, [], 0, 0
+        """Sample the rollouts of a step."""
         params, version = self._behavior(progress)
-        for number in range(1 + (refill.max_rounds if refill else 0)):
-            # As many as the share of live rollouts so far says are missing.
-            share = max(live / sampled, 0.1) if sampled else 1.0
-            # After going back, the same draws would only lead to the same place.
-            noise = step + ((progress.rollbacks * 16 + number) << 24)
-            draw, prompts = self.prompts.draw(
+        prompts = progress.prompts
+
+        def draw(number: int, budget: int) -> methods.Draw:
+            nonlocal prompts
+            chosen, prompts = self.prompts.draw(
                 prompts,
-                budget=int(np.ceil((budget - live) / share)),
+                budget=budget,
                 progress=(step - 1) / self.config.steps,
-                seed=hash_seed(self.seed, noise),
+                seed=hash_seed(self.seed, number),
             )
-            queries = [self.queries[row] for row in draw.rows]
+            return chosen
+
+        def sample(number: int, chosen: methods.Draw) -> Collected:
+            queries = [self.queries[row] for row in chosen.rows]
             scored = self.rollouts(
-                params, queries, draw.sizes.tolist(), step=noise, version=version
+                params, queries, chosen.sizes.tolist(), step=number, version=version
             )
             scored.rollouts.check_version(
                 int(progress.train.step), max_staleness=self.method.max_staleness
             )
-            parts.append(collected(queries, draw, scored))
-            sampled += len(scored.rewards)
-            live += int(parts[-1].live[parts[-1].group].sum())
-            if live >= budget:
-                break
-        return joined(parts), prompts
+            return collected(queries, chosen, scored)
+
+        # After going back, the same draws would only lead to the same place.
+        rounds = range(progress.rollbacks * MAX_ROUNDS, 1 << 30)
+        taken = collect(
+            self.method,
+            draw,
+            sample,
+            budget=self.config.rollouts,
+            numbers=(step + (number << 24) for number in rounds),
+        )
+        return taken, prompts
 
     def _behavior(self, progress: Progress) -> tuple[dict, int]:
         """Return the sampler's parameters and their version, refreshed when due."""

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 from jaxtyping import PyTree
 
 from sgpo_jax import ledger
@@ -46,11 +47,14 @@ class PromptState(NamedTuple):
       sampler: state of the prompt sampler.
       history: what training has seen of each prompt.
       baseline: state of the baseline tracker; empty without one.
+      drift: movement of the policy so far, if the tracker reads it: mean absolute
+        change of log-probabilities, summed over steps.
     """
 
     sampler: Any
     history: History
     baseline: Any
+    drift: Any = np.zeros((), np.float32)
 
 
 @dataclasses.dataclass(kw_only=True)

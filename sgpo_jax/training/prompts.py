@@ -35,6 +35,11 @@ class Prompts:
     plan: Plan | None = None
 
     def __post_init__(self):
+        if self.count < 1:
+            raise ValueError(
+                "there are no training prompts; give more questions, or allow longer"
+                " ones"
+            )
         if "profile" in self.method.needs and self.profile is None:
             raise ValueError(
                 "the method reads a profile of the initial policy; profile the prompts"
@@ -85,6 +90,8 @@ class Prompts:
         rows, optional = draw.rows[group], {}
         if self.method.baseline is not None:
             optional["baseline"] = self.mean(state)[rows]
+        if "baseline_weight" in self.method.needs:
+            optional["baseline_weight"] = self.weight(state)[rows]
         if self.profile is not None and "profile" in self.method.needs:
             optional["profile"] = np.nan_to_num(self.profile.success_rate)[rows]
         return methods.RewardGroups(
@@ -113,14 +120,22 @@ class Prompts:
         if self.method.baseline is None:
             return state
         padded, rows = _padded(rewards, draw.rows[group])
-        updated = _update(state.baseline, padded, rows, tracker=self.method.baseline)
+        tracker = self.method.baseline
+        drift = (state.drift,) if "drift" in methods.needs_of(tracker) else ()
+        updated = _update(state.baseline, padded, rows, *drift, tracker=tracker)
         return state._replace(baseline=jax.tree.map(np.asarray, updated))
 
     def mean(self, state: PromptState) -> np.ndarray:
         """Expected reward of each prompt by the baseline tracker, [Q]."""
         assert self.method.baseline is not None
         belief = jax.tree.map(jnp.asarray, state.baseline)
-        return np.asarray(self.method.baseline.mean(belief), np.float64)
+        return np.asarray(self.method.baseline.mean(belief))
+
+    def weight(self, state: PromptState) -> np.ndarray:
+        """Rewards that the baseline of each prompt is worth, [Q]."""
+        assert self.method.baseline is not None
+        belief = jax.tree.map(jnp.asarray, state.baseline)
+        return np.asarray(self.method.baseline.weight(belief))
 
     def _pool(self, state: PromptState) -> PromptPool:
         optional: dict[str, Any] = {}
@@ -131,6 +146,8 @@ class Prompts:
         needs = methods.needs_of(self.method.prompts)
         if "baseline" in needs:
             optional["baseline"] = self.mean(state)
+        if "baseline_weight" in needs:
+            optional["baseline_weight"] = self.weight(state)
         pool = PromptPool(
             count=self.count,
             history=state.history,
@@ -150,6 +167,12 @@ def _padded(rewards: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 @functools.partial(jax.jit, static_argnames="tracker")
 def _update(
-    state: Any, rewards: jax.Array, rows: jax.Array, *, tracker: advantages.Tracker
+    state: Any,
+    rewards: jax.Array,
+    rows: jax.Array,
+    drift: jax.Array | None = None,
+    *,
+    tracker: advantages.Tracker,
 ) -> Any:
-    return tracker.update(state, rewards, rows)
+    further = {} if drift is None else {"drift": drift}
+    return tracker.update(state, rewards, rows, **further)

@@ -169,6 +169,8 @@ def learn(
     logged |= {name: float(np.mean([x[name] for x in updates])) for name in updates[0]}
     logged["skipped"] = updates[-1]["skipped"]  # in a row, up to now
     logged["sampler_gap"] = sampler_gap(batch, old, taken)
+    if "drift" in method.needs:
+        logged["policy_drift"] = _drift(programs, progress, put, old)
     logged["time/train"] = time.perf_counter() - scored_at
     _charge(programs, method, progress, batch, logged)
     waste = packing.waste(batch.all_groups, batch.all_packed)
@@ -251,6 +253,23 @@ def with_residual_means(
     ]
 
 
+def _drift(
+    programs: Programs,
+    progress: Progress,
+    put: list[list[MicroBatch]],
+    old: list[list[jax.Array]],
+) -> float:
+    """Mean absolute change of the log-probability of a token by the step's updates."""
+    total, count = 0.0, 0
+    for one, before in zip(itertools.chain(*put), itertools.chain(*old), strict=True):
+        now = programs.score(progress.train.params, one.packed)
+        mask = sharding.fetch(one.packed.mask)
+        change = np.abs(sharding.fetch(now) - sharding.fetch(before))
+        total += float(change[mask].sum(dtype=np.float64))
+        count += int(mask.sum())
+    return total / max(count, 1)
+
+
 def _after_update(method: Method, progress: Progress) -> None:
     """Move the copies that follow the policy."""
     if method.averaging:
@@ -283,6 +302,7 @@ def _charge(
     forward = [bool("reference" in programs.loss.needs)]
     # One before each update: together the groups once a pass.
     forward += [True] * passes if "residual_mean" in method.needs else []
+    forward.append("drift" in method.needs)
     for _ in range(sum(forward)):
         progress.ledger.add("scoring", scoring_cost(config, groups, 0.0))
     later = [group for part in batch.groups[1:] for group in part]

@@ -13,7 +13,7 @@ def experiment(tmp_path, *args):
 def test_methods_and_their_fields(tmp_path):
     config = experiment(
         tmp_path,
-        *("--methods", "grpo_token", "tests.methods.outside:mine"),
+        *("--methods", "grpo_token", "examples.own_method.own:mine"),
         *("--methods.grpo-token.kl.coef", "0.5"),
         "--methods.grpo_token.prompts.group-size=4",
         *("--methods.mine.minibatches", "2"),

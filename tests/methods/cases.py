@@ -38,7 +38,7 @@ FURTHER = {
     "group_adam": methods.Method(optimizer=methods.GroupAdam()),
     "group_adagrad": methods.Method(optimizer=methods.GroupAdagrad()),
 }
-FURTHER["outside"] = methods.named("tests.methods.outside:mine")
+FURTHER["outside"] = methods.named("examples.own_method.own:mine")
 METHODS = {**{name: make() for name, make in methods.ZOO.items()}, **FURTHER}
 # Of eight responses that are right half the time, hardly ever is just one right.
 METHODS["pass_at_k"] = METHODS["pass_at_k"].replace(

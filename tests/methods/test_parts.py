@@ -151,7 +151,7 @@ def test_named_methods_are_values(name):
 
 
 def test_parts_from_outside_are_found_again():
-    method = methods.named("tests.methods.outside:mine")
+    method = methods.named("examples.own_method.own:mine")
     content = methods.to_json(method)
     assert methods.from_json(content) == method
     content["advantage"]["source"] = "0" * 16

@@ -79,7 +79,11 @@ def test_a_run_does_not_depend_on_its_packing(name):
     assert_same(first.train.params, split.train.params, rtol=2e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["tracked", "dapo", "stale", "kl_refresh", "flowrl"])
+RESUMED = ["tracked", "grpo", "dapo", "stale", "kl_refresh", "flowrl", "spo", "greso"]
+RESUMED += ["mopps", "knapsack", "pilot_commit", "reinforce_ada"]
+
+
+@pytest.mark.parametrize("name", RESUMED)
 def test_a_resumed_run_is_the_same_to_the_bit(name):
     store = MemoryStore()
     whole, _ = run(make_learner(METHODS[name]), store)

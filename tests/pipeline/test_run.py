@@ -223,7 +223,7 @@ def test_one_more_method_uses_policy_and_profile(finished, cache, tmp_path):
     before = [(out / name).stat().st_mtime_ns for name in kept]
     more = (
         "--methods",
-        "tests.methods.outside:mine",
+        "examples.own_method.own:mine",
         "--methods.mine.averaging",
         "0.5",
     )

@@ -4,22 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from sgpo_jax.methods.prompts.pool import Draw, PromptPool, State
-
-
-def draw_by_weight(weight: np.ndarray, count: int, *, seed: int) -> np.ndarray:
-    """Rows drawn by weight without replacement, ascending.
-
-    Exponential races (arXiv:1907.10121): the smallest E / w, with E exponential, are a
-    weighted draw without replacement. Linear in the number of rows.
-
-    >>> draw_by_weight(np.array([0.0, 1.0, 2.0]), 2, seed=0).tolist()
-    [1, 2]
-    """
-    count = min(count, len(weight))
-    with np.errstate(divide="ignore"):
-        race = np.random.default_rng(seed).exponential(size=len(weight)) / weight
-    return np.sort(np.argpartition(race, count - 1)[:count])
+from sgpo_jax.methods.prompts.pool import Draw, PromptPool, State, check_group_size
+from sgpo_jax.methods.prompts.weighted import draw_by_weight
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,8 +29,7 @@ class ByBelief:
     needs = ("baseline",)
 
     def __post_init__(self):
-        if self.group_size < 1:
-            raise ValueError(f"group_size must be at least 1, got {self.group_size}")
+        check_group_size(self.group_size)
         if not 0 < self.floor < float("inf"):
             raise ValueError(f"floor must be positive and finite, got {self.floor}")
 
@@ -64,7 +49,12 @@ class ByBelief:
     ) -> tuple[Draw, State]:
         """Draw prompts by weight."""
         del progress
-        mean = np.clip(pool.baseline, 0, 1)
-        weight = np.sqrt(mean * (1 - mean)) + self.floor
-        rows = draw_by_weight(weight, -(-budget // self.group_size), seed=seed)
+        rows = draw_by_weight(
+            self.weight(pool.baseline), -(-budget // self.group_size), seed=seed
+        )
         return Draw(rows, np.full(len(rows), self.group_size)), state
+
+    def weight(self, mean: np.ndarray) -> np.ndarray:
+        """Weights of prompts of expected rewards, not normalized."""
+        mean = np.clip(mean, 0, 1)
+        return np.sqrt(mean * (1 - mean)) + self.floor

@@ -118,6 +118,15 @@ class PromptPool:
         return provided(self.optional.get("baseline"), "pool.baseline", "baseline")
 
     @property
+    def baseline_weight(self) -> np.ndarray:
+        """Rewards that each baseline is worth, [Q]: a + b of a Beta distribution."""
+        return provided(
+            self.optional.get("baseline_weight"),
+            "pool.baseline_weight",
+            "baseline_weight",
+        )
+
+    @property
     def plan(self) -> Plan | None:
         """A plan that was read from a file and takes the place of the sampler's own."""
         return self.optional.get("plan")
@@ -182,6 +191,12 @@ class _Stateless:
     def draw(self, pool, state, *, budget, progress, seed):
         draw = self.function(pool, budget=budget, progress=progress, seed=seed)
         return draw, state
+
+
+def check_group_size(size: int) -> None:
+    """Raise ValueError if a group would hold no rollout."""
+    if size < 1:
+        raise ValueError(f"group_size must be at least 1, got {size}")
 
 
 def as_sampler(sampler: PromptSampler | Callable[..., Draw]) -> PromptSampler:

@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 
-from sgpo_jax.methods.prompts.pool import Draw, PromptPool, State
+from sgpo_jax.methods.prompts.pool import Draw, PromptPool, State, check_group_size
 
 
 @functools.lru_cache(maxsize=4)
@@ -63,8 +63,7 @@ class Shuffled:
     group_size: int = 8
 
     def __post_init__(self):
-        if self.group_size < 1:
-            raise ValueError(f"group_size must be at least 1, got {self.group_size}")
+        check_group_size(self.group_size)
 
     def init(self, pool: PromptPool) -> State:
         """Return a cursor at zero."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from sgpo_jax.methods.method import Method
 from sgpo_jax.methods.serialize import locate
 from sgpo_jax.methods.zoo import (
+    adaptive,
     group_relative,
     profiled,
     regression,
@@ -17,7 +18,7 @@ from sgpo_jax.methods.zoo import (
     surrogate,
 )
 
-_FAMILIES = (group_relative, surrogate, sequence, regression, profiled)
+_FAMILIES = (group_relative, surrogate, sequence, regression, adaptive, profiled)
 
 ZOO: Mapping[str, Callable[[], Method]] = {
     make.__name__: make for family in _FAMILIES for make in family.METHODS

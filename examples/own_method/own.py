@@ -1,4 +1,4 @@
-"""Parts of a method as a user writes them, outside the package."""
+"""An advantage, a loss and a prompt sampler of one's own, and the method of them."""
 
 import jax.numpy as jnp
 import numpy as np

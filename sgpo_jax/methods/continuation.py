@@ -1,0 +1,147 @@
+"""Continuation of groups within a step: a pilot first, more rollouts by its rewards.
+
+A continuation is a frozen dataclass, or any object with `max_rounds`, `growth` and the
+call `(RewardGroups) -> further rollouts [P]`.
+"""
+
+import dataclasses
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from sgpo_jax.methods.inputs import RewardGroups
+from sgpo_jax.profiling import SUCCESS
+
+
+@runtime_checkable
+class Continuation(Protocol):
+    """Further rollouts of each group, decided from those it has."""
+
+    @property
+    def max_rounds(self) -> int:
+        """Rounds of sampling after the pilot."""
+        ...
+
+    @property
+    def growth(self) -> float:
+        """Rollouts a step is expected to end with, per rollout of its pilots."""
+        ...
+
+    def __call__(self, groups: RewardGroups, /) -> np.ndarray:
+        """Return the further rollouts of each group, [P]; 0 where it is finished.
+
+        Args:
+          groups: rewards and groups so far as numpy arrays, not padded.
+        """
+        ...
+
+
+class Outcomes(NamedTuple):
+    """Rewards of groups in short, [P]; NaN means where nothing was scored.
+
+    Attributes:
+      mean: of the scored rewards.
+      successes: rewards that count as a success.
+      failures: the other scored rewards.
+      equal: True where no two scored rewards differ.
+    """
+
+    mean: np.ndarray
+    successes: np.ndarray
+    failures: np.ndarray
+    equal: np.ndarray
+
+    @classmethod
+    def of(cls, groups: RewardGroups) -> "Outcomes":
+        """Summarize groups; linear in the responses."""
+        rewards, places = np.asarray(groups.rewards, np.float64), groups.count
+        scored = np.isfinite(rewards)
+        ids, rewards = np.asarray(groups.id)[scored], rewards[scored]
+        count = np.bincount(ids, minlength=places)
+        total = np.bincount(ids, rewards, minlength=places)
+        right = np.bincount(ids, rewards >= SUCCESS, minlength=places).astype(int)
+        low, high = np.full(places, np.inf), np.full(places, -np.inf)
+        np.minimum.at(low, ids, rewards)
+        np.maximum.at(high, ids, rewards)
+        mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        return cls(mean, right, count - right, ~(low < high))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ContinueMixed:
+    r"""More rollouts for groups whose pilot was neither all right nor all wrong.
+
+    .. math:: n \leftarrow n + \mathrm{more} \quad\text{if}\quad
+              \mathrm{low} \le \bar R_g \le \mathrm{high}
+
+    and two rewards of the pilot differ. The screening of SPEED-RL (arXiv:2506.09016)
+    and, with narrower bounds, that of Pilot-Commit (arXiv:2605.26606).
+
+    Attributes:
+      more: further rollouts of a group that goes on.
+      low: smallest mean reward of the pilot that goes on.
+      high: largest mean reward of the pilot that goes on.
+      growth: rollouts of a group that goes on, per rollout of its pilot.
+    """
+
+    more: int = 4
+    low: float = 0.0
+    high: float = 1.0
+    growth: float = 2.0
+
+    max_rounds = 1
+
+    def __post_init__(self):
+        if self.more < 1:
+            raise ValueError(f"more must be at least 1, got {self.more}")
+        if not self.low <= self.high:
+            raise ValueError(f"need low <= high, got {self.low} and {self.high}")
+        check_growth(self.growth)
+
+    def __call__(self, groups: RewardGroups, /) -> np.ndarray:
+        """Return `more` for groups that go on."""
+        found = Outcomes.of(groups)
+        between = (found.mean >= self.low) & (found.mean <= self.high)
+        return np.where(between & ~found.equal, self.more, 0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UntilBalanced:
+    r"""Rounds of rollouts until a group holds enough successes and failures.
+
+    Successive elimination of Reinforce-Ada (arXiv:2510.04996): its balanced rule is
+    half of the group kept on either side, its positive rule one success.
+
+    Attributes:
+      more: rollouts of a round.
+      successes: successes after which a group may stop.
+      failures: failures after which a group may stop.
+      max_rounds: rounds after the first.
+      growth: rollouts expected in all, per rollout of the first round.
+    """
+
+    more: int = 4
+    successes: int = 2
+    failures: int = 2
+    max_rounds: int = 3
+    growth: float = 2.0
+
+    def __post_init__(self):
+        if self.more < 1 or self.max_rounds < 1:
+            raise ValueError(
+                "more and max_rounds must be at least 1, got"
+                f" {self.more} and {self.max_rounds}"
+            )
+        check_growth(self.growth)
+
+    def __call__(self, groups: RewardGroups, /) -> np.ndarray:
+        """Return `more` for groups that lack successes or failures."""
+        found = Outcomes.of(groups)
+        lacks = (found.successes < self.successes) | (found.failures < self.failures)
+        return np.where(lacks & np.isfinite(found.mean), self.more, 0)
+
+
+def check_growth(growth: float) -> None:
+    """Raise ValueError if a step would shrink."""
+    if not 1 <= growth < float("inf"):
+        raise ValueError(f"growth must be finite and at least 1, got {growth}")
