@@ -45,7 +45,7 @@ def row(name: str, sampler, count: int) -> str:
     state, draws, learned = prompts.init(), [], []
     for step in range(11):
         begun = time.perf_counter()
-        size = getattr(sampler, "group_size", getattr(sampler, "mean", 4))
+        size = getattr(sampler, "group_size", 4)
         draw, state = prompts.draw(state, budget=GROUPS * size, progress=0.0, seed=step)
         drawn = time.perf_counter()
         group = np.repeat(np.arange(len(draw.rows)), draw.sizes)

@@ -3,7 +3,8 @@
     python benchmarks/zoo.py --out runs/zoo [--minutes 7] [--names grpo spo ...]
 
 Trains and evaluates the methods that the run folder does not have yet, all from the
-same initial policy with the same number of steps and rollouts, then writes
+same initial policy with the same number of steps and rollouts, in one process that
+shares what it compiles, then writes
 benchmarks/results/zoo.md and zoo.json of those that are there. After --minutes no
 further method is begun: the same command goes on. Further options go to `sgpo run` as
 they are.
@@ -17,27 +18,43 @@ import time
 
 import numpy as np
 
-from sgpo_jax import cli, methods
+from sgpo_jax import methods, pipeline, rewards
 from sgpo_jax.commands.methods import headline
+from sgpo_jax.commands.options import cache_programs, experiment
+from sgpo_jax.pipeline import stages
 from sgpo_jax.training import read_metrics
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 BUDGET = [
-    *("--train.steps", "80", "--train.rollouts", "128", "--train.eval-every", "40"),
+    *("--train.steps", "60", "--train.rollouts", "128", "--train.eval-every", "60"),
     *("--eval.samples", "4", "--eval.final-samples", "16"),
 ]
 
 
-def train(out: pathlib.Path, name: str, options: list[str]) -> str | None:
-    """Train and evaluate one method; return what went wrong, if something did."""
-    if (out / "eval" / f"{name}.json").exists():
-        return None
-    for command in ("train", "eval"):
-        arguments = ["--out", str(out), "--methods", name, *BUDGET, *options]
-        code = cli.run_command([command, *arguments])
-        if code:
-            return f"sgpo {command} ended with exit code {code}"
-    return None
+def train(
+    out: pathlib.Path, names: list[str], minutes: float, options: list[str]
+) -> dict[str, str]:
+    """Train and evaluate what is missing; return what went wrong, by name."""
+    arguments = ["--out", str(out), "--methods", *names, *BUDGET, *options]
+    config = experiment("run", arguments)
+    cache_programs(config.cache)
+    failed, begun = {}, time.monotonic()
+    with rewards.Worker() as worker:
+        setup = pipeline.Setup(config=config, worker=worker)
+        setup.check()
+        folder, display = pipeline.open_folder(config), pipeline.Display()
+        for name in names:
+            if (out / "eval" / f"{name}.json").exists():
+                continue
+            if time.monotonic() - begun > 60 * minutes:
+                break
+            try:
+                stages.train(name, setup, folder, display)
+                stages.evaluate([name], setup, folder, display)
+            except (ValueError, FloatingPointError, pipeline.UserError) as error:
+                failed[name] = f"{type(error).__name__}: {error}"
+                print(f"{name}: {failed[name]}", file=sys.stderr)
+    return failed
 
 
 def measured(out: pathlib.Path, name: str) -> dict | None:
@@ -119,14 +136,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--names", nargs="+", default=list(methods.ZOO))
     args, options = parser.parse_known_args()
-    begun, failed = time.monotonic(), {}
-    for name in args.names:
-        if time.monotonic() - begun > 60 * args.minutes:
-            break
-        problem = train(args.out, name, options)
-        if problem:
-            failed[name] = problem
-            print(f"{name}: {problem}", file=sys.stderr)
+    failed = train(args.out, args.names, args.minutes, options)
     print(write(args.out, failed, options))
     if failed:
         sys.exit(1)

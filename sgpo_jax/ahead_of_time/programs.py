@@ -139,7 +139,7 @@ class Workload:
             )
             for shape in self.ladder.shapes
         ]
-        if "reference" in self.method.needs or self.method.minibatches > 1:
+        if {"reference", "drift"} & self.method.needs or self.method.minibatches > 1:
             jobs += [
                 Job(
                     name=f"log-probabilities {shape.rows} x {shape.row_length}",

@@ -54,6 +54,8 @@ def predict(setup: Setup) -> list[Predicted]:
         parts.append(Predicted("profile", n * samples, spent))
     for label, method in c.methods.items():
         group = getattr(method.prompts, "group_size", 4)
+        if method.continuation is not None:
+            group = round(group * method.continuation.growth)
         rollouts = c.train.steps * c.train.rollouts
         spent = cost(rollouts / group, group, passes=method.updates_per_batch)
         parts.append(Predicted(label, rollouts, spent))

@@ -21,7 +21,7 @@ SAMPLERS = {
     "skip": methods.SkipZeroVariance(group_size=4),
     "drop": methods.DropSolved(group_size=4, after=50),
     "thompson": methods.ThompsonSampling(group_size=4, candidates=3),
-    "knapsack": methods.KnapsackAllocation(mean=4, maximum=16),
+    "knapsack": methods.KnapsackAllocation(group_size=4, maximum=16),
 }
 over_all = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 
@@ -178,7 +178,7 @@ def test_weights_and_chances_follow_the_prompt_not_its_row(rates, random):
     np.testing.assert_array_equal(
         skip.keep(moved.history, base), skip.keep(pool.history, base)[order]
     )
-    knapsack = methods.KnapsackAllocation(mean=4)
+    knapsack = methods.KnapsackAllocation(group_size=4)
     budget = 4 * len(rates)
     here = knapsack.sizes(np.array(rates), budget)
     there = knapsack.sizes(np.array(rates)[order], budget)
@@ -192,7 +192,7 @@ def test_weights_and_chances_follow_the_prompt_not_its_row(rates, random):
 @given(RATES, st.integers(2, 9))
 def test_knapsack_is_the_best_of_all_divisions(rates, mean):
     """No rollout moved from one prompt to another raises the value."""
-    knapsack = methods.KnapsackAllocation(mean=mean, minimum=2, maximum=32)
+    knapsack = methods.KnapsackAllocation(group_size=mean, minimum=2, maximum=32)
     rate = np.array(rates)
     sizes = knapsack.sizes(rate, mean * len(rates))
     assert sizes.sum() == mean * len(rates)

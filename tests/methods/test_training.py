@@ -212,6 +212,33 @@ def test_a_tracked_baseline_gives_signal_to_groups_of_equal_rewards():
     )
 
 
+def test_the_drift_of_the_policy_is_what_its_log_probabilities_changed_by():
+    """A step size of next to nothing moves nothing; what moved is summed and kept."""
+    store = MemoryStore()
+    progress, logged = run(make_learner(METHODS["spo"]), store)
+    moved = [line["policy_drift"] for line in logged.values() if "rounds" in line]
+    assert min(moved) > 1e-4
+    np.testing.assert_allclose(progress.prompts.drift, sum(moved), rtol=1e-5)
+    # A query remembers where the policy was before the step that visited it.
+    seen = np.unique(progress.prompts.baseline.drift)
+    before = np.cumsum([0.0, *moved[:-1]])
+    assert np.isclose(seen[:, None], before, rtol=1e-4, atol=1e-9).any(axis=1).all()
+    learner = make_learner(METHODS["spo"], steps=1)
+    still = dataclasses.replace(
+        learner.programs, optimizer=methods.AdamW(learning_rate=1e-12).make()
+    )
+    _, same = run(dataclasses.replace(learner, programs=still), MemoryStore())
+    assert same[1]["policy_drift"] < 1e-6
+
+
+def test_continued_groups_are_trained_on_whole():
+    _, logged = run(make_learner(METHODS["speed"]), MemoryStore())
+    steps = [line for line in logged.values() if "rounds" in line]
+    assert any(line["rounds"] > 1 for line in steps)
+    # Pilots of 4 that were all right or all wrong are dropped, the others hold 8.
+    assert all(line["trained"] > 0 for line in steps)
+
+
 def test_a_batch_of_dead_groups_changes_nothing():
     @dataclasses.dataclass
     class Dead(ScriptedRollouts):

@@ -87,20 +87,20 @@ class KnapsackAllocation:
     answered right, then to those always answered right.
 
     Attributes:
-      mean: rollouts per prompt on average.
+      group_size: rollouts per prompt on average.
       minimum: smallest group.
       maximum: largest group.
     """
 
-    mean: int = 8
+    group_size: int = 8
     minimum: int = 2
     maximum: int = 32
 
     def __post_init__(self):
-        if not 1 <= self.minimum <= self.mean <= self.maximum:
+        if not 1 <= self.minimum <= self.group_size <= self.maximum:
             raise ValueError(
-                "group sizes need 1 <= minimum <= mean <= maximum, got"
-                f" {self.minimum}, {self.mean} and {self.maximum}"
+                "group sizes need 1 <= minimum <= group_size <= maximum, got"
+                f" {self.minimum}, {self.group_size} and {self.maximum}"
             )
 
     def init(self, pool: PromptPool) -> State:
@@ -121,7 +121,7 @@ class KnapsackAllocation:
         del progress, seed
         rows, cursor = take(
             int(state["cursor"]),
-            np.broadcast_to(np.int64(self.mean), pool.count),
+            np.broadcast_to(np.int64(self.group_size), pool.count),
             budget=budget,
             seeds=(pool.seed, 0),
         )
