@@ -114,7 +114,7 @@ def max_variance(
     place = jnp.zeros_like(position).at[order].set(position)
     rank = place - (jnp.cumsum(size) - size)[group_id]
 
-    def lowest(count: Int[Array, ""]) -> Bool[Array, " R"]:
+    def lowest(count: Int[Array, " *R"]) -> Bool[Array, " R"]:
         highest = size[group_id] - (keep - count)
         return scored & ((rank < count) | (rank >= highest))
 

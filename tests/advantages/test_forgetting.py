@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgpo_jax import advantages
@@ -34,6 +34,7 @@ def arrays(visits):
     return jnp.array(rewards, jnp.float32), jnp.array(ids)
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.lists(VISITS, min_size=1, max_size=4))
 def test_discounted_counts_by_hand(steps):
     tracker = DiscountedBetaTracker(forgetting=0.25, prior=1.5)
@@ -47,6 +48,7 @@ def test_discounted_counts_by_hand(steps):
     np.testing.assert_allclose(tracker.weight(state), np.add(*expected), rtol=1e-5)
 
 
+@settings(max_examples=20, deadline=None)
 @given(VISITS, st.floats(0, 0.1), st.floats(0, 0.1))
 def test_adaptive_counts_by_hand(visits, first, second):
     """Forgetting follows what the policy moved since a query's own last visit."""

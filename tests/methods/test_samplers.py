@@ -1,6 +1,7 @@
 """The contract of prompt samplers, and what each of them claims of its draws."""
 
 import dataclasses
+import functools
 import pickle
 
 import jax
@@ -26,12 +27,12 @@ SAMPLERS = {
 over_all = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 
 
-def profile_of(successes):
-    count = len(successes)
+@functools.lru_cache
+def profile_of(count):
     return Profile(
         ids=tuple(f"q{i}" for i in range(count)),
         samples=[8] * count,
-        successes=successes,
+        successes=np.arange(count) % 9,
         unscorable=[0] * count,
         tokens=[24] * count,
         truncated=[0] * count,
@@ -44,7 +45,7 @@ def prompts_of(sampler, count=30, seed=0):
         method=method,
         count=count,
         seed=seed,
-        profile=profile_of(np.arange(count) % 9),
+        profile=profile_of(count),
     )
 
 
@@ -72,8 +73,12 @@ def assert_same(a, b):
 
 
 @over_all
-@settings(max_examples=15)
-@given(count=st.integers(10, 60), budget=st.integers(1, 60), seed=st.integers(0, 9))
+@settings(max_examples=10, deadline=None)
+@given(
+    count=st.sampled_from([10, 37, 60]),
+    budget=st.integers(1, 60),
+    seed=st.integers(0, 9),
+)
 def test_draws_are_distinct_rows_within_budget(sampler, count, budget, seed):
     """No row twice; the budget exceeded by less than a group; the same twice."""
     prompts = prompts_of(sampler, count, seed)
@@ -162,6 +167,7 @@ def pool_of(rate, streak, seed=0):
 RATES = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=3, max_size=9)
 
 
+@settings(deadline=None)
 @given(RATES, st.randoms())
 def test_weights_and_chances_follow_the_prompt_not_its_row(rates, random):
     """What a prompt is worth does not depend on where it stands in the pool."""
@@ -189,6 +195,7 @@ def test_weights_and_chances_follow_the_prompt_not_its_row(rates, random):
         )
 
 
+@settings(deadline=None)
 @given(RATES, st.integers(2, 9))
 def test_knapsack_is_the_best_of_all_divisions(rates, mean):
     """No rollout moved from one prompt to another raises the value."""
