@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from sgpo_jax.methods.inputs import RewardGroups
-from sgpo_jax.profiling import SUCCESS
+from sgpo_jax.rewards import SOLVED
 
 
 @runtime_checkable
@@ -59,7 +59,7 @@ class Outcomes(NamedTuple):
         ids, rewards = np.asarray(groups.id)[scored], rewards[scored]
         count = np.bincount(ids, minlength=places)
         total = np.bincount(ids, rewards, minlength=places)
-        right = np.bincount(ids, rewards >= SUCCESS, minlength=places).astype(int)
+        right = np.bincount(ids, rewards >= SOLVED, minlength=places).astype(int)
         low, high = np.full(places, np.inf), np.full(places, -np.inf)
         np.minimum.at(low, ids, rewards)
         np.maximum.at(high, ids, rewards)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sgpo_jax import losses, methods, packing, training
+from sgpo_jax.methods.zoo import adaptive
 from sgpo_jax.testing import (
     ARITHMETIC,
     MemoryLog,
@@ -79,8 +80,8 @@ def test_a_run_does_not_depend_on_its_packing(name):
     assert_same(first.train.params, split.train.params, rtol=2e-3, atol=1e-3)
 
 
-RESUMED = ["tracked", "grpo", "dapo", "stale", "kl_refresh", "flowrl", "spo", "greso"]
-RESUMED += ["mopps", "knapsack", "pilot_commit", "reinforce_ada"]
+RESUMED = ["tracked", "dapo", "stale", "kl_refresh", "flowrl"]
+RESUMED += [make.__name__ for make in adaptive.METHODS]
 
 
 @pytest.mark.parametrize("name", RESUMED)
