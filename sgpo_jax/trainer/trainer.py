@@ -18,7 +18,7 @@ from sgpo_jax.data import Query
 from sgpo_jax.ledger import Ledger
 from sgpo_jax.methods import Method
 from sgpo_jax.pipeline import Display
-from sgpo_jax.profiling import Profile
+from sgpo_jax.profiling import Profile, RolloutSource
 from sgpo_jax.session import Session
 from sgpo_jax.sharding import MeshShape
 from sgpo_jax.trainer import front, saving
@@ -323,6 +323,7 @@ class Trainer:
         """
         asked = [Query(id=text, prompt=text, reference="") for text in prompts]
         source = self._sized(asked).rollouts
+        assert isinstance(source, RolloutSource)  # a trainer is one process
         requests = [
             sampling.Request(
                 key=index,

@@ -1,7 +1,7 @@
 """The loop around the step: evaluate, save, go back, stop."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 from sgpo_jax.hosts import Stopped
 from sgpo_jax.training.learner import Learner
@@ -17,7 +17,7 @@ def steps(
     store: Store,
     log: Log,
     evaluate: Callable[[Progress], Metrics],
-) -> Iterator[tuple[int, Progress, Metrics]]:
+) -> Generator[tuple[int, Progress, Metrics], None, None]:
     """Run the steps after `start`, saving and evaluating every so often.
 
     Args:

@@ -43,7 +43,7 @@ def questions():
     return data.load(ROWS, held_out=6, verbose=False)
 
 
-def trainer_of(policy, questions, method=METHOD, **changes):
+def trainer_of(policy, questions, method: methods.Method | str = METHOD, **changes):
     train, test = questions
     options = {
         "reward": reward,
