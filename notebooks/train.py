@@ -45,10 +45,10 @@ def reward(completion, reference):
 # ## An initial policy
 #
 # Verifiable rewards need a policy that is right now and then. A policy from nothing
-# writes any byte; 12 steps on a dense reward make it write ASCII.
+# writes any byte; five steps on a dense reward favour ASCII.
 
 # %%
-adam = methods.AdamW(learning_rate=3e-3)
+adam = methods.AdamW(learning_rate=1e-3)
 options = {"rollouts": 128, "max_response": 4, "seed": 1}
 
 
@@ -65,7 +65,7 @@ first = Trainer(
     label="start",
     **options,
 )
-for _ in first.steps(12):
+for _ in first.steps(5):
     pass
 policy = first.policy
 
