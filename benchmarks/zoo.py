@@ -105,7 +105,7 @@ def write(out: pathlib.Path, failed: dict[str, str], options: list[str]) -> str:
     command = " ".join(["python benchmarks/zoo.py --out", str(out), *options])
     width = np.mean([row["high"] - row["low"] for row in rows]) / 2 if rows else 0.0
     text = [
-        "# The zoo on the default testbed",
+        "# Named methods with equal budgets",
         f"`{command}`, one seed, two CPU cores that other work shared (seconds are of"
         f" the steps alone). Every method: `{' '.join(BUDGET)}`.",
         "Held-out success at temperature 1 and of greedy answers; total compute by the"
