@@ -41,7 +41,7 @@ class DiscountedBetaTracker(BetaTracker):
     ) -> BetaState:
         """Return the counts after this step's rewards."""
         visited = add_visits(state, rewards, query_id, keep=self.forgetting)
-        back = jnp.where(visited.count > 0, (1 - self.forgetting) * self.prior, 0)
+        back = jnp.where(visited.scored > 0, (1 - self.forgetting) * self.prior, 0)
         return BetaState(visited.state.successes + back, visited.state.failures + back)
 
 
@@ -143,7 +143,7 @@ class AdaptiveBetaTracker:
         rewards: Float[Array, " R"],
         query_id: Int[Array, " R"],
         *,
-        drift: Float[Array, ""],
+        drift: Float[Array, ""] | None = None,
     ) -> DriftState:
         """Return the counts after this step's rewards.
 
@@ -151,13 +151,14 @@ class AdaptiveBetaTracker:
           state: counts, and the drift at the last visit of each query.
           rewards: one per response.
           query_id: row of each response's query.
-          drift: movement of the policy since the run began.
+          drift: movement of the policy since the run began; None for none since the
+            last visits.
         """
-        drift = drift.astype(state.drift.dtype)
-        moved = 2.0 ** (-(drift - state.drift) / self.half_life)
+        now = state.drift if drift is None else drift.astype(state.drift.dtype)
+        moved = 2.0 ** (-(now - state.drift) / self.half_life)
         keep = jnp.clip(moved, self.lowest, self.highest)
         counts = BetaState(state.successes, state.failures)
         visited = add_visits(counts, rewards, query_id, keep=keep)
         return DriftState(
-            *visited.state, jnp.where(visited.count > 0, drift, state.drift)
+            *visited.state, jnp.where(visited.scored > 0, now, state.drift)
         )

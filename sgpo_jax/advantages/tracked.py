@@ -139,11 +139,11 @@ class Visited(NamedTuple):
 
     Attributes:
       state: pseudo-counts after the rewards.
-      count: scored rewards of each query.
+      scored: scored rewards of each query.
     """
 
     state: BetaState
-    count: Float[Array, " Q"]
+    scored: Float[Array, " Q"]
 
 
 def add_visits(

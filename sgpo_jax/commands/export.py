@@ -43,19 +43,15 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Run the command; return its exit code."""
-    try:
-        options = parse(args)
-        from sgpo_jax.pipeline import UserError
+    from sgpo_jax.pipeline import UserError
 
-        try:
-            export(options)
-        except UserError as error:
-            raise ValueError(str(error)) from error
-    except ValueError as error:
+    try:
+        export(parse(args))
+    except (UserError, ValueError) as error:
         print(f"sgpo: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"sgpo: cannot write {options.to}: {error}", file=sys.stderr)
+        print(f"sgpo: cannot write the export: {error}", file=sys.stderr)
         return 1
     return 0
 

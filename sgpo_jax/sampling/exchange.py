@@ -145,7 +145,7 @@ class _Plain(urllib.request.HTTPHandler):
         self._deadline = deadline
 
     def http_open(self, req: urllib.request.Request) -> Any:
-        return self.do_open(_PlainConnection, req, deadline=self._deadline)
+        return self.do_open(_PlainConnection, req, deadline=self._deadline)  # pyright: ignore[reportArgumentType] do_open hands its keywords on
 
 
 class _Encrypted(urllib.request.HTTPSHandler):
@@ -154,7 +154,7 @@ class _Encrypted(urllib.request.HTTPSHandler):
         self._deadline = deadline
 
     def https_open(self, req: urllib.request.Request) -> Any:
-        return self.do_open(_EncryptedConnection, req, deadline=self._deadline)
+        return self.do_open(_EncryptedConnection, req, deadline=self._deadline)  # pyright: ignore[reportArgumentType] do_open hands its keywords on
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
