@@ -113,7 +113,7 @@ for name in ("grpo_nonzero", "tracked"):
             print(name, {k: metrics[k] for k in ("step", "reward", "frac_no_signal")})
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(11, 3.6), sharey=True)
+figure, axes = plt.subplots(1, 2, figsize=(11, 3.6), sharey=True, layout="constrained")
 for place, (name, trainer) in zip(axes, trainers.items(), strict=True):
     trainer.plot(place)
     spent = trainer.ledger.total.flops / 1e9

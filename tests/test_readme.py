@@ -5,17 +5,42 @@ import re
 
 import numpy as np
 
+from sgpo_jax import methods
+
 README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
 
 
-def test_the_example_runs():
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+def examples() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_program_runs(capsys):
+    """As it stands: five steps of a policy, and an evaluation."""
+    program, _ = examples()
+    names: dict = {}
+    exec(compile(program, "README.md", "exec"), names)
+    shown = capsys.readouterr().out
+    assert [line.split()[0] for line in shown.splitlines() if line[0].isdigit()][
+        -5:
+    ] == list("12345")
+    assert "Evaluation(" in shown
+
+
+def test_the_loss_is_the_one_by_hand():
+    _, example = examples()
     names: dict = {}
     exec(compile(example, "README.md", "exec"), names)
     # By hand: ratio e^0.1 lies inside the clip, so each token's loss is -e^0.1 A.
     advantage, mask = np.asarray(names["advantage"]), np.asarray(names["mask"])
     expected = -(1.1051709 * advantage[:, None] * mask).sum() / mask.sum()
     assert abs(float(names["loss"]) - float(expected)) < 1e-5
+
+
+def test_it_is_short_and_names_every_method():
+    assert len(README.split()) <= 700
+    (table,) = re.findall(r"^\| family .*?\n\n", README, re.DOTALL | re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", table)) == set(methods.ZOO)
+    assert f"{len(methods.ZOO)} named methods" in README
 
 
 def test_every_command_it_names_exists():
@@ -29,8 +54,9 @@ def test_every_command_it_names_exists():
 
 def test_every_link_to_a_file_leads_somewhere():
     root = pathlib.Path(__file__).parent.parent
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (root / target).exists(), target
+    for page in (root / "README.md", *(root / "docs").glob("*.md")):
+        for target in re.findall(r"\]\((?!http)([^)]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 def test_its_two_commands_are_what_ci_runs():
