@@ -3,6 +3,7 @@
 Exit codes are a contract with launchers, spelled out in `HELP`.
 """
 
+import contextlib
 import errno
 import importlib
 import logging
@@ -150,7 +151,9 @@ def _work(name: str, config: "Experiment", hosts: "Hosts", dry_run: bool) -> int
         print_prediction(setup, display)
         return 0
     try:
-        with worker:
+        with worker, contextlib.ExitStack() as held:
+            if refused := _lock(run.path, hosts, held):
+                return _refuse(refused)
             if name in ("run", "profile", "train", "eval"):
                 worker.check((*setup.train, *setup.held_out))
             folder = open_folder(config, write=hosts.index == 0)
@@ -170,6 +173,22 @@ def _work(name: str, config: "Experiment", hosts: "Hosts", dry_run: bool) -> int
             raise
         return code
     return 0
+
+
+def _lock(folder: pathlib.Path, hosts: "Hosts", held: contextlib.ExitStack) -> str:
+    """Lock the run folder, by process 0; returns why it cannot be, "" if it can."""
+    from sgpo_jax.hosts import FolderInUseError, folder_lock
+
+    refused = ""
+    if hosts.index == 0:
+        try:
+            held.enter_context(folder_lock(folder))
+        except FolderInUseError as error:
+            refused = str(error)
+        except OSError as error:
+            refused = f"cannot write the run folder {folder}: {error.strerror}; choose"
+            refused += " another --out"
+    return hosts.tell(refused)
 
 
 def _explain(error: Exception, display: "Display") -> int | None:

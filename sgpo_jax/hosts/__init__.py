@@ -19,6 +19,8 @@ from sgpo_jax.hosts.alone import Hosts as Hosts
 from sgpo_jax.hosts.backends import start_backends as start_backends
 from sgpo_jax.hosts.connect import DistributedConfig as DistributedConfig
 from sgpo_jax.hosts.connect import work_on as work_on
+from sgpo_jax.hosts.lock import FolderInUseError as FolderInUseError
+from sgpo_jax.hosts.lock import folder_lock as folder_lock
 from sgpo_jax.hosts.signals import RESTART as RESTART
 from sgpo_jax.hosts.signals import Signals as Signals
 from sgpo_jax.hosts.signals import Stopped as Stopped

@@ -17,6 +17,7 @@ from sgpo_jax.config import (
     SplitConfig,
     WarmupConfig,
 )
+from sgpo_jax.hosts import FolderInUseError, folder_lock
 from sgpo_jax.models import pretrained
 from sgpo_jax.pipeline import RunFolder, Setup, UserError, open_folder
 from sgpo_jax.pipeline.folder import METHOD_CODE, read_json, unflatten
@@ -40,9 +41,16 @@ def save(trainer: "Trainer", folder: str | pathlib.Path) -> None:
       ValueError: if the folder holds another run, or something cannot be written.
     """
     path = pathlib.Path(folder).expanduser()
+    try:
+        with folder_lock(path):
+            _save(trainer, path)
+    except FolderInUseError as error:
+        raise ValueError(str(error)) from error
+
+
+def _save(trainer: "Trainer", path: pathlib.Path) -> None:
     files = RunFolder(path)
     params = trainer.initial.on(trainer.session.mesh).params
-    path.mkdir(parents=True, exist_ok=True)
     data.save_queries(path / QUESTIONS, trainer.queries, trainer.held_out)
     config = experiment(trainer, path)
     try:
