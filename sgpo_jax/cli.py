@@ -20,7 +20,7 @@ from sgpo_jax.presets import PRESETS
 if TYPE_CHECKING:
     from sgpo_jax.config import Experiment
     from sgpo_jax.hosts import Hosts
-    from sgpo_jax.pipeline import Display
+    from sgpo_jax.pipeline import Display, Setup
 
 HELP = """\
 usage: sgpo COMMAND [--preset NAME] [--OPTION VALUE ...]
@@ -140,13 +140,7 @@ def _work(name: str, config: "Experiment", hosts: "Hosts", dry_run: bool) -> int
             raise UserError(f"sgpo {name} evaluates: split.held_out must not be 0")
     except (UserError, ValueError) as error:
         return _refuse(str(error))
-    for problem in setup.questions.problems[:10]:
-        display.say(f"data: {problem}")
-    if config.model.source and not config.warmup.steps:
-        display.say(
-            f"model: {config.model.source} as it is, without a warm-up"
-            " (--warmup.steps N fine-tunes it on demonstrations first)"
-        )
+    _introduce(setup, display)
     if dry_run:
         print_prediction(setup, display)
         return 0
@@ -173,6 +167,18 @@ def _work(name: str, config: "Experiment", hosts: "Hosts", dry_run: bool) -> int
             raise
         return code
     return 0
+
+
+def _introduce(setup: "Setup", display: "Display") -> None:
+    """Say what was understood of the data, and what becomes of a published model."""
+    for problem in setup.questions.problems[:10]:
+        display.say(f"data: {problem}")
+    config = setup.config
+    if config.model.source and not config.warmup.steps:
+        display.say(
+            f"model: {config.model.source} as it is, without a warm-up"
+            " (--warmup.steps N fine-tunes it on demonstrations first)"
+        )
 
 
 def _lock(folder: pathlib.Path, hosts: "Hosts", held: contextlib.ExitStack) -> str:
