@@ -130,6 +130,10 @@ def _work(name: str, config: "Experiment", hosts: "Hosts", dry_run: bool) -> int
             poll=hosts.poll,
         )
         run = RunFolder(pathlib.Path(config.out).expanduser())
+        if name in ("plan", "eval", "report") and not run.config.exists():
+            raise UserError(
+                f"{run.path} holds no run: look at --out, or begin with sgpo run"
+            )
         worker.load_functions(run.rewards)
         worker.judge(
             solved_at=config.reward.solved_at, cross_check=config.reward.cross_check

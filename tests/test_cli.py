@@ -74,3 +74,14 @@ def test_a_typo_is_answered_without_importing_jax():
         "assert cli.run_command(['walk']) == 2; assert 'orbax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("command", ["plan", "eval", "report"])
+def test_a_folder_without_a_run_is_not_begun(command, tmp_path, capsys):
+    """Most likely --out is misspelled."""
+    from sgpo_jax import cli
+
+    out = tmp_path / "typo"
+    assert cli.run_command([command, "--out", str(out)]) == 2
+    assert "holds no run: look at --out" in capsys.readouterr().err
+    assert not out.exists()

@@ -38,19 +38,25 @@ class MetricsWriter:
         temporary.write_text("".join(json.dumps(x) + "\n" for x in kept[:lines]))
         temporary.replace(self._path)
         self._lines = self._path.open("a")
-        self._events = tensorboardX.SummaryWriter(
-            str(self._folder / "tensorboard"),
-            purge_step=kept[lines - 1]["step"] + 1 if lines else 0,
-            write_to_disk=True,
-        )
+        self._events = self._new_events(kept[lines - 1]["step"] + 1 if lines else 0)
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Append one line; numbers also go to TensorBoard."""
         self._lines.write(json.dumps({"step": step, **metrics}) + "\n")
         self._lines.flush()
+        if self._events is None:
+            self._events = self._new_events(step)
         for name, value in metrics.items():
-            if self._events is not None and isinstance(value, int | float):
+            if isinstance(value, int | float):
                 self._events.add_scalar(name, value, step)
+
+    def _new_events(self, purge_step: int) -> tensorboardX.SummaryWriter:
+        """Begin an event file, in place of what earlier ones hold from a step on."""
+        return tensorboardX.SummaryWriter(
+            str(self._folder / "tensorboard"),
+            purge_step=purge_step,
+            write_to_disk=True,
+        )
 
     def close(self) -> None:
         """Flush and close both files."""
@@ -73,7 +79,9 @@ class Discard:
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Read `metrics.jsonl`; a last line cut by a kill is left out."""
+    """Read `metrics.jsonl`, or that of a folder; a line cut by a kill is left out."""
+    if path.is_dir():
+        path = path / "metrics.jsonl"
     if not path.exists():
         return []
     lines = []
