@@ -20,9 +20,15 @@ from sgpo_jax.pipeline.setup import Setup
 def evaluate(
     names: Sequence[str], setup: Setup, folder: RunFolder, display: Display
 ) -> dict[str, training.Evaluation]:
-    """Evaluate the initial policy and the trained ones, greedily too."""
+    """Evaluate the initial policy and the trained ones, greedily too.
+
+    A method with averaging has a second one, NAME.averaged.
+    """
     results = {}
-    wanted = ("initial", *names)
+    wanted = ["initial"]
+    for name in names:
+        averaged = setup.config.methods[name].averaging > 0
+        wanted += [name, f"{name}.averaged"] if averaged else [name]
     with display.progress("evaluate", len(wanted)) as advance:
         for done, name in enumerate(wanted, start=1):
             path = folder.evaluation(name)
@@ -47,4 +53,8 @@ def _trained_params(
 ) -> models.Params:
     if name == "initial":
         return warmup(setup, folder, display)
-    return train(name, setup, folder, display).train.params  # pyright: ignore[reportArgumentType] checked by the caller
+    label, _, kept = name.partition(".")
+    progress = train(label, setup, folder, display)
+    if kept:
+        return training.with_copy(progress.train, progress.copies[kept])
+    return progress.train.params

@@ -61,10 +61,18 @@ def make_programs(
     config: models.DecoderConfig = SMALL,
     mesh: Mesh | None = None,
 ) -> training.Programs:
-    """Programs that all tests of a process share."""
-    return training.Programs(
+    """Programs that all tests of a process share; scores do not depend on the loss."""
+    made = training.Programs(
         config=config, loss=loss, optimizer=optimizer.make(), mesh=mesh
     )
+    made.__dict__["score"] = _scorer(config, mesh).score
+    return made
+
+
+@functools.cache
+def _scorer(config: models.DecoderConfig, mesh: Mesh | None) -> training.Programs:
+    loss, optimizer = methods.Method().loss, methods.Method().optimizer.make()
+    return training.Programs(config=config, loss=loss, optimizer=optimizer, mesh=mesh)
 
 
 def params_of(config: models.DecoderConfig = SMALL, seed: int = 0) -> models.Params:

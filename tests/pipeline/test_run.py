@@ -234,6 +234,9 @@ def test_one_more_method_uses_policy_and_profile(finished, cache, tmp_path):
     assert len(evaluated) == 4
     report = (out / "report.md").read_text()
     assert all(name in report for name in ("grpo_token", "sgpo", "tracked", "mine"))
+    # Averaged parameters are evaluated at the end as the raw ones are.
+    assert (out / "eval/mine.averaged.json").exists()
+    assert "mine.averaged" in report
 
 
 def test_another_method_under_a_used_label_is_refused(
