@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sgpo_jax import hosts, profiling, rewards, sampling, theory, training
+from sgpo_jax import hosts, rewards, sampling, theory, training
 from sgpo_jax.commands import options
 from sgpo_jax.config import Experiment
 from sgpo_jax.data import Query
@@ -62,10 +62,10 @@ def sampled(session: Session, queries: Sequence[Query], samples: int):
     def evaluate(params: Params) -> tuple[Questions, Entry]:
         scored = draw(params, queries, [samples] * count)
         best = draw(params, queries, [1] * count, method=sampling.Greedy())
-        right = scored.rewards >= profiling.SUCCESS
+        right = scored.solved
         wins = np.bincount(scored.rollouts.request, right, minlength=count).astype(int)
         found = {"mean": wins / samples}
-        found["greedy"] = (best.rewards >= profiling.SUCCESS).astype(float)
+        found["greedy"] = best.solved.astype(float)
         tried = np.full(count, samples)
         found |= {f"pass@{k}": theory.pass_at_k(wins, tried, k) for k in TRIES}
         return found, scored.cost + best.cost
