@@ -212,7 +212,8 @@ class Batch:
     def _lost(self, reason: str) -> None:
         """Blame what was being scored, once all of it, then one item at a time."""
         self._worker.close()
-        running = [i for indices in self._chunks.values() for i in indices]
+        # An item that was put back is in several chunks, and is lost once.
+        running = {i for indices in self._chunks.values() for i in indices}
         self._chunks = {}
         for i in running:
             if self._kinds[i] == _PENDING:

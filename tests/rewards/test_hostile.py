@@ -95,6 +95,14 @@ def test_an_attack_costs_its_own_item(act, value):
         np.testing.assert_array_equal(again, [1] * 3)
 
 
+def test_items_that_were_begun_twice_are_lost_once():
+    """What a dead scorer left is begun again, and then its supervisor dies."""
+    acts = ["exit", "good", "kill_supervisor", "good", "good"]
+    with Worker(deadline=3.0, workers=1) as worker:
+        values = worker.score(acts, [query("attack")] * 5)
+    np.testing.assert_array_equal(values, [NAN, 1, NAN, 1, 1])
+
+
 def test_a_stopped_supervisor_is_given_up(monkeypatch):
     monkeypatch.setattr(link, "SILENCE", 2.0)
     with Worker(deadline=20.0, workers=1) as worker:
