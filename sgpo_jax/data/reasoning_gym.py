@@ -39,6 +39,7 @@ DENIED: Mapping[str, str] = {
     "rubiks_cube": _NO_ANSWER,
     "rush_hour": _NO_ANSWER,
     "composite": "its parts have to be named one by one",
+    "list_functions": "it draws other questions in every process",
     "knight_swap": "it takes a second to make one question",
 }
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 
 FEW = (
     "chain_sum letter_counting simple_equations spell_backward ransom_note arc_agi"
-    " prime_factorization game_of_life futoshiki list_functions"
+    " prime_factorization game_of_life futoshiki"
 ).split()
 
 
@@ -67,7 +67,7 @@ def test_model_text_is_not_executed(worker, queries, tmp_path):
 
 
 @pytest.mark.slow
-def test_every_family_that_is_not_refused(worker, tmp_path):
+def test_every_family_that_is_not_refused(tmp_path):
     """Its answer scores 1, another's answer, nonsense and code 0, without effect."""
     families = sorted(set(import_package().factory.DATASETS) - set(DENIED))
     loaded = _draw(families, 3)
@@ -75,10 +75,15 @@ def test_every_family_that_is_not_refused(worker, tmp_path):
     queries = loaded.queries
     assert {query.family for query in queries} == set(families)
 
+    # Some make their data set in a second, for the first of their questions.
+    with Worker(deadline=60.0) as worker:
+        _check_scores(worker, queries, tmp_path / "executed")
+
+
+def _check_scores(worker, queries, mark):
     def score(texts):
         return worker.score(texts, queries)
 
-    mark = tmp_path / "executed"
     one, zero = np.ones(len(queries)), np.zeros(len(queries))
     np.testing.assert_array_equal(score([query.reference for query in queries]), one)
     answers = {(query.family, query.reference) for query in queries}
@@ -86,5 +91,9 @@ def test_every_family_that_is_not_refused(worker, tmp_path):
         wanted = [float((query.family, text) in answers) for query in queries]
         np.testing.assert_array_equal(score([text] * len(queries)), wanted)
     assert not mark.exists()
-    near = [f"{query.reference} or {query.reference[::-1]}9" for query in queries]
-    np.testing.assert_array_equal(score(near), zero)
+    others = [
+        [q.reference for q in queries if q.family == query.family][place % 3 - 1]
+        for place, query in enumerate(queries)
+    ]
+    same = [a == query.reference for a, query in zip(others, queries, strict=True)]
+    np.testing.assert_array_equal(np.where(same, 0, score(others)), zero)
