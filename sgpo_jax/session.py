@@ -137,6 +137,12 @@ class Session:
         )
 
 
+def forget_programs() -> None:
+    """Drop the compiled programs that sessions of this process share."""
+    _engine.cache_clear()
+    _programs.cache_clear()
+
+
 def make_buckets(
     pack: PackConfig, sampler: SamplerConfig, *, longest_prompt: int, shards: int
 ) -> packing.Ladder:
