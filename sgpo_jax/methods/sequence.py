@@ -26,8 +26,20 @@ class _Sequence:
     low: float = 3e-4
     high: float = 4e-4
 
+    loss = staticmethod(losses.sequence_clipped_surrogate)
+
     def __post_init__(self):
         check_bounds(self.low, self.high)
+
+    def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
+        """Return the class's loss of each response at its tokens."""
+        return self.loss(
+            responses.log_ratio,
+            responses.advantage,
+            responses.mask,
+            low=self.low,
+            high=self.high,
+        )
 
     def metrics(self, responses: Responses, /) -> dict[str, Float[Array, "R T"]]:
         """Clipped shares of tokens, divergence from the old policy (k3)."""
@@ -44,16 +56,6 @@ class SequenceClipped(_Sequence):
               s_i = \exp\Big(\frac{1}{|y_i|} \sum_t \log r_{i,t}\Big)
     """
 
-    def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
-        """Return `losses.sequence_clipped_surrogate`."""
-        return losses.sequence_clipped_surrogate(
-            responses.log_ratio,
-            responses.advantage,
-            responses.mask,
-            low=self.low,
-            high=self.high,
-        )
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SequenceClippedPerToken(_Sequence):
@@ -62,15 +64,7 @@ class SequenceClippedPerToken(_Sequence):
     .. math:: s_{i,t} = \mathrm{sg}[s_i] \pi_\theta / \mathrm{sg}[\pi_\theta]
     """
 
-    def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
-        """Return `losses.token_level_sequence_surrogate`."""
-        return losses.token_level_sequence_surrogate(
-            responses.log_ratio,
-            responses.advantage,
-            responses.mask,
-            low=self.low,
-            high=self.high,
-        )
+    loss = staticmethod(losses.token_level_sequence_surrogate)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,19 +74,11 @@ class Luspo(_Sequence):
     .. math:: \ell_i = |y_i|\, \ell_i^{GSPO}
     """
 
-    def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
-        """Return `losses.luspo`."""
-        return losses.luspo(
-            responses.log_ratio,
-            responses.advantage,
-            responses.mask,
-            low=self.low,
-            high=self.high,
-        )
+    loss = staticmethod(losses.luspo)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Gmpo:
+class Gmpo(_Sequence):
     r"""Geometric mean of clipped token ratios: GMPO (arXiv:2507.20673).
 
     .. math:: \ell_i = -A_i \exp\Big(\frac{1}{|y_i|} \sum_t z_{i,t}\Big)
@@ -113,15 +99,7 @@ class Gmpo:
                 f"bounds must not be negative, got {self.low} and {self.high}"
             )
 
-    def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
-        """Return `losses.gmpo`."""
-        return losses.gmpo(
-            responses.log_ratio,
-            responses.advantage,
-            responses.mask,
-            low=self.low,
-            high=self.high,
-        )
+    loss = staticmethod(losses.gmpo)
 
     def metrics(self, responses: Responses, /) -> dict[str, Float[Array, "R T"]]:
         """Clipped shares of tokens, divergence from the old policy (k3)."""

@@ -48,9 +48,39 @@ def save(trainer: "Trainer", folder: str | pathlib.Path) -> None:
         raise ValueError(str(error)) from error
 
 
+def _check(trainer: "Trainer", path: pathlib.Path, policy: str) -> None:
+    """Refuse a folder of another run before anything in it is touched."""
+    files, queries = RunFolder(path), path / QUESTIONS
+    if not files.config.exists():
+        return
+    other = f"{path} holds another run: {{}}; save into another folder"
+    if not queries.exists():
+        raise ValueError(other.format("one that the command line began"))
+    there = data.Saved(path=str(queries)).load()
+    if (there.queries, there.held_out) != (trainer.queries, trainer.held_out):
+        raise ValueError(other.format(f"its {QUESTIONS} has other questions"))
+    if files.policy.exists():
+        with contextlib.closing(training.Checkpoints(files.policy)) as saved:
+            found = saved.plain(0)["fingerprint"]
+        if found != policy:
+            raise ValueError(other.format(f"its initial policy is {found}"))
+    place = files.method(trainer.label) / "checkpoints"
+    if place.exists():
+        with contextlib.closing(training.Checkpoints(place)) as kept:
+            step = kept.latest() or 0
+        if step > trainer.step:
+            raise ValueError(
+                f"{path} holds step {step} of {trainer.label}, this trainer is at"
+                f" {trainer.step}: Trainer.open goes on there, or save into another"
+                " folder"
+            )
+
+
 def _save(trainer: "Trainer", path: pathlib.Path) -> None:
     files = RunFolder(path)
     params = trainer.initial.on(trainer.session.mesh).params
+    policy = fingerprint(params)
+    _check(trainer, path, policy)
     data.save_queries(path / QUESTIONS, trainer.queries, trainer.held_out)
     config = experiment(trainer, path)
     try:
@@ -60,7 +90,7 @@ def _save(trainer: "Trainer", path: pathlib.Path) -> None:
     trainer.worker.save_functions(files.rewards)
     with contextlib.closing(training.Checkpoints(files.policy, keep=1)) as saved:
         if saved.latest() is None:
-            note = {"fingerprint": fingerprint(params), "cost": {}, "losses": []}
+            note = {"fingerprint": policy, "cost": {}, "losses": []}
             saved.save(0, params, note)
     if trainer.profile is not None:
         trainer.profile.save(files.profile)
@@ -79,6 +109,7 @@ def _save(trainer: "Trainer", path: pathlib.Path) -> None:
             trainer.progress,
             identity(learner, params, trainer.seed),
             topology(trainer.session),
+            start=trainer.step,
         )
         store.save(trainer.step, trainer.progress)
     lines = [

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import pathlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any
 
 import jax
@@ -123,7 +123,7 @@ class Trainer:
         self._reward = reward
         self.queries = front.rewarded(front.as_queries(queries), reward, self.worker)
         self.held_out: tuple[Query, ...] = ()
-        if len(held_out):
+        if _is_given(held_out):
             held = front.as_queries(held_out)
             self.held_out = front.rewarded(held, reward, self.worker)
         try:
@@ -298,7 +298,7 @@ class Trainer:
           ValueError: if there is no query.
         """
         asked = self.held_out
-        if len(queries):
+        if _is_given(queries):
             found = front.as_queries(queries)
             asked = front.rewarded(found, self._reward, self.worker)
         if not asked:
@@ -416,3 +416,10 @@ class Trainer:
         if longest <= self.session.longest_prompt:
             return self.session
         return dataclasses.replace(self.session, longest_prompt=longest)
+
+
+def _is_given(questions: Any) -> bool:
+    """Return whether there is anything; a path or a source has no length."""
+    return questions is not None and not (
+        isinstance(questions, Sized) and not len(questions)
+    )

@@ -20,6 +20,8 @@ from sgpo_jax.training.memory import MemoryLog as MemoryLog
 from sgpo_jax.training.memory import NoStore as NoStore
 from sgpo_jax.training.memory import metrics_table as metrics_table
 from sgpo_jax.training.memory import plot_metrics as plot_metrics
+from sgpo_jax.training.metric_names import METRICS as METRICS
+from sgpo_jax.training.metric_names import undocumented as undocumented
 from sgpo_jax.training.metrics import Discard as Discard
 from sgpo_jax.training.metrics import MetricsWriter as MetricsWriter
 from sgpo_jax.training.metrics import read_metrics as read_metrics

@@ -99,6 +99,11 @@ class Checkpoints:
         )
         return restored["arrays"], restored["plain"]
 
+    def plain(self, step: int) -> dict[str, Any]:
+        """Read the plain JSON of a checkpoint, and no array."""
+        args = ocp.args.Composite(plain=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=args)["plain"]
+
     def check(self) -> None:
         """Raise if writing in the background has failed."""
         with self._reporting():
@@ -197,12 +202,13 @@ class ProgressStore:
 
     Args:
       checkpoints: where they are kept.
-      beginning: progress before the first step; saved as step 0 if nothing is there,
-        so that there is always something to go back to.
+      beginning: progress at the start; saved as step `start` if nothing is there, so
+        that there is always something to go back to.
       identity: what the run is (method, policy, plan, profile, ...); a checkpoint of
         another identity is refused.
       topology: what it runs on; a checkpoint written on another one is resharded, and
         `problems` says so.
+      start: steps that `beginning` has done.
     """
 
     def __init__(
@@ -211,13 +217,15 @@ class ProgressStore:
         beginning: Progress,
         identity: dict[str, str],
         topology: dict[str, Any] | None = None,
+        *,
+        start: int = 0,
     ):
         self._checkpoints = checkpoints
         self._identity, self._topology = identity, topology or {}
         # Shapes only: updates donate the arrays themselves.
         self._like = jax.tree.map(_like, beginning.arrays)
         if checkpoints.latest() is None:
-            self.save(0, beginning)
+            self.save(start, beginning)
 
     @property
     def problems(self) -> list[str]:

@@ -123,7 +123,7 @@ class Learner:
             chosen, prompts = self.prompts.draw(
                 prompts,
                 budget=budget,
-                progress=(step - 1) / self.config.steps,
+                progress=min((step - 1) / self.config.steps, 1.0),
                 seed=hash_seed(self.seed, number),
             )
             return chosen

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import sgpo_jax
-from sgpo_jax import advantages, data, methods, models
+from sgpo_jax import advantages, data, methods, models, training
 from sgpo_jax.trainer import Trainer
 
 ROWS = [{"prompt": f"{a}+{b}=", "answer": a + b} for a in range(6) for b in range(6)]
@@ -81,6 +81,7 @@ def test_a_list_of_dicts_and_a_function_are_enough(trained, tmp_path):
     table = trainer.table()
     assert table.column("step").to_pylist() == list(range(7))
     assert table.column("eval/success").null_count == 3  # odd steps
+    assert training.undocumented({*table.column_names, *metrics[-1]} - {"step"}) == []
     assert len(trainer.plot().lines) == 2
     assert [len(texts) for texts in trainer.sample(["1+1=", "2+2="], samples=3)] == [
         3,
@@ -236,3 +237,38 @@ def test_a_saved_method_is_not_taken_for_another(trained, tmp_path):
     config.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"belongs to|not the method"):
         Trainer.open(tmp_path / "run", show=False)
+
+
+def test_saving_never_touches_another_run(trained, policy, questions, tmp_path):
+    """Other questions, another policy, a later step: the folder stays as it is."""
+    trainer, _ = trained
+    run = tmp_path / "run"
+    trainer.save(run)
+
+    def content():
+        files = [path for path in run.rglob("*") if path.is_file()]
+        return {path: path.read_bytes() for path in files}
+
+    before = content()
+    other = models.load("tiny:layers=1,width=32,mlp=32", seed=5)
+    fewer = (questions[0][:-1], questions[1])
+    for given, words in (
+        ((policy, questions), "holds step 6 of trainer, this trainer is at 0"),
+        ((other, questions), "its initial policy is"),
+        ((policy, fewer), "has other questions"),
+    ):
+        with (
+            trainer_of(*given) as fresh,
+            pytest.raises(ValueError, match=words),
+        ):
+            fresh.save(run)
+        assert content() == before
+    steps = sorted(p.name for p in (run / "methods/trainer/checkpoints").iterdir())
+    assert steps == ["6"]
+
+
+def test_held_out_questions_may_be_a_file(policy, questions, tmp_path):
+    path = tmp_path / "test.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS[:3]))
+    with trainer_of(policy, questions, held_out=path) as trainer:
+        assert len(trainer.held_out) == 3

@@ -6,12 +6,12 @@ import numpy as np
 
 from sgpo_jax import theory
 from sgpo_jax.methods.prompts.pool import Draw, PromptPool, State, check_group_size
-from sgpo_jax.methods.prompts.shuffled import take
+from sgpo_jax.methods.prompts.shuffled import Passes, take
 from sgpo_jax.planning.concave import split_budget
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ThompsonSampling:
+class ThompsonSampling(Passes):
     r"""Prompts whose sampled success rate is nearest to a target: MoPPS.
 
     .. math:: \gamma_q \sim \mathrm{Beta}(a_q, b_q), \quad
@@ -38,11 +38,6 @@ class ThompsonSampling:
             raise ValueError(f"target must lie in (0, 1), got {self.target}")
         if self.candidates < 1:
             raise ValueError(f"candidates must be at least 1, got {self.candidates}")
-
-    def init(self, pool: PromptPool) -> State:
-        """Return a cursor at zero."""
-        del pool
-        return {"cursor": np.zeros((), np.int64)}
 
     def draw(
         self,
@@ -75,7 +70,7 @@ class ThompsonSampling:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class KnapsackAllocation:
+class KnapsackAllocation(Passes):
     r"""Shuffled passes whose rollouts go where they are worth most: Knapsack RL.
 
     .. math:: \max \sum_q v(N_q, p_q), \quad \sum_q N_q = B, \quad
@@ -102,11 +97,6 @@ class KnapsackAllocation:
                 "group sizes need 1 <= minimum <= group_size <= maximum, got"
                 f" {self.minimum}, {self.group_size} and {self.maximum}"
             )
-
-    def init(self, pool: PromptPool) -> State:
-        """Return a cursor at zero."""
-        del pool
-        return {"cursor": np.zeros((), np.int64)}
 
     def draw(
         self,

@@ -52,8 +52,17 @@ def _until(order: np.ndarray, sizes: np.ndarray, budget: int) -> tuple[np.ndarra
     return order[:count], int(total[count - 1]) if count else 0
 
 
+class Passes:
+    """State of a sampler that goes through the prompts in shuffled passes."""
+
+    def init(self, pool: PromptPool) -> State:
+        """Return a cursor at zero: prompts looked at so far."""
+        del pool
+        return {"cursor": np.zeros((), np.int64)}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Shuffled:
+class Shuffled(Passes):
     """Shuffled passes over all prompts: the data order of GRPO.
 
     Attributes:
@@ -64,11 +73,6 @@ class Shuffled:
 
     def __post_init__(self):
         check_group_size(self.group_size)
-
-    def init(self, pool: PromptPool) -> State:
-        """Return a cursor at zero."""
-        del pool
-        return {"cursor": np.zeros((), np.int64)}
 
     def draw(
         self,

@@ -11,7 +11,7 @@ from sgpo_jax.methods.prompts.pool import (
     State,
     check_group_size,
 )
-from sgpo_jax.methods.prompts.shuffled import permutation
+from sgpo_jax.methods.prompts.shuffled import Passes, permutation
 
 _CHUNK = 8192
 
@@ -168,7 +168,7 @@ class SkipZeroVariance:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DropSolved:
+class DropSolved(Passes):
     """Shuffled passes without prompts that were answered right throughout.
 
     A prompt leaves for good after `after` visits in a row whose mean reward reached
@@ -188,11 +188,6 @@ class DropSolved:
         check_group_size(self.group_size)
         if self.after < 1:
             raise ValueError(f"after must be at least 1, got {self.after}")
-
-    def init(self, pool: PromptPool) -> State:
-        """Return a cursor at zero."""
-        del pool
-        return {"cursor": np.zeros((), np.int64)}
 
     def draw(
         self,
