@@ -113,31 +113,20 @@ def _execute(name: str, config: "Experiment", dry_run: bool) -> int:
 def _work(name: str, config: "Experiment", hosts: "Hosts", dry_run: bool) -> int:
     import jax
 
-    from sgpo_jax import rewards
     from sgpo_jax.pipeline import Display, RunFolder, Setup, UserError, open_folder
     from sgpo_jax.pipeline.predict import print_prediction
+    from sgpo_jax.session import make_worker
 
     display = Display(quiet=hosts.index > 0)
     try:
         # What can fail on bad settings comes first; later errors are faults.
-        worker = rewards.Worker(
-            deadline=config.reward.deadline,
-            batch_deadline=config.reward.batch_deadline,
-            memory_gib=config.reward.memory_gib,
-            workers=config.reward.workers,
-            isolate=config.reward.isolate,
-            environment=config.reward.environment,
-            poll=hosts.poll,
-        )
+        worker = make_worker(config.reward, hosts.poll)
         run = RunFolder(pathlib.Path(config.out).expanduser())
         if name in ("plan", "eval", "report") and not run.config.exists():
             raise UserError(
                 f"{run.path} holds no run: look at --out, or begin with sgpo run"
             )
         worker.load_functions(run.rewards)
-        worker.judge(
-            solved_at=config.reward.solved_at, cross_check=config.reward.cross_check
-        )
         setup = Setup(config=config, worker=worker, hosts=hosts)
         setup.check()
         if name in ("eval", "report") and not setup.held_out:

@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
 from sgpo_jax import methods, models, packing, rewards, sampling, sharding, training
-from sgpo_jax.config import PackConfig, SamplerConfig
+from sgpo_jax.config import PackConfig, RewardConfig, SamplerConfig
 from sgpo_jax.hosts import Alone, Hosts
 from sgpo_jax.profiling import RolloutSource, SharedRollouts
 
@@ -135,6 +135,27 @@ class Session:
         return _programs(
             self.decoder, loss, optimizer, self.sampler.temperature, self.mesh
         )
+
+
+def make_worker(
+    config: RewardConfig, poll: Callable[[], None] = lambda: None
+) -> rewards.Worker:
+    """Return the pool of scorers that a configuration describes.
+
+    Raises:
+      ValueError: if a limit is impossible.
+    """
+    worker = rewards.Worker(
+        deadline=config.deadline,
+        batch_deadline=config.batch_deadline,
+        memory_gib=config.memory_gib,
+        workers=config.workers,
+        isolate=config.isolate,
+        environment=config.environment,
+        poll=poll,
+    )
+    worker.judge(solved_at=config.solved_at, cross_check=config.cross_check)
+    return worker
 
 
 def forget_programs() -> None:

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sgpo_jax import hosts, rewards, sampling, theory, training
+from sgpo_jax import hosts, sampling, theory, training
 from sgpo_jax.commands import options
 from sgpo_jax.config import Experiment
 from sgpo_jax.data import Query
 from sgpo_jax.ledger import Entry
 from sgpo_jax.models import Params
 from sgpo_jax.pipeline import Display, RunFolder, Setup, UserError, open_folder, stages
-from sgpo_jax.session import Session
+from sgpo_jax.session import Session, make_worker
 
 TRIES = (2, 4, 8)
 """The k of pass@k."""
@@ -102,26 +102,13 @@ def metrics_of(
         found, cost = evaluate(params)
         progress.ledger.add("evaluation", cost)
         metrics["eval/success_averaged"] = float(found["mean"].mean())
-    return metrics | {
-        "ledger": progress.ledger.to_json(),
-        "total_flops": progress.ledger.total.flops,
-        "total_flops_repeated": progress.ledger.total_repeated,
-        "total_flops_live": progress.ledger.total_live,
-    }
+    return metrics | training.compute_spent(progress)
 
 
 def work(config: Experiment, only_initial: bool, processes: hosts.Hosts) -> int:
     """Do the run, or go on with it."""
     display = Display(quiet=processes.index > 0)
-    with rewards.Worker(
-        deadline=config.reward.deadline,
-        batch_deadline=config.reward.batch_deadline,
-        memory_gib=config.reward.memory_gib,
-        workers=config.reward.workers,
-        isolate=config.reward.isolate,
-        environment=config.reward.environment,
-        poll=processes.poll,
-    ) as verifiers:
+    with make_worker(config.reward, processes.poll) as verifiers:
         setup = Setup(config=config, worker=verifiers, hosts=processes)
         setup.check()
         folder = open_folder(config, write=processes.index == 0)

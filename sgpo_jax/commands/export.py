@@ -1,15 +1,12 @@
 """`sgpo export`: a policy of a run as a Hugging Face folder."""
 
-import contextlib
 import dataclasses
-import io
 import pathlib
-import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-import tyro
+from sgpo_jax.commands.options import parse_dataclass
 
 if TYPE_CHECKING:
     from sgpo_jax.pipeline import Setup
@@ -63,15 +60,7 @@ def parse(args: Sequence[str]) -> Options:
       ValueError: one line that says what is wrong.
       SystemExit: with code 0, for `--help`.
     """
-    if any(arg in ("-h", "--help") for arg in args):
-        tyro.cli(Options, args=["--help"], prog="sgpo export")
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            return tyro.cli(Options, args=list(args), prog="sgpo export")
-    except SystemExit:
-        text = " ".join(re.sub(r"[─│╭╮╰╯├┤]+", " ", said.getvalue()).split())
-        raise ValueError(f"{text} (see sgpo export --help)") from None
+    return parse_dataclass(Options, args, prog="sgpo export")
 
 
 def export(options: Options) -> None:

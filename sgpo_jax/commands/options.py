@@ -7,13 +7,15 @@ import os
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sgpo_jax.presets import LEARNING_RATES, PRESETS
 
 # Everything else is imported where it is used: help and typos are answered at once.
 if TYPE_CHECKING:
     from sgpo_jax.config import Experiment
+
+T = TypeVar("T")
 
 
 def experiment(command: str, args: list[str]) -> "Experiment":
@@ -113,20 +115,19 @@ def parse(
       ValueError: one line that names the option and the value.
       SystemExit: with code 0, for `--help`.
     """
-    import tyro
-
     from sgpo_jax.config import Experiment
     from sgpo_jax.pipeline import folder
 
-    if any(arg in ("-h", "--help") for arg in args):
-        tyro.cli(Experiment, default=default, args=["--help"], prog=f"sgpo {command}")
-    first = _tyro(command, args, default)
+    def read(over: Experiment) -> Experiment:
+        return parse_dataclass(Experiment, args, prog=f"sgpo {command}", default=over)
+
+    first = read(default)
     saved = pathlib.Path(first.out).expanduser() / "config.json"
     if not saved.exists():
         return first
     flat = folder.read_json(saved) | {"out": str(saved.parent)}
     if not chosen:
-        return _tyro(command, args, folder.unflatten(default, flat))
+        return read(folder.unflatten(default, flat))
     # What is trained already stays a part of the run, baseline first.
     run = folder.RunFolder(saved.parent)
     flat["methods"] = {
@@ -136,25 +137,32 @@ def parse(
     }
     config = folder.unflatten(default, flat)
     both = {**config.methods, **default.methods}
-    return _tyro(command, args, dataclasses.replace(config, methods=both))
+    return read(dataclasses.replace(config, methods=both))
 
 
-def _tyro(command: str, args: Sequence[str], default: "Experiment") -> "Experiment":
+def parse_dataclass(
+    kind: type[T], args: Sequence[str], *, prog: str, default: T | None = None
+) -> T:
+    """Parse the options of a command, which are the fields of a dataclass.
+
+    Raises:
+      ValueError: one line that says what is wrong.
+      SystemExit: with code 0, for `--help`.
+    """
     import tyro
 
-    from sgpo_jax.config import Experiment
-
+    over: dict[str, Any] = {} if default is None else {"default": default}
+    if any(arg in ("-h", "--help") for arg in args):
+        tyro.cli(kind, args=["--help"], prog=prog, **over)
     shown = io.StringIO()
     try:
         with contextlib.redirect_stderr(shown), contextlib.redirect_stdout(shown):
-            return tyro.cli(
-                Experiment, default=default, args=args, prog=f"sgpo {command}"
-            )
+            return tyro.cli(kind, args=list(args), prog=prog, **over)
     except SystemExit:
         # tyro draws a box; an error is one line here.
         text = re.sub(r"[─│╭╮╰╯├┤]+", " ", shown.getvalue())
         text = " ".join(text.split()).removeprefix("Parsing error ")
-        raise ValueError(f"{text} (see sgpo {command} --help)") from None
+        raise ValueError(f"{text} (see {prog} --help)") from None
 
 
 def take_option(args: list[str], name: str, default: str) -> str:

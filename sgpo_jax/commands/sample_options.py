@@ -1,14 +1,12 @@
 """The options of `sgpo sample`."""
 
-import contextlib
 import dataclasses
-import io
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from sgpo_jax.commands.options import parse_dataclass
 from sgpo_jax.prompt_config import PromptConfig
 
 if TYPE_CHECKING:
@@ -134,12 +132,4 @@ def parse(args: Sequence[str]) -> Options:
       ValueError: one line that says what is wrong.
       SystemExit: with code 0, for `--help`.
     """
-    if any(arg in ("-h", "--help") for arg in args):
-        tyro.cli(Options, args=["--help"], prog="sgpo sample")
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            return tyro.cli(Options, args=args, prog="sgpo sample")
-    except SystemExit:
-        text = " ".join(re.sub(r"[─│╭╮╰╯├┤]+", " ", said.getvalue()).split())
-        raise ValueError(f"{text} (see sgpo sample --help)") from None
+    return parse_dataclass(Options, args, prog="sgpo sample")

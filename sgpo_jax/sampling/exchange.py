@@ -119,24 +119,24 @@ def _left(deadline: float) -> float:
     return left
 
 
-class _PlainConnection(http.client.HTTPConnection):
+class _Bounded:
+    """A connection whose socket knows the deadline of the whole exchange."""
+
     def __init__(self, host: str, *, deadline: float, **options: Any):
-        super().__init__(host, **options)
+        super().__init__(host, **options)  # pyright: ignore[reportCallIssue] of the other base
         self._deadline = deadline
 
     def connect(self) -> None:
-        super().connect()
+        super().connect()  # pyright: ignore[reportAttributeAccessIssue] of the other base
         self.sock: Any = _Wire(self.sock, self._deadline)
 
 
-class _EncryptedConnection(http.client.HTTPSConnection):
-    def __init__(self, host: str, *, deadline: float, **options: Any):
-        super().__init__(host, **options)
-        self._deadline = deadline
+class _PlainConnection(_Bounded, http.client.HTTPConnection):
+    pass
 
-    def connect(self) -> None:
-        super().connect()
-        self.sock: Any = _Wire(self.sock, self._deadline)
+
+class _EncryptedConnection(_Bounded, http.client.HTTPSConnection):
+    pass
 
 
 class _Plain(urllib.request.HTTPHandler):

@@ -11,7 +11,7 @@ from sgpo_jax.config import PackConfig, RewardConfig, SamplerConfig
 from sgpo_jax.data import Query
 from sgpo_jax.pipeline import Display
 from sgpo_jax.profiling import Chunks, Profile, measure
-from sgpo_jax.session import Session
+from sgpo_jax.session import Session, make_worker
 from sgpo_jax.trainer.sizes import pack_for, sampler_for
 
 Reward = Callable[..., Any] | str | None
@@ -34,20 +34,6 @@ def as_queries(questions: Any) -> tuple[Query, ...]:
     if not found:
         raise ValueError("there is no question: queries is empty")
     return found
-
-
-def make_worker(limits: RewardConfig) -> rewards.Worker:
-    """Return a pool of scorers with these limits."""
-    worker = rewards.Worker(
-        deadline=limits.deadline,
-        batch_deadline=limits.batch_deadline,
-        memory_gib=limits.memory_gib,
-        workers=limits.workers,
-        isolate=limits.isolate,
-        environment=limits.environment,
-    )
-    worker.judge(solved_at=limits.solved_at, cross_check=limits.cross_check)
-    return worker
 
 
 def rewarded(

@@ -40,10 +40,17 @@ def held_out_metrics(
             other = evaluate(rollouts, params, queries, samples=samples)
             progress.ledger.add("evaluation", other.cost)
             found["eval/success_averaged"] = other.mean
-    return found | {
-        "ledger": progress.ledger.to_json(),
-        "total_flops": progress.ledger.total.flops,
-        "total_flops_repeated": progress.ledger.total_repeated,
+    return found | compute_spent(progress)
+
+
+def compute_spent(progress: Progress) -> Metrics:
+    """Compute so far as metrics: the ledger, its total, and two totals beside it."""
+    spent = progress.ledger
+    return {
+        "ledger": spent.to_json(),
+        "total_flops": spent.total.flops,
+        "total_flops_repeated": spent.total_repeated,
+        "total_flops_live": spent.total_live,
     }
 
 

@@ -54,6 +54,7 @@ METRICS = {
     "ledger": "compute spent so far by phase, as `ledger.Ledger` writes it",
     "total_flops": "operations so far, profiling included, evaluation not",
     "total_flops_repeated": "the same, had training encoded the prompt per response",
+    "total_flops_live": "the same, had training left out responses of advantage 0",
 }
 """Meaning of each metric; a name that ends in / or _ stands for those it begins."""
 
