@@ -85,3 +85,18 @@ def test_a_folder_without_a_run_is_not_begun(command, tmp_path, capsys):
     assert cli.run_command([command, "--out", str(out)]) == 2
     assert "holds no run: look at --out" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_methods_are_listed_and_described(capsys):
+    """Every name whole at 80 columns; with a name its equation and parts."""
+    from sgpo_jax import cli, methods
+
+    assert cli.run_command(["methods"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f" {name} " in shown for name in methods.ZOO)
+    assert cli.run_command(["methods", "dapo"]) == 0
+    shown = capsys.readouterr().out
+    assert "arXiv:2503.14476" in shown
+    assert "refill: Refill(max_rounds=4)" in shown
+    assert cli.run_command(["methods", "dappo"]) == 2
+    assert "unknown method 'dappo'" in capsys.readouterr().err
