@@ -1,4 +1,4 @@
-"""How questions are put to a published model: options of several commands."""
+"""Prompt options of published models, for several commands."""
 
 import dataclasses
 import json
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PromptConfig:
-    """How a question is put to a published model.
+    """Prompt format of a published model.
 
     Attributes:
       chat: as a turn of the user in the model's chat template, if it has one; else as

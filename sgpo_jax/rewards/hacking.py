@@ -26,7 +26,7 @@ SIGNS: Mapping[str, str] = {
 
 @dataclasses.dataclass(frozen=True)
 class Watch:
-    """What was found among rewarded completions; `+` joins two.
+    """Signs of reward hacking among rewarded completions; `+` joins two.
 
     Attributes:
       looked_at: rewarded completions that were looked at.

@@ -1,4 +1,4 @@
-"""What could not be scored, so that it is seen and not taken for zero."""
+"""Unscorable completions: counted and shown, never taken for zero."""
 
 import collections
 import dataclasses

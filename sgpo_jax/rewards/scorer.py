@@ -36,7 +36,7 @@ class Limits(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of an item: a value, or why there is none."""
+    """Result of an item: a value, or why there is none."""
 
     value: float
     kind: int = 0

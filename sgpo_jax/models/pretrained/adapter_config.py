@@ -39,7 +39,7 @@ _ALLOWED: Mapping[str, tuple[Any, ...]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Described:
-    """What `adapter_config.json` says of a decoder's adapters.
+    """Adapters of a decoder as `adapter_config.json` describes them.
 
     Attributes:
       lora: rank and scale to hold all of them.
