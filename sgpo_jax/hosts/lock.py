@@ -36,7 +36,7 @@ def folder_lock(
     are compared.
 
     Args:
-      folder: made if it is not there.
+      folder: made if it is not there, and removed again if nothing was written.
       beat: seconds between two signs of life.
       silence: seconds to wait for one of another host.
 
@@ -44,11 +44,12 @@ def folder_lock(
       FolderInUseError: if another process holds it.
       OSError: if the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    made = _make(folder)
     path, mine = folder / "lock.json", _myself()
     while not _create(path, mine):
-        holder = _read(path)
-        if holder and _is_alive(path, holder, silence):
+        if (holder := _read(path)) is None:
+            continue
+        if _is_alive(path, holder, silence):
             raise FolderInUseError(_words(folder, holder))
         _take_away(path, holder)
     ended = threading.Event()
@@ -61,6 +62,18 @@ def folder_lock(
         thread.join()
         if _read(path) == mine:
             path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            for empty in made:
+                empty.rmdir()
+
+
+def _make(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Make a folder; return those that were not there, the innermost first."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    # One that was there a moment ago may be removed by who made it: tried again.
+    with contextlib.suppress(FileNotFoundError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return missing
 
 
 def _myself() -> dict[str, Any]:
@@ -104,7 +117,12 @@ def _create(path: pathlib.Path, holder: dict[str, Any]) -> bool:
     A hard link fails where its name exists, and never shows half a file.
     """
     whole = path.with_name(f".lock.{holder['host']}.{holder['pid']}")
-    whole.write_text(json.dumps(holder))
+    try:
+        whole.write_text(json.dumps(holder))
+    except FileNotFoundError:
+        # Another removed the folder it had made, after this one saw it.
+        _make(path.parent)
+        return False
     try:
         os.link(whole, path)
     except FileExistsError:
@@ -152,7 +170,7 @@ def _is_alive(path: pathlib.Path, holder: dict[str, Any], silence: float) -> boo
     return False
 
 
-def _take_away(path: pathlib.Path, holder: dict[str, Any] | None) -> None:
+def _take_away(path: pathlib.Path, holder: dict[str, Any]) -> None:
     """Remove a dead holder's file, unless another process has put its own there.
 
     Those of one host take turns at it.
@@ -160,7 +178,7 @@ def _take_away(path: pathlib.Path, holder: dict[str, Any] | None) -> None:
     with path.with_name(".lock.turn").open("w") as turn:
         with contextlib.suppress(OSError):
             fcntl.flock(turn, fcntl.LOCK_EX)
-        if holder is not None and _read(path) == holder:
+        if _read(path) == holder:
             path.unlink(missing_ok=True)
 
 

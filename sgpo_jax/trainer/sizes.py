@@ -42,7 +42,7 @@ def pack_for(rollouts: int, longest_prompt: int, max_response: int) -> PackConfi
     micro-batch all rollouts of that length, both within bounds.
 
     >>> pack_for(128, longest_prompt=20, max_response=64)
-    PackConfig(row_length=384, rows=(11,), shortest_response=16)
+    PackConfig(row_length=384, rows=(12,), shortest_response=16)
     """
     half = max(1, max_response // 2)
     wanted = min(longest_prompt + 8 * half, ROW)

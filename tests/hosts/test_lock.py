@@ -16,11 +16,13 @@ from sgpo_jax.hosts import FolderInUseError, folder_lock, lock
 
 SOURCE = pathlib.Path(lock.__file__)
 # The module alone: it needs no package, and starts in a twentieth of a second.
-CALL = f"""
-import importlib.util, pathlib, sys, time
+IMPORT = f"""
+import contextlib, importlib.util, pathlib, sys, time
 spec = importlib.util.spec_from_file_location("lock", {str(SOURCE)!r})
 lock = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(lock)
+"""
+CALL = f"""{IMPORT}
 try:
     with lock.folder_lock(pathlib.Path(sys.argv[1])):
         print("held", flush=True)
@@ -68,6 +70,29 @@ def test_of_many_at_once_one_holds_it(tmp_path, stale):
     assert not (tmp_path / "lock.json").exists()
     with folder_lock(tmp_path):
         pass
+
+
+def test_a_folder_made_for_nothing_is_removed(tmp_path):
+    folder = tmp_path / "made" / "run"
+    with folder_lock(folder):
+        assert folder.exists()
+    assert not folder.parent.exists()
+    with folder_lock(folder):
+        (folder / "config.json").touch()
+    assert [each.name for each in folder.iterdir()] == ["config.json"]
+
+
+def test_folders_that_come_and_go_are_locked_all_the_same(tmp_path):
+    """Each removes the empty folder that the others are about to lock."""
+    call = f"""{IMPORT}
+for _ in range(200):
+    with contextlib.suppress(lock.FolderInUseError):
+        with lock.folder_lock(pathlib.Path(sys.argv[1])):
+            pass
+"""
+    command = [sys.executable, "-S", "-c", call, str(tmp_path / "a" / "b")]
+    processes = [subprocess.Popen(command) for _ in range(4)]
+    assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
 
 
 def foreign(tmp_path, **changes):
