@@ -2,8 +2,8 @@
 
     python benchmarks/prompt_sampling.py [--prompts 1000000]
 
-Prints, for every prompt sampler, the median of ten draws after the first, the first
-draw (it makes the order of a pass), and what observing the rewards of a step takes.
+Prints, for every prompt sampler, the median of ten draws after the first, the first,
+and what observing the rewards of a step takes.
 """
 
 import argparse

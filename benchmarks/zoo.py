@@ -1,118 +1,171 @@
 """Every named method on one testbed with equal budgets: success, compute, signal.
 
-    python benchmarks/zoo.py --out runs/zoo [--minutes 7] [--names grpo spo ...]
+    python benchmarks/zoo.py --out runs/zoo [--rollouts 12800] [--names grpo spo ...]
 
-Trains and evaluates the methods that the run folder does not have yet, all from the
-same initial policy with the same number of steps and rollouts, in one process that
-shares what it compiles, then writes
-benchmarks/results/zoo.md and zoo.json of those that are there. After --minutes no
-further method is begun: the same command goes on. Further options go to `sgpo run` as
-they are.
+All start from the same initial policy and read the same profile. A method is trained
+until it has sampled the budget of rollouts, those of refills, pilots and continued
+groups included, and is then evaluated. The same command goes on with the methods that
+the run folder does not have yet, and writes benchmarks/results/zoo.md and zoo.json of
+those that are there. Further options go to `sgpo run` as they are.
 """
 
 import argparse
+import contextlib
 import json
 import pathlib
 import sys
-import time
 
 import numpy as np
 
-from sgpo_jax import methods, pipeline, rewards
+from sgpo_jax import methods, pipeline, rewards, training
 from sgpo_jax.commands.methods import headline
 from sgpo_jax.commands.options import cache_programs, experiment
+from sgpo_jax.ledger import Ledger
 from sgpo_jax.pipeline import stages
-from sgpo_jax.training import read_metrics
+from sgpo_jax.pipeline.methods import make_learner
+from sgpo_jax.testing import MemoryStore
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-BUDGET = [
-    *("--train.steps", "60", "--train.rollouts", "128", "--train.eval-every", "60"),
-    *("--eval.samples", "4", "--eval.final-samples", "16"),
-]
+SAMPLES = ["--eval.final-samples", "8"]
 
 
 def train(
-    out: pathlib.Path, names: list[str], minutes: float, options: list[str]
+    out: pathlib.Path, names: list[str], budget: int, options: list[str]
 ) -> dict[str, str]:
     """Train and evaluate what is missing; return what went wrong, by name."""
-    arguments = ["--out", str(out), "--methods", *names, *BUDGET, *options]
+    arguments = ["--out", str(out), "--methods", *names, *SAMPLES, *options]
+    config = experiment("run", list(arguments))  # it takes options out
+    steps = -(-budget // config.train.rollouts)
+    arguments += ["--train.steps", str(steps), "--train.eval-every", str(steps)]
     config = experiment("run", arguments)
     cache_programs(config.cache)
-    failed, begun = {}, time.monotonic()
+    failed = {}
     with rewards.Worker() as worker:
         setup = pipeline.Setup(config=config, worker=worker)
         setup.check()
         folder, display = pipeline.open_folder(config), pipeline.Display()
-        for name in names:
-            if (out / "eval" / f"{name}.json").exists():
+        for name in ["initial", *names]:
+            path = out / "zoo" / f"{name}.json"
+            if path.exists():
                 continue
-            if time.monotonic() - begun > 60 * minutes:
-                break
             try:
-                stages.train(name, setup, folder, display)
-                stages.evaluate([name], setup, folder, display)
+                row = measure(name, setup, folder, display, budget)
             except (ValueError, FloatingPointError, pipeline.UserError) as error:
                 failed[name] = f"{type(error).__name__}: {error}"
                 print(f"{name}: {failed[name]}", file=sys.stderr)
+                continue
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(row, indent=1) + "\n")
+            print(table([row]), flush=True)
     return failed
 
 
-def measured(out: pathlib.Path, name: str) -> dict | None:
-    """Numbers of one method; None if it is not there."""
-    path = out / "eval" / f"{name}.json"
-    if not path.exists():
-        return None
-    found = json.loads(path.read_text())
-    row = {"name": name, "mean": found["mean"], "greedy": found["greedy"]}
-    row |= {"low": found["low"], "high": found["high"]}
-    if name == "initial":
-        return row
-    lines = read_metrics(out / "methods" / name / "metrics.jsonl")
-    steps = [line for line in lines if "step_time_sec" in line]
-    ledger = lines[-1]["ledger"]
-    return row | {
-        "total_gflop": lines[-1]["total_flops"] / 1e9,
-        "profiling_gflop": ledger.get("profiling", {"flops": 0.0})["flops"] / 1e9,
-        "rollouts": sum(line["rollouts"] for line in steps),
-        "trained": sum(line["trained"] for line in steps),
-        "no_signal": float(np.mean([line["frac_no_signal"] for line in steps])),
-        "seconds": sum(line["step_time_sec"] for line in steps),
-        "steps": len(steps),
-    }
+def measure(
+    name: str,
+    setup: pipeline.Setup,
+    folder: pipeline.RunFolder,
+    display: pipeline.Display,
+    budget: int,
+) -> dict:
+    """Train a method until its budget is spent; return its line of the table."""
+    params = stages.warmup(setup, folder, display)
+    spent: dict = {}
+    if name != "initial":
+        progress, lines = trained(name, setup, folder, display, budget)
+        params = progress.train.params
+        ledger, optimizer = progress.ledger, setup.config.methods[name].optimizer
+        spent = {
+            "total_gflop": ledger.total.flops / 1e9,
+            "profiling_gflop": ledger["profiling"].flops / 1e9,
+            "rollouts": sum(line["rollouts"] for line in lines),
+            "trained": sum(line["trained"] for line in lines),
+            "no_signal": float(np.mean([line["frac_no_signal"] for line in lines])),
+            "seconds": sum(line["step_time_sec"] for line in lines),
+            "steps": len(lines),
+            "skipped": sum(line.get("skipped", 0) > 0 for line in lines),
+            "learning_rate": getattr(optimizer, "learning_rate", None),
+        }
+    samples = setup.config.eval.final_samples
+    found = training.evaluate(
+        setup.session.rollouts, params, setup.held_out, samples=samples, greedy=True
+    )
+    success = {"mean": found.mean, "greedy": found.greedy}
+    return {"name": name, **success, "low": found.low, "high": found.high} | spent
+
+
+def trained(
+    name: str,
+    setup: pipeline.Setup,
+    folder: pipeline.RunFolder,
+    display: pipeline.Display,
+    budget: int,
+) -> tuple[training.Progress, list[training.Metrics]]:
+    """Train a method until it has sampled the budget; return the end and the steps."""
+    learner = make_learner(name, setup, folder, display)
+    params = stages.warmup(setup, folder, display)
+    progress = learner.start(learner.programs.init(params))
+    if learner.profile is not None:
+        progress.ledger.update(Ledger(learner.profile.cost))
+    store, lines, used = MemoryStore(), [], 0
+    store.save(0, progress)
+    with contextlib.closing(training.MetricsWriter(folder.method(name))) as log:
+        log.rewind(0)
+        for step, now, metrics in training.steps(
+            learner,
+            progress,
+            start=0,
+            stop=4 * learner.config.steps,  # for methods that draw less per step
+            store=store,
+            log=log,
+            evaluate=training.compute_spent,
+        ):
+            progress = now
+            if step:
+                lines.append(metrics)
+                used += metrics["rollouts"]
+            if used >= budget:
+                break
+    return progress, lines
 
 
 def table(rows: list[dict]) -> str:
     """Markdown table, the best mean success first."""
-    columns = "method | success | greedy | GFLOP | rollouts | trained | no signal | s"
-    lines = [f"| {columns} |", "|---" + "|---:" * 7 + "|"]
+    columns = (
+        "method | success | greedy | GFLOP | of it profile | rollouts | trained | steps"
+        " | no signal | step size | s"
+    )
+    lines = [f"| {columns} |", "|---" + "|---:" * 10 + "|"]
     for row in sorted(rows, key=lambda row: -row["mean"]):
         cells = [row["name"], f"{row['mean']:.3f}", f"{row['greedy']:.3f}"]
         if "total_gflop" in row:
-            cells += [f"{row['total_gflop']:.0f}", f"{row['rollouts']:,}"]
-            cells += [f"{row['trained']:,}", f"{row['no_signal']:.2f}"]
+            cells += [f"{row['total_gflop']:.1f}", f"{row['profiling_gflop']:.1f}"]
+            cells += [f"{row['rollouts']:,}", f"{row['trained']:,}", str(row["steps"])]
+            cells += [f"{row['no_signal']:.2f}", f"{row['learning_rate']:.1e}"]
             cells += [f"{row['seconds']:.0f}"]
         else:
-            cells += [""] * 5
+            cells += [""] * 8
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def write(out: pathlib.Path, failed: dict[str, str], options: list[str]) -> str:
+def write(out: pathlib.Path, failed: dict[str, str], command: str, budget: int) -> str:
     """Write both result files; return the Markdown."""
     names = ["initial", *methods.ZOO]
-    rows = [row for name in names if (row := measured(out, name)) is not None]
+    paths = [out / "zoo" / f"{name}.json" for name in names]
+    rows = [json.loads(path.read_text()) for path in paths if path.exists()]
     missing = [name for name in names if name not in {row["name"] for row in rows}]
-    command = " ".join(["python benchmarks/zoo.py --out", str(out), *options])
     width = np.mean([row["high"] - row["low"] for row in rows]) / 2 if rows else 0.0
     text = [
         "# Named methods with equal budgets",
-        f"`{command}`, one seed, two CPU cores that other work shared (seconds are of"
-        f" the steps alone). Every method: `{' '.join(BUDGET)}`.",
+        f"`{command}`, one seed, one core that other work shared (seconds are of the"
+        f" steps alone, compilation included). Every method samples {budget:,} rollouts"
+        " from the same initial policy, those of refills, pilots and continued groups"
+        " included; the profile comes on top, for the methods that read it.",
         "Held-out success at temperature 1 and of greedy answers; total compute by the"
-        " ledger, profiling included; rollouts sampled and trained on; share of groups"
-        f" without an advantage. The 95 % interval of a success is ±{width:.3f} over"
-        " questions; differences within it say nothing. Step sizes are those of"
-        " grpo_token for all.",
+        " ledger, profiling included; rollouts sampled and trained on; steps; share of"
+        f" groups without an advantage. The 95 % interval of a success is ±{width:.3f}"
+        " over questions; differences within it say nothing. Step sizes are those of"
+        " the preset.",
         table(rows),
     ]
     if missing:
@@ -124,7 +177,7 @@ def write(out: pathlib.Path, failed: dict[str, str], options: list[str]) -> str:
     RESULTS.mkdir(exist_ok=True)
     markdown = "\n\n".join(text) + "\n"
     (RESULTS / "zoo.md").write_text(markdown)
-    content = {"command": command, "budget": BUDGET, "methods": rows}
+    content = {"command": command, "budget": budget, "methods": rows}
     (RESULTS / "zoo.json").write_text(json.dumps(content, indent=1) + "\n")
     return markdown
 
@@ -133,11 +186,13 @@ def main() -> None:
     """Train what is missing, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/zoo"))
-    parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--rollouts", type=int, default=12_800)
     parser.add_argument("--names", nargs="+", default=list(methods.ZOO))
     args, options = parser.parse_known_args()
-    failed = train(args.out, args.names, args.minutes, options)
-    print(write(args.out, failed, options))
+    command = " ".join(["python benchmarks/zoo.py --rollouts", str(args.rollouts)])
+    command = " ".join([command, *options])
+    failed = train(args.out, args.names, args.rollouts, options)
+    print(write(args.out, failed, command, args.rollouts))
     if failed:
         sys.exit(1)
 

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from sgpo_jax.models import DecoderConfig
 from sgpo_jax.pipeline import Display, RunFolder, Setup, UserError, folder
 from sgpo_jax.pipeline import methods as pipeline_methods
 from sgpo_jax.profiling import Profile
+from sgpo_jax.training.update import minibatches
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,9 +44,10 @@ class Planned:
     ) -> dict[str, collections.Counter[packing.Shape]]:
         """Return how often each method would use each shape, in so many of its steps.
 
-        Prompt samplers and subsamples are those of the run. Responses are right as
-        often as in the profile, and as long as a query's were on average; those cut
-        short have the longest length.
+        Prompt samplers, subsamples and minibatches are those of the run; continued
+        groups are as large as their growth says, dead groups are not refilled.
+        Responses are right as often as in the profile, and as long as a query's were on
+        average; those cut short have the longest length.
         """
         return {name: self._rehearse(name, ladder, steps) for name in self._methods}
 
@@ -62,15 +65,17 @@ class Planned:
         prompts = pipeline_methods.make_learner(
             name, self.setup, self.files, Display(quiet=True)
         ).prompts
+        growth = method.continuation.growth if method.continuation else 1.0
         state, used = prompts.init(), collections.Counter()
         for step in range(steps):
             rng = np.random.default_rng([self.config.seed, step])
             draw, state = prompts.draw(
                 state,
-                budget=self.config.train.rollouts,
+                budget=int(np.ceil(self.config.train.rollouts / growth)),
                 progress=step / steps,
                 seed=step,
             )
+            draw = draw._replace(sizes=np.rint(growth * draw.sizes).astype(int))
             group = np.repeat(np.arange(len(draw.rows)), draw.sizes)
             rows = draw.rows[group]
             solved = (rng.random(len(rows)) < rate[rows]).astype(np.float64)
@@ -97,13 +102,17 @@ class Planned:
                 for place, row in enumerate(draw.rows)
                 if (keep & (group == place)).any()
             ]
-            for one in packing.pack(groups, ladder):
-                rows, length = one.tokens.shape
-                (shape,) = [
-                    s for s in ladder.shapes if (s.rows, s.row_length) == (rows, length)
-                ]
-                used[shape] += 1
+            for part in minibatches(groups, method.minibatches):
+                used.update(_shapes(packing.pack(part, ladder), ladder))
         return used
+
+
+def _shapes(
+    packed: Sequence[packing.Packed], ladder: packing.Ladder
+) -> list[packing.Shape]:
+    """Shape of each micro-batch."""
+    known = {(shape.rows, shape.row_length): shape for shape in ladder.shapes}
+    return [known[one.tokens.shape] for one in packed]
 
 
 def _lengths(

@@ -111,7 +111,7 @@ class Workload:
         return self.step.abstract(self.batch(self.ladder.shapes[0]))[0]
 
     def step_jobs(self) -> list[Job]:
-        """Return the programs of a step: gradients and scores by shape, the update."""
+        """Return the programs of a step: gradients, scores, residuals; the update."""
         programs = self.step
 
         def accumulate(shape: packing.Shape) -> jax.stages.Lowered:
@@ -125,6 +125,10 @@ class Workload:
         def score(shape: packing.Shape) -> jax.stages.Lowered:
             state, _, batch = programs.abstract(self.batch(shape))
             return programs.score.lower(state.params, batch.packed)
+
+        def residual(shape: packing.Shape) -> jax.stages.Lowered:
+            state, _, batch = programs.abstract(self.batch(shape))
+            return programs.residual.lower(state.weights, batch)
 
         state = self.state()
         trained = device_bytes(models.trainable(state.params)[0])
@@ -144,6 +148,16 @@ class Workload:
                 Job(
                     name=f"log-probabilities {shape.rows} x {shape.row_length}",
                     lower=functools.partial(score, shape),
+                    mesh=self.mesh,
+                    holds=beside,
+                )
+                for shape in self.ladder.shapes
+            ]
+        if "residual_mean" in self.method.needs:
+            jobs += [
+                Job(
+                    name=f"residuals {shape.rows} x {shape.row_length}",
+                    lower=functools.partial(residual, shape),
                     mesh=self.mesh,
                     holds=beside,
                 )

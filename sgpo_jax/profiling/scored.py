@@ -41,7 +41,8 @@ class Scored:
     Attributes:
       rollouts: tokens, lengths and log-probabilities; `rollouts.request` indexes the
         queries given.
-      rewards: reward of each rollout; NaN where it could not be scored.
+      rewards: reward of each rollout; NaN where it could not be scored, to which an
+        infinite one is turned.
       texts: decoded completions.
       cost: what sampling them cost.
       scoring_seconds: time spent waiting for verifiers after the last sample.
@@ -59,6 +60,11 @@ class Scored:
     scoring_queue: float
     solved_at: float = SOLVED
     watch: Watch = Watch()
+
+    def __post_init__(self):
+        # Later an infinite reward would compare as a success or be clipped to one.
+        finite = np.isfinite(self.rewards)
+        object.__setattr__(self, "rewards", np.where(finite, self.rewards, np.nan))
 
     @property
     def solved(self) -> np.ndarray:

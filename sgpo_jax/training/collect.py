@@ -178,15 +178,19 @@ def collect(
       numbers: of the rounds, each of which has noise of its own.
     """
     refill, continuation = method.refill, method.continuation
-    parts, live, drawn = [], 0, 0
+    growth = continuation.growth if continuation else 1.0
+    parts, live, drawn, first = [], 0, 0, 0
     for _ in range(1 + (refill.max_rounds if refill else 0)):
-        # As many as the share of live rollouts so far says are missing.
-        share = continuation.growth if continuation else 1.0
+        # As many as the live rollouts per drawn one so far say are missing, together
+        # with a guess of half the growth that weighs as much as the first round: few
+        # groups tell little, and a share that comes out small samples far too many.
+        share = growth
         if drawn:
-            share = max(live / drawn, 0.1)
+            share = (live + growth / 2 * first) / (drawn + first)
         number = next(numbers)
         chosen = draw(number, int(np.ceil((budget - live) / share)))
         drawn += int(chosen.sizes.sum())
+        first = first or drawn
         part = sample(number, chosen)
         if continuation is not None:
             part = _continued(part, continuation, sample, numbers)

@@ -91,7 +91,7 @@ def make_batch(
     drawn = None
     if "sampler_log_probs" in method.needs:
         drawn = sampler_log_probs(rollouts)
-    parts = [part for part in _split(groups, method.minibatches) if part]
+    parts = minibatches(groups, method.minibatches)
     packed = [
         [
             micro_batch(
@@ -112,10 +112,10 @@ def make_batch(
     return Batch(groups=parts, packed=packed, live=live, live_packed=rows)
 
 
-def _split(groups: list[packing.Group], parts: int) -> list[list[packing.Group]]:
-    """Deal groups into parts of about equal number, in order."""
+def minibatches(groups: list[packing.Group], parts: int) -> list[list[packing.Group]]:
+    """Deal groups into parts of about equal number, in order; none of them empty."""
     edges = np.linspace(0, len(groups), parts + 1).round().astype(int)
-    return [groups[a:b] for a, b in itertools.pairwise(edges)]
+    return [groups[a:b] for a, b in itertools.pairwise(edges) if a < b]
 
 
 def learn(

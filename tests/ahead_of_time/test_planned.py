@@ -94,6 +94,20 @@ def test_a_method_that_learns_nothing_needs_no_shape(experiment):
     assert used["grpo"].total() >= 3
 
 
+def test_a_rehearsal_knows_minibatches_and_continued_groups(experiment):
+    """Every minibatch is packed by itself; a pilot is a part of its rollouts."""
+    names = ("grpo_token", "gspo", "reinforce_ada")
+    config = dataclasses.replace(experiment, methods=tuned_methods(names, 1e-3))
+    _, files = profiled(config, 0.5)
+    (shape,) = packing.make_ladder(
+        row_lengths=[2048], rows=[1], response_length=8
+    ).shapes
+    used = planned.read(files.path).rehearse(packing.Ladder((shape,)), steps=3)
+    assert used["grpo_token"][shape] == 3
+    assert used["gspo"][shape] == 3 * 4
+    assert used["reinforce_ada"][shape] == 3
+
+
 def test_a_model_is_found_by_its_config_file(tmp_path):
     known = public.find("qwen3-0.6b")
     path = tmp_path / "config.json"

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import pytest
 
-from sgpo_jax import chips, ledger, sharding
+from sgpo_jax import chips, ledger, methods, sharding
 from sgpo_jax.ahead_of_time import facts, programs, report, topology
 from sgpo_jax.commands import aot
 from sgpo_jax.commands.aot import Aot
@@ -53,6 +53,26 @@ def test_the_step(workload):
     assert found.arguments >= 2 * programs.device_bytes(state.params)
     kinds = {c.kind for c in found.counts.collectives}
     assert {"all-gather", "reduce-scatter"} <= kinds
+
+
+@pytest.mark.parametrize(
+    ("name", "further"),
+    [
+        ("grpo_token", set()),
+        ("grpo", {"log-probabilities"}),
+        ("gspo", {"log-probabilities"}),
+        ("spo", {"log-probabilities"}),
+        ("rebel", {"residuals"}),
+        ("vargrad", {"log-probabilities", "residuals"}),
+    ],
+)
+def test_the_programs_of_a_step_follow_from_the_parts(workload, name, further):
+    method = methods.named(name)
+    jobs = dataclasses.replace(workload, method=method).step_jobs()
+    found = {job.name.split()[0]: job for job in jobs}
+    assert found.keys() == {"gradients", "update"} | further
+    if "residuals" in further:
+        found["residuals"].lower()
 
 
 @pytest.mark.slow

@@ -150,6 +150,24 @@ def test_refill_counts_what_continued_groups_hold():
     )
 
 
+def test_refill_samples_little_more_than_is_missing():
+    """Eight pilots, of which a quarter is mixed, say little: no round may rush ahead.
+
+    Scaling by the share seen so far alone, a step ends with twice its budget.
+    """
+    method = methods.Method(
+        continuation=methods.ContinueMixed(more=12, growth=4.0),
+        refill=methods.Refill(max_rounds=3),
+    )
+    rng, found = np.random.default_rng(0), []
+    for _ in range(50):
+        taken, _ = run_collect(
+            method, budget=128, rewards=lambda row: float(rng.random() < 0.08)
+        )
+        found.append(taken.live[taken.group].sum())
+    assert 0.9 * 128 < np.mean(found) < 1.3 * 128
+
+
 @pytest.mark.parametrize("wrong", [lambda groups: np.array([1, 2]), lambda groups: -1])
 def test_a_continuation_that_returns_no_number_per_group_is_named(wrong):
     @dataclasses.dataclass(frozen=True)

@@ -1,19 +1,11 @@
 """Shuffled passes over all prompts with a fixed group size."""
 
 import dataclasses
-import functools
 
 import numpy as np
 
+from sgpo_jax.methods.prompts.order import shuffled
 from sgpo_jax.methods.prompts.pool import Draw, PromptPool, State, check_group_size
-
-
-@functools.lru_cache(maxsize=4)
-def permutation(count: int, *seeds: int) -> np.ndarray:
-    """Order of one pass; kept, since every step of a pass reads it."""
-    order = np.random.default_rng(seeds).permutation(count)
-    order.flags.writeable = False
-    return order
 
 
 def take(
@@ -35,19 +27,20 @@ def take(
     """
     count = len(sizes)
     epoch, place = divmod(cursor, count)
-    order = permutation(count, *seeds, epoch)[place:]
+    # A group has at least one rollout.
+    order = shuffled(count, place, place + budget, seeds=(*seeds, epoch))
     items, used = _until(order, sizes, budget)
-    if used < budget and len(items) == len(order):
-        following = permutation(count, *seeds, epoch + 1)
+    if used < budget:
+        following = shuffled(count, 0, budget - used, seeds=(*seeds, epoch + 1))
         fresh = ~np.isin(following, items)
-        end = count if fresh.all() else int(np.argmin(fresh))
+        end = len(fresh) if fresh.all() else int(np.argmin(fresh))
         more, _ = _until(following[:end], sizes, budget - used)
         items = np.concatenate([items, more])
     return items, cursor + len(items)
 
 
 def _until(order: np.ndarray, sizes: np.ndarray, budget: int) -> tuple[np.ndarray, int]:
-    total = np.cumsum(sizes[order[:budget]])  # a group has at least one rollout
+    total = np.cumsum(sizes[order])
     count = min(int(np.searchsorted(total, budget)) + 1, len(total))
     return order[:count], int(total[count - 1]) if count else 0
 

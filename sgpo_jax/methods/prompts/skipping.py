@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from sgpo_jax.methods.prompts.order import shuffled
 from sgpo_jax.methods.prompts.pool import (
     Draw,
     History,
@@ -11,7 +12,7 @@ from sgpo_jax.methods.prompts.pool import (
     State,
     check_group_size,
 )
-from sgpo_jax.methods.prompts.shuffled import Passes, permutation
+from sgpo_jax.methods.prompts.shuffled import Passes
 
 _CHUNK = 8192
 
@@ -43,8 +44,8 @@ def take_kept(
     wanted, looked = count, 0
     while wanted and looked < total:
         epoch, place = divmod(cursor, total)
-        rows = permutation(total, *pass_seeds, epoch)[place:]
-        rows = rows[: min(_CHUNK, total - looked)]
+        stop = place + min(_CHUNK, total - looked)
+        rows = shuffled(total, place, stop, seeds=(*pass_seeds, epoch))
         chance = rng.random(len(rows)) < keep[rows]
         if found:  # one pass runs into the next
             chance &= ~np.isin(rows, np.concatenate(found))
