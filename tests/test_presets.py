@@ -11,6 +11,7 @@ import pytest
 
 from sgpo_jax.pipeline.folder import flatten, unflatten
 from sgpo_jax.presets import PRESETS
+from tests.claims import takes_minutes
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -24,10 +25,7 @@ def test_a_preset_builds_and_survives_its_file(name):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    "SGPO_TEST_CLAIMS" not in os.environ,
-    reason="the whole quick preset, minutes: set SGPO_TEST_CLAIMS=1",
-)
+@takes_minutes
 def test_the_quick_preset_reaches_what_it_claims(tmp_path):
     """Other machines and versions round differently, so runs drift apart: 0.08."""
     call = "from sgpo_jax.cli import main; main()"

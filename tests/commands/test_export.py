@@ -31,33 +31,35 @@ def export(capsys, *args):
     return code, captured.err
 
 
-@pytest.fixture
-def run(tmp_path):
-    """Makes a run with an initial policy and two trained ones."""
+def make(out, **changes):
+    """Make a run with an initial policy and two trained ones."""
+    config = tiny_experiment(str(out), methods=METHODS, **changes)
+    folder = open_folder(config)
+    setup = Setup(config=config, worker=rewards.Worker())
+    fresh = setup.initial_params()
+    # With adapters the published matrices stay what they are.
+    params = {**fresh, **jax.tree.map(lambda x: x + 0.03, _part(fresh))}
+    first = training.Checkpoints(folder.policy, keep=1)
+    first.save(0, params, {"fingerprint": stages.fingerprint(params)})
+    first.close()
+    for label in METHODS:
+        learner = make_learner(label, setup, folder, Display(quiet=True))
+        progress = learner.start(learner.programs.init(params))
+        trained = {**params, **jax.tree.map(lambda x: x * 1.5, _part(params))}
+        train = dataclasses.replace(progress.train, params=trained)
+        path = folder.method(label) / "checkpoints"
+        with_store = training.Checkpoints(path)
+        store = training.ProgressStore(with_store, progress, {})
+        store.save(3, dataclasses.replace(progress, train=train))
+        with_store.close()
+    return setup, params, trained
 
-    def make(**changes):
-        config = tiny_experiment(str(tmp_path / "run"), methods=METHODS, **changes)
-        folder = open_folder(config)
-        setup = Setup(config=config, worker=rewards.Worker())
-        fresh = setup.initial_params()
-        # With adapters the published matrices stay what they are.
-        params = {**fresh, **jax.tree.map(lambda x: x + 0.03, _part(fresh))}
-        first = training.Checkpoints(folder.policy, keep=1)
-        first.save(0, params, {"fingerprint": stages.fingerprint(params)})
-        first.close()
-        for label in METHODS:
-            learner = make_learner(label, setup, folder, Display(quiet=True))
-            progress = learner.start(learner.programs.init(params))
-            trained = {**params, **jax.tree.map(lambda x: x * 1.5, _part(params))}
-            train = dataclasses.replace(progress.train, params=trained)
-            path = folder.method(label) / "checkpoints"
-            with_store = training.Checkpoints(path)
-            store = training.ProgressStore(with_store, progress, {})
-            store.save(3, dataclasses.replace(progress, train=train))
-            with_store.close()
-        return setup, params, trained
 
-    return make
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run that is only read."""
+    out = tmp_path_factory.mktemp("export") / "run"
+    return out, *make(out)
 
 
 def _part(params):
@@ -86,9 +88,9 @@ def equal(ours, wanted):
     jax.tree.map(np.testing.assert_array_equal, ours, wanted)
 
 
-def test_every_policy_of_a_run_is_written(run, tmp_path, capsys):
-    setup, initial, trained = run()
-    out = ("--out", tmp_path / "run")
+def test_every_policy_of_a_run_is_written(made, tmp_path, capsys):
+    run, setup, initial, trained = made
+    out = ("--out", run)
     for args, wanted in (
         ((), initial),
         (("--policy", "raw"), trained),
@@ -122,12 +124,14 @@ def greedy(policy, prompt):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_transformers_opens_it_and_completes_alike(run, tmp_path, capsys):
+def test_transformers_opens_it_and_completes_alike(tmp_path, capsys):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     published(tmp_path / "base", template=TEMPLATE)
     model = ModelConfig(source=f"hf:{tmp_path / 'base'}", lora_rank=2, rslora=True)
-    setup, _, trained = run(model=model, warmup=WarmupConfig(steps=0))
+    setup, _, trained = make(
+        tmp_path / "run", model=model, warmup=WarmupConfig(steps=0)
+    )
     policy = setup.policy.with_params(trained, identity="trained")
     args = ("--out", tmp_path / "run", "--policy", "raw")
     code, err = export(capsys, *args, "--to", tmp_path / "merged")
@@ -168,10 +172,10 @@ def test_transformers_opens_it_and_completes_alike(run, tmp_path, capsys):
     assert len(completions) > 1
 
 
-def test_a_run_goes_on_from_adapters_that_were_written(run, tmp_path, capsys):
+def test_a_run_goes_on_from_adapters_that_were_written(tmp_path, capsys):
     published(tmp_path / "base", template=None)
     model = ModelConfig(source=f"hf:{tmp_path / 'base'}", lora_rank=2, rslora=True)
-    _, _, trained = run(model=model, warmup=WarmupConfig(steps=0))
+    _, _, trained = make(tmp_path / "run", model=model, warmup=WarmupConfig(steps=0))
     args = ("--out", tmp_path / "run", "--policy", "raw", "--adapters", "apart")
     code, err = export(capsys, *args, "--to", tmp_path / "apart")
     assert code == 0, err
@@ -194,23 +198,21 @@ def test_a_run_goes_on_from_adapters_that_were_written(run, tmp_path, capsys):
         (["--nonsense"], "--nonsense"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(args, message, run, tmp_path, capsys):
-    run()
+def test_a_mistake_is_one_line_and_exit_code_2(args, message, made, tmp_path, capsys):
     target = tmp_path / "to"
-    code, err = export(capsys, "--out", tmp_path / "run", "--to", target, *args)
+    code, err = export(capsys, "--out", made[0], "--to", target, *args)
     assert code == 2
     assert message in err.splitlines()[-1]
     assert not target.exists()
 
 
-def test_folders_that_are_no_run_or_not_empty_are_refused(run, tmp_path, capsys):
+def test_folders_that_are_no_run_or_not_empty_are_refused(made, tmp_path, capsys):
     code, err = export(capsys, "--out", tmp_path / "none", "--to", tmp_path / "to")
     assert (code, err.count("\n")) == (2, 1)
     assert "is no run folder" in err
     code, err = export(capsys, "--out", tmp_path / "none")
     assert code == 2
     assert "--to" in err
-    run()
-    code, err = export(capsys, "--out", tmp_path / "run", "--to", tmp_path / "run")
+    code, err = export(capsys, "--out", made[0], "--to", made[0])
     assert (code, err.count("\n")) == (2, 1)
     assert "is not empty" in err

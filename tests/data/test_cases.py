@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import pathlib
+import tracemalloc
 
 import hypothesis
 import hypothesis.strategies as st
@@ -284,13 +285,21 @@ def test_parquet_that_claims_more_than_it_holds(tmp_path, monkeypatch):
 
 
 def test_repeated_long_text_is_not_multiplied_in_memory(tmp_path):
-    path = tmp_path / "q.parquet"
-    one = pa.array(["x" * (1 << 20)])
-    prompts = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), one)
-    pq.write_table(pa.table({"prompt": prompts, "answer": ["1"] * 20_000}), path)
-    # 20 GB of text, if every row had its own.
-    (query,) = parse_source(str(path)).load().queries
-    assert len(query.prompt) == 1 << 20
+    path, rows, size = tmp_path / "q.parquet", 400, 1 << 20
+    one = pa.array(["x" * size])
+    prompts = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), one)
+    pq.write_table(pa.table({"prompt": prompts, "answer": ["1"] * rows}), path)
+    pool = pa.default_memory_pool()
+    before = pool.max_memory()
+    tracemalloc.start()
+    try:
+        (query,) = parse_source(str(path)).load().queries
+        strings = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(query.prompt) == size
+    # 400 MiB, if every row had its own.
+    assert strings + pool.max_memory() - before < rows * size / 4
 
 
 def test_folders(tmp_path):

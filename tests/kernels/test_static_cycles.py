@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from sgpo_jax.kernels.shared_prefix_attention import tiles
+from tests.claims import takes_minutes
 
 BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
 TABLE = json.loads((BENCHMARKS / "results" / "attention_cycles.json").read_text())
@@ -22,6 +23,7 @@ CASES = {
 
 
 @pytest.mark.slow
+@takes_minutes
 @pytest.mark.parametrize("name", CASES)
 def test_cycles_have_not_grown(name):
     pytest.importorskip("libtpu")

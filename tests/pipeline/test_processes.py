@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from sgpo_jax.profiling import Profile
+from tests.claims import takes_minutes
 from tests.conftest import DEVICES
 from tests.pipeline.test_run import SMALL, lines, run
 
@@ -122,6 +123,7 @@ def test_two_processes_report_what_one_does(two, finished):
     assert_same_report(two[0], finished)
 
 
+@takes_minutes
 def test_four_processes_go_on_with_adapters_that_two_saved(tmp_path):
     """As one process trains them: what is saved is whole, the base stays as it was."""
     adapters = ("--model.lora-rank", "2")
