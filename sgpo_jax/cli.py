@@ -192,13 +192,14 @@ def _lock(folder: pathlib.Path, hosts: "Hosts", held: contextlib.ExitStack) -> s
 
 def _explain(error: Exception, display: "Display") -> int | None:
     """Say in a line what ended a run; returns its exit code, None for a fault."""
+    from sgpo_jax.artefacts import DamagedError
     from sgpo_jax.hosts import RESTART, LostPeer, Stopped
     from sgpo_jax.pipeline import UserError
     from sgpo_jax.rewards import UnscorableError, VerifierError
     from sgpo_jax.training import CheckpointError
 
     code, text = None, str(error)
-    if isinstance(error, UserError | VerifierError):
+    if isinstance(error, UserError | VerifierError | DamagedError):
         return _refuse(text)
     if isinstance(error, Stopped):
         display.say(f"stopped by {text}; the same command goes on from here")

@@ -1,13 +1,28 @@
 """The experiment: a frozen dataclass of small ones, which is also the command line."""
 
 import dataclasses
-import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
+from sgpo_jax.bounds import (
+    Count,
+    Decay,
+    Finite,
+    Natural,
+    NonNegative,
+    Positive,
+    Range,
+    Rate,
+    Seconds,
+    Seed,
+    Share,
+    Size,
+    Temperature,
+    bounded,
+)
 from sgpo_jax.hosts import DistributedConfig
 from sgpo_jax.methods import Method, label_of, named
 from sgpo_jax.models import DecoderConfig, Lora, pretrained
@@ -16,14 +31,8 @@ from sgpo_jax.sharding import MeshShape
 from sgpo_jax.training import TrainConfig
 
 
-def _positive(config: object, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class SplitConfig:
     """Which questions are trained on and which are held out.
 
@@ -38,25 +47,15 @@ class SplitConfig:
       max_prompt: questions with longer prompts (in tokens) are left out; 0 for none.
     """
 
-    held_out: float = 0.25
-    demonstrated: float = 0.25
-    max_train: int = 0
-    max_held_out: int = 0
-    max_prompt: int = 0
-
-    def __post_init__(self):
-        if not 0 <= self.held_out < math.inf:
-            raise ValueError(f"held_out must be 0 or positive, got {self.held_out}")
-        if not 0 <= self.demonstrated < 1:
-            raise ValueError(
-                f"demonstrated must be 0 or a share below 1, got {self.demonstrated}"
-            )
-        for name in ("max_train", "max_held_out", "max_prompt"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative")
+    held_out: NonNegative = 0.25
+    demonstrated: Decay = 0.25
+    max_train: Natural = 0
+    max_held_out: Natural = 0
+    max_prompt: Natural = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class ModelConfig:
     """The policy: a published one, or one of a given size from nothing.
 
@@ -82,17 +81,17 @@ class ModelConfig:
 
     source: str = ""
     prompt: PromptConfig = PromptConfig()
-    num_layers: int = 3
-    embed_dim: int = 96
-    num_heads: int = 4
-    num_kv_heads: int = 4
-    head_dim: int = 24
-    mlp_dim: int = 256
+    num_layers: Size = 3
+    embed_dim: Size = 96
+    num_heads: Size = 4
+    num_kv_heads: Size = 4
+    head_dim: Size = 24
+    mlp_dim: Size = 256
     dtype: Literal["float32", "bfloat16"] = "float32"
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["none", "dots", "everything", "offload"] = "none"
-    lora_rank: int = 0
-    lora_alpha: float = 32.0
+    lora_rank: Annotated[int, Range(0, 2**16)] = 0
+    lora_alpha: Positive = 32.0
     rslora: bool = False
     adapters: str = ""
 
@@ -145,6 +144,7 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class WarmupConfig:
     """Supervised warm start of the initial policy on noisy demonstrations.
 
@@ -160,23 +160,21 @@ class WarmupConfig:
       learning_rate: step size.
     """
 
-    steps: int = 450
-    batch_size: int = 256
-    demonstrations: int = 60_000
-    noise: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
+    steps: Natural = 450
+    batch_size: Size = 256
+    demonstrations: Annotated[int, Range(1, 10**8)] = 60_000
+    noise: tuple[Share, ...] = (0.0, 0.25, 0.5, 0.75)
     errors: Literal["random", "systematic"] = "random"
     hidden: tuple[str, ...] = ()
-    learning_rate: float = 3e-3
+    learning_rate: Rate = 3e-3
 
     def __post_init__(self):
-        _positive(self, "batch_size", "demonstrations")
-        if self.steps < 0:
-            raise ValueError(f"steps must not be negative, got {self.steps}")
-        if not self.noise or not all(0 <= noise <= 1 for noise in self.noise):
-            raise ValueError(f"noise must be probabilities, got {self.noise}")
+        if not self.noise:
+            raise ValueError("noise needs a probability, for example 0.0")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class SamplerConfig:
     """How completions are sampled.
 
@@ -194,32 +192,27 @@ class SamplerConfig:
       end_of_thinking: what ends it.
     """
 
-    lanes: int = 32
-    slots: int = 4
-    max_response: int = 8
-    temperature: float = 1.0
+    lanes: Size = 32
+    slots: Size = 4
+    max_response: Size = 8
+    temperature: Temperature = 1.0
     order: Literal["given", "longest", "shortest"] = "given"
     stop: tuple[str, ...] = ()
     keep_stop: bool = False
-    thinking: int = 0
+    thinking: Annotated[int, Range(0, 2**20)] = 0
     end_of_thinking: str = "</think>"
 
     def __post_init__(self):
-        _positive(self, "lanes", "slots", "max_response")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
         if not all(self.stop):
             raise ValueError("an empty stop string would end every completion")
         if self.keep_stop and not self.stop:
             raise ValueError("keep_stop needs a stop string; give sampler.stop")
-        if self.thinking < 0 or (self.thinking and not self.end_of_thinking):
-            raise ValueError(
-                f"thinking={self.thinking} must not be negative, and needs"
-                " end_of_thinking to be said"
-            )
+        if self.thinking and not self.end_of_thinking:
+            raise ValueError(f"thinking={self.thinking} needs end_of_thinking")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class RewardConfig:
     """The processes that score completions.
 
@@ -237,17 +230,18 @@ class RewardConfig:
         does not reward is counted in `reward/hacking_disputed`, and changes nothing.
     """
 
-    deadline: float = 5.0
-    batch_deadline: float = 300.0
-    memory_gib: float = 2.0
-    workers: int = 0
+    deadline: Seconds = 5.0
+    batch_deadline: Seconds = 300.0
+    memory_gib: Annotated[float, Range(0.01, 10**5)] = 2.0
+    workers: Annotated[int, Range(0, 4096)] = 0
     isolate: bool = False
     environment: tuple[str, ...] = ()
-    solved_at: float = 1.0
+    solved_at: Finite = 1.0
     cross_check: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class ProfileConfig:
     """How queries are profiled.
 
@@ -256,14 +250,12 @@ class ProfileConfig:
       chunk: queries per chunk; a finished chunk survives a kill.
     """
 
-    samples: int = 8
-    chunk: int = 256
-
-    def __post_init__(self):
-        _positive(self, "samples", "chunk")
+    samples: Annotated[int, Range(1, 2**16)] = 8
+    chunk: Count = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class PackConfig:
     """Static shapes of packed rows.
 
@@ -274,14 +266,13 @@ class PackConfig:
       shortest_response: expected length of short responses; sizes the response slots.
     """
 
-    row_length: int = 128
-    rows: tuple[int, ...] = (4, 6)
-    shortest_response: int = 2
+    row_length: Size = 128
+    rows: tuple[Size, ...] = (4, 6)
+    shortest_response: Size = 2
 
     def __post_init__(self):
-        _positive(self, "row_length", "shortest_response")
-        if not self.rows or min(self.rows) < 1:
-            raise ValueError(f"rows must be positive, got {self.rows}")
+        if not self.rows:
+            raise ValueError("rows needs a number, for example 8")
 
 
 def tuned_methods(
@@ -315,6 +306,7 @@ def tuned_methods(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class EvalConfig:
     """How held-out accuracy is measured.
 
@@ -323,11 +315,8 @@ class EvalConfig:
       final_samples: samples per question at the end.
     """
 
-    samples: int = 6
-    final_samples: int = 16
-
-    def __post_init__(self):
-        _positive(self, "samples", "final_samples")
+    samples: Annotated[int, Range(1, 2**16)] = 6
+    final_samples: Annotated[int, Range(1, 2**16)] = 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -357,6 +346,7 @@ def _default_methods() -> dict[str, Method]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Experiment:
     """Everything a run depends on.
 
@@ -382,7 +372,7 @@ class Experiment:
     """
 
     out: str = "runs/default"
-    seed: int = 0
+    seed: Seed = 0
     data: str = "procedural:families=addition+gcd+bits+count+reversal+sorting"
     split: SplitConfig = SplitConfig()
     model: ModelConfig = ModelConfig()

@@ -9,12 +9,14 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
+
+from sgpo_jax.bounds import Range, Size, bounded
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
@@ -60,6 +62,7 @@ class Rules:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class MeshShape:
     """Number of devices along each mesh axis.
 
@@ -69,15 +72,13 @@ class MeshShape:
       tensor: tensor parallelism.
     """
 
-    data: int = -1
-    fsdp: int = 1
-    tensor: int = 1
+    data: Annotated[int, Range(-1, 2**20)] = -1
+    fsdp: Size = 1
+    tensor: Size = 1
 
     def __post_init__(self):
-        for name in MESH_AXES:
-            size = getattr(self, name)
-            if size < 1 and not (name == "data" and size == -1):
-                raise ValueError(f"mesh axis {name} must be at least 1, got {size}")
+        if self.data == 0:
+            raise ValueError("data must be at least 1, or -1 for what is left; got 0")
 
     def resolve(self, num_devices: int) -> tuple[int, int, int]:
         """Return the sizes for `num_devices` devices, or say why it cannot be."""

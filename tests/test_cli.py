@@ -15,17 +15,26 @@ from sgpo_jax import cli
         (["walk"], "unknown command 'walk'"),
         (
             ["run", "--methods.grpo_token.prompts.group-size", "-3"],
-            "group_size must be at least 1, got -3",
+            "group_size must be a whole number from 1 to 4096, got -3",
         ),
-        (["run", "--methods.tracked.prompts.group-size", "many"], "must be a int"),
+        (
+            ["run", "--methods.tracked.prompts.group-size", "many"],
+            "must be a whole number",
+        ),
         (["run", "--mesh.tensor", "3"], "does not fit 8 device"),
         (["run", "--preset", "none"], "unknown preset 'none'"),
         (["run", "--preset"], "--preset needs a value"),
         (["run", "--data", "nowhere:x"], "nowhere:x"),
         (["run", "--data", "gsm8k:/nonexistent"], "/nonexistent"),
         (["run", "--methods.sgpo.prompts.allocate.minimum", "9"], "minimum"),
-        (["run", "--warmup.noise", "2.0"], "noise must be probabilities"),
-        (["train", "--train.steps", "-1"], "steps must be at least 0"),
+        (
+            ["run", "--warmup.noise", "2.0"],
+            "--warmup.noise must be numbers",
+        ),
+        (
+            ["train", "--train.steps", "-1"],
+            "--train.steps must be a whole",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(args, message, capsys, tmp_path):

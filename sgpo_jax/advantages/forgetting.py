@@ -7,9 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
 from sgpo_jax.advantages.tracked import BetaState, BetaTracker, add_visits
+from sgpo_jax.bounds import NonNegative, Positive, Share, bounded
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class DiscountedBetaTracker(BetaTracker):
     r"""A Beta distribution per query whose old counts return to the prior.
 
@@ -32,9 +34,9 @@ class DiscountedBetaTracker(BetaTracker):
                 failures=Array([1.], dtype=float32))
     """
 
-    forgetting: float = 0.5
-    prior: float = 1.0
-    profile_weight: float = 0.0
+    forgetting: Share = 0.5
+    prior: Positive = 1.0
+    profile_weight: NonNegative = 0.0
 
     def update(
         self, state: BetaState, rewards: Float[Array, " R"], query_id: Int[Array, " R"]
@@ -60,6 +62,7 @@ class DriftState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class AdaptiveBetaTracker:
     r"""A Beta distribution per query that forgets by how far the policy has moved.
 
@@ -92,26 +95,17 @@ class AdaptiveBetaTracker:
       Array([3.25], dtype=float32)
     """
 
-    half_life: float = 0.06
-    lowest: float = 0.875
-    highest: float = 0.96
-    prior: float = 0.5
-    strength: float = 8.0
+    half_life: Positive = 0.06
+    lowest: Share = 0.875
+    highest: Share = 0.96
+    prior: Positive = 0.5
+    strength: NonNegative = 8.0
 
     def __post_init__(self):
-        if not 0 <= self.lowest <= self.highest <= 1:
+        if self.lowest > self.highest:
             raise ValueError(
-                "forgetting needs 0 <= lowest <= highest <= 1, got"
+                "forgetting needs lowest <= highest, got"
                 f" {self.lowest} and {self.highest}"
-            )
-        if not (self.half_life > 0 and self.prior > 0):
-            raise ValueError(
-                "half_life and prior must be positive, got"
-                f" {self.half_life} and {self.prior}"
-            )
-        if not 0 <= self.strength < float("inf"):
-            raise ValueError(
-                f"strength must be finite and at least 0, got {self.strength}"
             )
 
     @property

@@ -14,16 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
 from sgpo_jax.advantages.groups import is_scored
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name} must be above 0, got {value}")
-
-
-def _check_weight(weight: float) -> None:
-    if not 0 <= weight < float("inf"):
-        raise ValueError(f"profile_weight must be finite and at least 0, got {weight}")
+from sgpo_jax.bounds import NonNegative, Positive, Share, bounded
 
 
 @runtime_checkable
@@ -73,6 +64,7 @@ class BetaState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class BetaTracker:
     r"""A Beta distribution over the success rate of each query, with forgetting.
 
@@ -98,15 +90,9 @@ class BetaTracker:
       Array([0.15934068, 0.5       ], dtype=float32)
     """
 
-    forgetting: float = 0.9
-    prior: float = 0.5
-    profile_weight: float = 1.0
-
-    def __post_init__(self):
-        if not 0 <= self.forgetting <= 1:
-            raise ValueError(f"forgetting must lie in [0, 1], got {self.forgetting}")
-        _check_positive("prior", self.prior)
-        _check_weight(self.profile_weight)
+    forgetting: Share = 0.9
+    prior: Positive = 0.5
+    profile_weight: NonNegative = 1.0
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -184,6 +170,7 @@ class KalmanState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class KalmanTracker:
     r"""A Gaussian belief about the expected reward of each query, a random walk.
 
@@ -209,16 +196,10 @@ class KalmanTracker:
                   variance=Array([0.025], dtype=float32))
     """
 
-    process_noise: float = 1 / 360
-    observation_noise: float = 0.25
-    prior: float = 0.5
-    profile_weight: float = 1.0
-
-    def __post_init__(self):
-        _check_weight(self.profile_weight)
-        _check_positive("process_noise", self.process_noise)
-        _check_positive("observation_noise", self.observation_noise)
-        _check_positive("prior", self.prior)
+    process_noise: Positive = 1 / 360
+    observation_noise: Positive = 0.25
+    prior: Positive = 0.5
+    profile_weight: NonNegative = 1.0
 
     @property
     def needs(self) -> tuple[str, ...]:

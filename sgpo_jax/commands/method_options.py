@@ -91,7 +91,9 @@ def _set(part: Any, fields: list[str], text: str, option: str) -> Any:
         value = _parsed(old, text, option)
     try:
         return dataclasses.replace(part, **{name: value})
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
+        if rest or str(error).startswith(option):
+            raise
         raise ValueError(f"{option} {text}: {error}") from None
 
 
@@ -106,10 +108,9 @@ def _parsed(old: Any, text: str, option: str) -> Any:
     if isinstance(old, int | float | str):
         try:
             return type(old)(text)
-        except ValueError:
-            raise ValueError(
-                f"{option} {text}: must be a {type(old).__name__} like {old}"
-            ) from None
+        except (ValueError, OverflowError):
+            noun = "whole number" if isinstance(old, int) else "number"
+            raise ValueError(f"{option} {text}: must be a {noun} like {old}") from None
     raise ValueError(
         f"{option}: set one of its fields, for example {option}.FIELD, or write the"
         " method as package.module:function"

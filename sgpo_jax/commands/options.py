@@ -161,7 +161,10 @@ def parse_dataclass(
     except SystemExit:
         # tyro draws a box; an error is one line here.
         text = re.sub(r"[─│╭╮╰╯├┤]+", " ", shown.getvalue())
-        text = " ".join(text.split()).removeprefix("Parsing error ")
+        text = " ".join(re.sub(r"-{4,}", " ", text).split())
+        text = text.partition(" For full helptext")[0].removeprefix("Parsing error ")
+        # What a part of the experiment refuses is named as it is spelled here.
+        text = re.sub(r"^Value error Error parsing ([\w.-]+): ", r"--\1.", text)
         raise ValueError(f"{text} (see {prog} --help)") from None
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from sgpo_jax.bounds import TINY, Natural, Range, Seed, Share, bounded
 from sgpo_jax.commands.options import parse_dataclass
 from sgpo_jax.prompt_config import PromptConfig
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Choice:
     """How tokens are chosen.
 
@@ -25,11 +27,11 @@ class Choice:
       seed: of the noise.
     """
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    seed: int = 0
+    temperature: Annotated[float, Range(1e-4, 1e4, zero=True)] = 1.0
+    top_k: Natural = 0
+    top_p: Annotated[float, Range(TINY, 1)] = 1.0
+    min_p: Share = 0.0
+    seed: Seed = 0
 
     def __post_init__(self):
         asked = (self.top_k > 0, self.top_p < 1, self.min_p > 0, self.temperature == 0)
@@ -54,6 +56,7 @@ class Choice:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class End:
     """What ends a completion.
 
@@ -64,17 +67,14 @@ class End:
       end_of_thinking: what ends it.
     """
 
-    max_response: int = 0
+    max_response: Annotated[int, Range(0, 2**20)] = 0
     stop: tuple[str, ...] = ()
-    thinking: int = 0
+    thinking: Annotated[int, Range(0, 2**20)] = 0
     end_of_thinking: str = "</think>"
-
-    def __post_init__(self):
-        if self.max_response < 0:
-            raise ValueError("max_response must be at least 0")
 
 
 @dataclasses.dataclass(frozen=True)
+@bounded
 class Options:
     """Print completions of prompts, with the log-probability of every token.
 
@@ -105,13 +105,11 @@ class Options:
     server: str = ""
     model: str = "default"
     prompt: PromptConfig = PromptConfig()
-    samples: int = 4
+    samples: Annotated[int, Range(1, 2**16)] = 4
     choice: Annotated[Choice, tyro.conf.arg(name="")] = Choice()
     end: Annotated[End, tyro.conf.arg(name="")] = End()
 
     def __post_init__(self):
-        if self.samples < 1:
-            raise ValueError("samples must be at least 1")
         if self.server and self.source:
             raise ValueError("choose one of server and source")
         if (self.server or self.source) and not self.prompts:

@@ -6,9 +6,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 
+from sgpo_jax.bounds import Natural, Range, Size, bounded
 from sgpo_jax.hosts.alone import Alone, Hosts
 from sgpo_jax.hosts.backends import start_backends
 from sgpo_jax.hosts.signals import RESTART, Signals
@@ -17,6 +19,7 @@ from sgpo_jax.hosts.watch import end_for_restart
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class DistributedConfig:
     """How the processes of a run find each other; nothing of it changes the results.
 
@@ -31,10 +34,10 @@ class DistributedConfig:
     """
 
     coordinator: str = ""
-    processes: int = 1
-    process: int = 0
-    heartbeat: int = 100
-    patience: int = 600
+    processes: Size = 1
+    process: Natural = 0
+    heartbeat: Annotated[int, Range(1, 10**7)] = 100
+    patience: Annotated[int, Range(1, 10**7)] = 600
 
     def __post_init__(self):
         if not 0 <= self.process < self.processes:
@@ -52,8 +55,6 @@ class DistributedConfig:
                 f"distributed.coordinator must be HOST:PORT or auto, got"
                 f" {self.coordinator!r}"
             )
-        if min(self.heartbeat, self.patience) < 1:
-            raise ValueError("distributed.heartbeat and .patience must be at least 1")
 
 
 def connect(config: DistributedConfig, signals: Signals) -> Hosts:

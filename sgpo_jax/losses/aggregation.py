@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from sgpo_jax.bounds import Count, bounded
 from sgpo_jax.losses.ratios import widened
 from sgpo_jax.types import Weighted
 
@@ -119,6 +120,7 @@ class PerPrompt:
 
 
 @dataclasses.dataclass(frozen=True)
+@bounded
 class Constant:
     """Every token counts 1 / length: Dr. GRPO (arXiv:2503.20783).
 
@@ -126,11 +128,7 @@ class Constant:
       length: a constant number of tokens, usually the longest response allowed.
     """
 
-    length: int
-
-    def __post_init__(self):
-        if not self.length > 0:
-            raise ValueError(f"length must be above 0, got {self.length}")
+    length: Count
 
     def weights(
         self, length: Float[Array, " R"], groups: Groups | None

@@ -7,7 +7,7 @@ where the reward is missing.
 
 import dataclasses
 import functools
-from typing import Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sgpo_jax import advantages
+from sgpo_jax.bounds import Positive, Range, bounded
 from sgpo_jax.methods.inputs import RewardGroups
 from sgpo_jax.methods.needs import needs_of
 
@@ -29,6 +30,7 @@ class Advantage(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Standardized:
     r"""Rewards standardized within the group: GRPO (arXiv:2402.03300).
 
@@ -39,8 +41,8 @@ class Standardized:
       eps: added to the standard deviation.
     """
 
-    ddof: int = 0
-    eps: float = 1e-6
+    ddof: Annotated[int, Range(0, 1)] = 0
+    eps: Positive = 1e-6
 
     def __call__(self, groups: RewardGroups, /) -> Float[Array, " R"]:
         """Return `advantages.standardized`."""
@@ -127,6 +129,7 @@ class PosteriorRelative:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Downsampled:
     r"""Advantages of the most diverse rewards of each group, 0 for the others: PODS.
 
@@ -143,14 +146,10 @@ class Downsampled:
       eps: added to the deviation.
     """
 
-    keep: int = 4
+    keep: Annotated[int, Range(2, 4096)] = 4
     over: Literal["kept", "group"] = "kept"
     standardize: bool = True
-    eps: float = 1e-6
-
-    def __post_init__(self):
-        if self.keep < 2:
-            raise ValueError(f"keep must be at least 2, got {self.keep}")
+    eps: Positive = 1e-6
 
     def __call__(self, groups: RewardGroups, /) -> Float[Array, " R"]:
         """Return the advantages, 0 for responses that are not kept."""

@@ -5,10 +5,11 @@ call `(RewardGroups) -> further rollouts [P]`.
 """
 
 import dataclasses
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from sgpo_jax.bounds import HUGE, Finite, GroupSize, Natural, Range, bounded
 from sgpo_jax.methods.inputs import RewardGroups
 from sgpo_jax.rewards import SOLVED
 
@@ -68,6 +69,7 @@ class Outcomes(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class ContinueMixed:
     r"""More rollouts for groups whose pilot was neither all right nor all wrong.
 
@@ -84,19 +86,16 @@ class ContinueMixed:
       growth: rollouts of a group that goes on, per rollout of its pilot.
     """
 
-    more: int = 4
-    low: float = 0.0
-    high: float = 1.0
-    growth: float = 2.0
+    more: GroupSize = 4
+    low: Finite = 0.0
+    high: Finite = 1.0
+    growth: Annotated[float, Range(1, HUGE)] = 2.0
 
     max_rounds = 1
 
     def __post_init__(self):
-        if self.more < 1:
-            raise ValueError(f"more must be at least 1, got {self.more}")
         if not self.low <= self.high:
             raise ValueError(f"need low <= high, got {self.low} and {self.high}")
-        check_growth(self.growth)
 
     def __call__(self, groups: RewardGroups, /) -> np.ndarray:
         """Return `more` for groups that go on."""
@@ -106,6 +105,7 @@ class ContinueMixed:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class UntilBalanced:
     r"""Rounds of rollouts until a group holds enough successes and failures.
 
@@ -120,28 +120,14 @@ class UntilBalanced:
       growth: rollouts expected in all, per rollout of the first round.
     """
 
-    more: int = 4
-    successes: int = 2
-    failures: int = 2
-    max_rounds: int = 3
-    growth: float = 2.0
-
-    def __post_init__(self):
-        if self.more < 1 or self.max_rounds < 1:
-            raise ValueError(
-                "more and max_rounds must be at least 1, got"
-                f" {self.more} and {self.max_rounds}"
-            )
-        check_growth(self.growth)
+    more: GroupSize = 4
+    successes: Natural = 2
+    failures: Natural = 2
+    max_rounds: Annotated[int, Range(1, 15)] = 3
+    growth: Annotated[float, Range(1, HUGE)] = 2.0
 
     def __call__(self, groups: RewardGroups, /) -> np.ndarray:
         """Return `more` for groups that lack successes or failures."""
         found = Outcomes.of(groups)
         lacks = (found.successes < self.successes) | (found.failures < self.failures)
         return np.where(lacks & np.isfinite(found.mean), self.more, 0)
-
-
-def check_growth(growth: float) -> None:
-    """Raise ValueError if a step would shrink."""
-    if not 1 <= growth < float("inf"):
-        raise ValueError(f"growth must be finite and at least 1, got {growth}")

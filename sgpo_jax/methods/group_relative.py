@@ -1,11 +1,13 @@
 """Further advantages relative to the group, and to the optimal value of a profile."""
 
 import dataclasses
+from typing import Annotated
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sgpo_jax import advantages, losses
+from sgpo_jax.bounds import NonNegative, Positive, Range, bounded
 from sgpo_jax.methods.inputs import RewardGroups
 
 
@@ -52,6 +54,7 @@ class LengthWeighted:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class BatchStandardized:
     r"""Deviation from the group mean over the deviation of the batch's rewards.
 
@@ -64,8 +67,8 @@ class BatchStandardized:
       eps: added to the standard deviation.
     """
 
-    ddof: int = 0
-    eps: float = 1e-6
+    ddof: Annotated[int, Range(0, 1)] = 0
+    eps: Positive = 1e-6
 
     def __call__(self, groups: RewardGroups, /) -> Float[Array, " R"]:
         """Return `advantages.batch_standardized`."""
@@ -79,6 +82,7 @@ class BatchStandardized:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Whitened:
     r"""Centered rewards, whitened over the batch: REINFORCE++ (arXiv:2501.03262).
 
@@ -93,7 +97,7 @@ class Whitened:
       eps: added to the standard deviation.
     """
 
-    eps: float = 1e-6
+    eps: Positive = 1e-6
 
     def __call__(self, groups: RewardGroups, /) -> Float[Array, " R"]:
         """Return the whitened deviations, 0 where unscored."""
@@ -105,6 +109,7 @@ class Whitened:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class BestOfGroup:
     r"""Lead of the best response over the second: pass@k training (arXiv:2503.19595).
 
@@ -116,7 +121,7 @@ class BestOfGroup:
     """
 
     standardize: bool = False
-    eps: float = 1e-6
+    eps: Positive = 1e-6
 
     def __call__(self, groups: RewardGroups, /) -> Float[Array, " R"]:
         """Return `advantages.pass_at_k`."""
@@ -130,6 +135,7 @@ class BestOfGroup:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Kalman:
     r"""Rewards relative to a baseline filtered within the group: KRPO (2505.07527).
 
@@ -144,16 +150,9 @@ class Kalman:
         which they were sampled.
     """
 
-    process_noise: float = 1e-5
-    observation_noise: float = 1e-2
+    process_noise: NonNegative = 1e-5
+    observation_noise: Positive = 1e-2
     average_orders: bool = False
-
-    def __post_init__(self):
-        if not (self.process_noise >= 0 and self.observation_noise > 0):
-            raise ValueError(
-                "process_noise must not be negative and observation_noise must be"
-                f" positive, got {self.process_noise} and {self.observation_noise}"
-            )
 
     def __call__(self, groups: RewardGroups, /) -> Float[Array, " R"]:
         """Return `advantages.kalman` or `advantages.kalman_averaged`."""
@@ -170,6 +169,7 @@ class Kalman:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class OptimalAdvantage:
     r"""Rewards minus the optimal value of the prompt: A*-PO (arXiv:2505.20686).
 
@@ -182,13 +182,9 @@ class OptimalAdvantage:
       beta: strength of the reference in the optimal value.
     """
 
-    beta: float = 0.5
+    beta: Positive = 0.5
 
     needs = ("profile",)
-
-    def __post_init__(self):
-        if not 0 < self.beta < float("inf"):
-            raise ValueError(f"beta must be positive and finite, got {self.beta}")
 
     def __call__(self, groups: RewardGroups, /) -> Float[Array, " R"]:
         """Return rewards minus `losses.optimal_value`, 0 where unscored."""

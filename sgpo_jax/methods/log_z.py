@@ -8,14 +8,18 @@ exported never holds them.
 """
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from sgpo_jax.bounds import Range, Rate, bounded
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class LogZ:
     r"""A small network on the hidden state that predicts the first response token.
 
@@ -30,19 +34,9 @@ class LogZ:
       learning_rate: step size of Adam for the head.
     """
 
-    width: int = 64
-    layers: int = 3
-    learning_rate: float = 1e-2
-
-    def __post_init__(self):
-        if not (self.width >= 1 and self.layers >= 1):
-            raise ValueError(
-                f"width and layers must be positive, got {self.width} and {self.layers}"
-            )
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(
-                f"learning_rate must be positive and finite, got {self.learning_rate}"
-            )
+    width: Annotated[int, Range(1, 2**16)] = 64
+    layers: Annotated[int, Range(1, 100)] = 3
+    learning_rate: Rate = 1e-2
 
     def init(self, key: PRNGKeyArray, *, embed_dim: int) -> PyTree:
         """Draw the parameters, float32."""

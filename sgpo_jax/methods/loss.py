@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sgpo_jax import losses
+from sgpo_jax.bounds import NonNegative, bounded
 from sgpo_jax.methods.inputs import Responses
 from sgpo_jax.methods.needs import needs_of
 from sgpo_jax.methods.objective import ClippedSurrogate, Objective, metrics_of
@@ -13,6 +14,7 @@ from sgpo_jax.methods.penalty import KL, Correction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class TokenLoss:
     r"""Loss of each token, not yet averaged; static under jit.
 
@@ -29,7 +31,7 @@ class TokenLoss:
     objective: Objective = ClippedSurrogate()
     correction: Correction | None = None
     kl: KL | None = None
-    entropy_bonus: float = 0.0
+    entropy_bonus: NonNegative = 0.0
 
     @property
     def needs(self) -> frozenset[str]:

@@ -2,8 +2,10 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Annotated
 
 from sgpo_jax import advantages, losses
+from sgpo_jax.bounds import Decay, NonNegative, Range, bounded
 from sgpo_jax.methods import continuation as continuing
 from sgpo_jax.methods.advantage import Advantage, Standardized
 from sgpo_jax.methods.loss import TokenLoss
@@ -20,6 +22,7 @@ MAX_ROUNDS = 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Refill:
     """Dynamic sampling: dead groups are replaced by fresh ones (DAPO).
 
@@ -32,14 +35,11 @@ class Refill:
       max_rounds: further rounds of sampling per step.
     """
 
-    max_rounds: int = 4
-
-    def __post_init__(self):
-        if not 1 <= self.max_rounds <= 15:
-            raise ValueError(f"max_rounds must be 1 to 15, got {self.max_rounds}")
+    max_rounds: Annotated[int, Range(1, 15)] = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Method:
     """An RLVR algorithm: what is sampled, what a response is worth, what is minimized.
 
@@ -84,34 +84,14 @@ class Method:
     correction: Correction | None = None
     kl: KL | None = None
     aggregation: losses.Aggregation = losses.PerToken()
-    entropy_bonus: float = 0.0
+    entropy_bonus: NonNegative = 0.0
     optimizer: Optimizer = AdamW()
-    averaging: float = 0.0
-    updates_per_batch: int = 1
-    minibatches: int = 1
-    max_staleness: int = 0
+    averaging: Decay = 0.0
+    updates_per_batch: Annotated[int, Range(1, 10**4)] = 1
+    minibatches: Annotated[int, Range(1, 10**4)] = 1
+    max_staleness: Annotated[int, Range(0, 10**4)] = 0
 
     def __post_init__(self):
-        for name in ("updates_per_batch", "minibatches"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}"
-                )
-        if self.max_staleness < 0:
-            raise ValueError(
-                f"max_staleness must not be negative, got {self.max_staleness}"
-            )
-        if not 0 <= self.averaging < 1:
-            raise ValueError(f"averaging must lie in [0, 1), got {self.averaging}")
-        if not 0 <= self.entropy_bonus < float("inf"):
-            raise ValueError(
-                f"entropy_bonus must be finite and not negative, got"
-                f" {self.entropy_bonus}"
-            )
-        self._check_parts()
-
-    def _check_parts(self) -> None:
-        """Raise ValueError if parts do not go together."""
         if {"baseline", "baseline_weight"} & self.needs and self.baseline is None:
             raise ValueError(
                 "the prompt sampler or the advantage reads a tracked baseline: give"

@@ -18,12 +18,13 @@ Besides the call, an objective may have
 """
 
 import dataclasses
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sgpo_jax import losses
+from sgpo_jax.bounds import HUGE, Decay, NonNegative, Range, bounded
 from sgpo_jax.methods.inputs import Responses
 
 
@@ -37,6 +38,7 @@ class Objective(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class ClippedSurrogate:
     """Clipped surrogate with a ratio per token: PPO, GRPO, DAPO.
 
@@ -48,14 +50,9 @@ class ClippedSurrogate:
       dual: bound of the ratio where the advantage is negative; 0 for none.
     """
 
-    low: float = 0.2
-    high: float = 0.28
-    dual: float = 0.0
-
-    def __post_init__(self):
-        check_bounds(self.low, self.high)
-        if not (self.dual == 0 or self.dual > 1):
-            raise ValueError(f"dual must be 0 or above 1, got {self.dual}")
+    low: Decay = 0.2
+    high: NonNegative = 0.28
+    dual: Annotated[float, Range(1.001, HUGE, zero=True)] = 0.0
 
     def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
         """Return `losses.clipped_surrogate`."""
@@ -81,18 +78,6 @@ class SupervisedLoss:
     def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
         """Return -log pi(token)."""
         return -responses.log_prob
-
-
-def check_bounds(low: float, high: float) -> None:
-    """Refuse clipping bounds of a ratio that leave no room for 1.
-
-    Raises:
-      ValueError: unless 0 <= low < 1 and high >= 0.
-    """
-    if not (0 <= low < 1 and high >= 0):
-        raise ValueError(
-            f"clipping needs 0 <= low < 1 and high >= 0, got {low} and {high}"
-        )
 
 
 def clip_metrics(

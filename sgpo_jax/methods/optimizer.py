@@ -1,7 +1,6 @@
 """Optimizers: AdamW, and Adam and Adagrad with a sparse group lasso."""
 
 import dataclasses
-import math
 from typing import Literal, Protocol, runtime_checkable
 
 import jax
@@ -10,6 +9,7 @@ import optax
 from jaxtyping import PyTree
 
 from sgpo_jax import optimizers
+from sgpo_jax.bounds import Decay, Natural, NonNegative, Positive, Rate, bounded
 
 
 @runtime_checkable
@@ -22,6 +22,7 @@ class Optimizer(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class AdamW:
     """AdamW (arXiv:1711.05101) with gradient clipping and a step-size schedule.
 
@@ -37,23 +38,16 @@ class AdamW:
       state_dtype: dtype the moments are kept in; updates are computed in float32.
     """
 
-    learning_rate: float = 1e-6
-    warmup_steps: int = 0
-    decay_steps: int = 0
-    clip_norm: float = 1.0
-    weight_decay: float = 0.0
-    b1: float = 0.9
-    b2: float = 0.95
+    learning_rate: Rate = 1e-6
+    warmup_steps: Natural = 0
+    decay_steps: Natural = 0
+    clip_norm: Positive = 1.0
+    weight_decay: NonNegative = 0.0
+    b1: Decay = 0.9
+    b2: Decay = 0.95
     state_dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self):
-        _check_rates(self.learning_rate, self.clip_norm)
-        if not (self.warmup_steps >= 0 and self.decay_steps >= 0):
-            raise ValueError("warmup_steps and decay_steps must not be negative")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(
-                f"weight_decay must be finite and not negative, got {self.weight_decay}"
-            )
         if self.state_dtype == "bfloat16" and max(self.b1, self.b2) > 0.99:
             raise ValueError(
                 f"moments that decay by b1={self.b1}, b2={self.b2} stand still in"
@@ -87,6 +81,7 @@ class AdamW:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class GroupAdam:
     """Adam with a sparse group lasso (arXiv:2107.14432), gradients clipped.
 
@@ -101,14 +96,11 @@ class GroupAdam:
       penalty: lasso on weights and on groups, and ridge.
     """
 
-    learning_rate: float = 1e-6
-    clip_norm: float = 1.0
-    b1: float = 0.9
-    b2: float = 0.999
+    learning_rate: Rate = 1e-6
+    clip_norm: Positive = 1.0
+    b1: Decay = 0.9
+    b2: Decay = 0.999
     penalty: optimizers.SparseGroupLasso = optimizers.SparseGroupLasso()
-
-    def __post_init__(self):
-        _check_rates(self.learning_rate, self.clip_norm)
 
     def make(self) -> optax.GradientTransformation:
         """Return the optax transformation."""
@@ -121,6 +113,7 @@ class GroupAdam:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class GroupAdagrad:
     """Adagrad with a sparse group lasso (arXiv:2107.14432), gradients clipped.
 
@@ -130,12 +123,9 @@ class GroupAdagrad:
       penalty: lasso on weights and on groups, and ridge.
     """
 
-    learning_rate: float = 1e-3
-    clip_norm: float = 1.0
+    learning_rate: Rate = 1e-3
+    clip_norm: Positive = 1.0
     penalty: optimizers.SparseGroupLasso = optimizers.SparseGroupLasso()
-
-    def __post_init__(self):
-        _check_rates(self.learning_rate, self.clip_norm)
 
     def make(self) -> optax.GradientTransformation:
         """Return the optax transformation."""
@@ -143,12 +133,6 @@ class GroupAdagrad:
             optax.clip_by_global_norm(self.clip_norm),
             optimizers.group_adagrad(self.learning_rate, self.penalty),
         )
-
-
-def _check_rates(learning_rate: float, clip_norm: float) -> None:
-    for name, value in (("learning_rate", learning_rate), ("clip_norm", clip_norm)):
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be positive and finite, got {value}")
 
 
 def _stored_in(

@@ -4,17 +4,19 @@ Both are frozen dataclasses; the training step applies them to the loss of each 
 """
 
 import dataclasses
-from typing import Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from sgpo_jax import losses
+from sgpo_jax.bounds import HUGE, Natural, Positive, Range, Share, bounded
 
 _ESTIMATORS = {"k1": losses.k1, "k2": losses.k2, "k3": losses.k3}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class KL:
     r"""KL divergence to the initial policy, in the loss or in the reward.
 
@@ -33,21 +35,12 @@ class KL:
       refresh: updates after which the reference becomes the current policy; 0 never.
     """
 
-    coef: float = 1e-3
+    coef: Positive = 1e-3
     estimator: Literal["k1", "k2", "k3"] = "k3"
     in_reward: bool = False
-    refresh: int = 0
+    refresh: Natural = 0
 
     needs = ("reference",)
-
-    def __post_init__(self):
-        if not (0 < self.coef < float("inf")):
-            raise ValueError(
-                f"kl.coef must be positive and finite, got {self.coef}; kl=None is no"
-                " penalty"
-            )
-        if self.refresh < 0:
-            raise ValueError(f"kl.refresh must not be negative, got {self.refresh}")
 
     def __call__(
         self,
@@ -78,6 +71,7 @@ class Correction(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Truncated:
     r"""Truncated importance sampling between sampler and trainer.
 
@@ -88,14 +82,10 @@ class Truncated:
       level: a ratio per token, or one per sequence.
     """
 
-    high: float = 2.0
+    high: Positive = 2.0
     level: Literal["token", "sequence"] = "token"
 
     needs = ("sampler_log_probs",)
-
-    def __post_init__(self):
-        if not self.high > 0:
-            raise ValueError(f"high must be positive, got {self.high}")
 
     def __call__(
         self, log_ratio: Float[Array, "R T"], mask: Bool[Array, "R T"], /
@@ -106,6 +96,7 @@ class Truncated:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Masked:
     r"""Importance weights that drop what lies outside a band (IcePop).
 
@@ -118,18 +109,11 @@ class Masked:
       level: a ratio per token, or one per sequence.
     """
 
-    low: float = 0.5
-    high: float = 2.0
+    low: Share = 0.5
+    high: Annotated[float, Range(1, HUGE)] = 2.0
     level: Literal["token", "sequence"] = "token"
 
     needs = ("sampler_log_probs",)
-
-    def __post_init__(self):
-        if not 0 <= self.low <= 1 <= self.high:
-            raise ValueError(
-                f"the band must hold 1: 0 <= low <= 1 <= high, got {self.low} and"
-                f" {self.high}"
-            )
 
     def __call__(
         self, log_ratio: Float[Array, "R T"], mask: Bool[Array, "R T"], /

@@ -10,11 +10,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sgpo_jax import losses
+from sgpo_jax.bounds import Positive, bounded
 from sgpo_jax.methods.inputs import Responses
 from sgpo_jax.methods.log_z import LogZ
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class VarGrad:
     r"""Trajectory balance with the normalizer of the group: `losses.vargrad`.
 
@@ -27,13 +29,10 @@ class VarGrad:
       beta: strength of the reference, in units of reward per nat.
     """
 
-    beta: float = 0.1
+    beta: Positive = 0.1
 
     needs = ("reference",)
     zero_without_advantage = False
-
-    def __post_init__(self):
-        _check_positive("beta", self.beta)
 
     def residual(self, responses: Responses, /) -> Float[Array, " R"]:
         """Return u of each response; 0 where it could not be scored."""
@@ -49,6 +48,7 @@ class VarGrad:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Rebel:
     r"""Regression to relative rewards, all pairs of a group: `losses.rebel`.
 
@@ -61,12 +61,9 @@ class Rebel:
       eta: step size; large values trust the rewards.
     """
 
-    eta: float = 1.0
+    eta: Positive = 1.0
 
     zero_without_advantage = False
-
-    def __post_init__(self):
-        _check_positive("eta", self.eta)
 
     def residual(self, responses: Responses, /) -> Float[Array, " R"]:
         """Return u of each response; 0 where it could not be scored."""
@@ -79,6 +76,7 @@ class Rebel:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class AdvantageRegression:
     r"""Regression of the log-ratio on the advantage: A*-PO (arXiv:2505.20686).
 
@@ -90,13 +88,10 @@ class AdvantageRegression:
       beta: strength of the reference.
     """
 
-    beta: float = 1e-3
+    beta: Positive = 1e-3
 
     needs = ("reference",)
     zero_without_advantage = False
-
-    def __post_init__(self):
-        _check_positive("beta", self.beta)
 
     def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
         """Return the loss of the response at each of its tokens."""
@@ -109,6 +104,7 @@ class AdvantageRegression:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Dro:
     r"""Policy gradient with a quadratic penalty on the log-ratio: DRO (2405.19107).
 
@@ -121,13 +117,10 @@ class Dro:
       beta: strength of the penalty.
     """
 
-    beta: float = 1.0
+    beta: Positive = 1.0
 
     needs = ("reference",)
     zero_without_advantage = False
-
-    def __post_init__(self):
-        _check_positive("beta", self.beta)
 
     def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
         """Return the loss of the response at each of its tokens."""
@@ -138,6 +131,7 @@ class Dro:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class TrajectoryBalance:
     r"""Trajectory balance with a learnt normalizer: `losses.trajectory_balance`.
 
@@ -151,14 +145,11 @@ class TrajectoryBalance:
       log_z: the learnt normalizer.
     """
 
-    beta: float = 0.1
+    beta: Positive = 0.1
     log_z: LogZ = LogZ()
 
     needs = ("reference", "log_z")
     zero_without_advantage = False
-
-    def __post_init__(self):
-        _check_positive("beta", self.beta)
 
     def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
         """Return the loss of the response at each of its tokens."""
@@ -176,6 +167,7 @@ class TrajectoryBalance:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class FlowBalance:
     r"""Length-normalized trajectory balance: FlowRL (arXiv:2509.15207).
 
@@ -193,16 +185,12 @@ class FlowBalance:
       log_z: the learnt normalizer.
     """
 
-    beta: float = 15.0
-    max_weight: float = 10.0
+    beta: Positive = 15.0
+    max_weight: Positive = 10.0
     log_z: LogZ = LogZ()
 
     needs = ("reference", "log_z")
     zero_without_advantage = False
-
-    def __post_init__(self):
-        _check_positive("beta", self.beta)
-        _check_positive("max_weight", self.max_weight)
 
     def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
         """Return the loss of the response at each of its tokens."""
@@ -221,11 +209,6 @@ class FlowBalance:
     def metrics(self, responses: Responses, /) -> dict[str, Float[Array, "R T"]]:
         """The learnt log-normalizer."""
         return {"log_z": _at_tokens(responses.log_z, responses)}
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{name} must be positive and finite, got {value}")
 
 
 def _reference_ratio(responses: Responses) -> Float[Array, " R"]:

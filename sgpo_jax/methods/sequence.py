@@ -5,16 +5,19 @@ They return the loss of the response at each of its tokens; use `losses.PerSeque
 
 import dataclasses
 import math
+from typing import Annotated
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sgpo_jax import losses
+from sgpo_jax.bounds import NonNegative, Range, bounded
 from sgpo_jax.methods.inputs import Responses
-from sgpo_jax.methods.objective import check_bounds, clip_metrics
+from sgpo_jax.methods.objective import clip_metrics
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class _Sequence:
     """Bounds of the length-normalized importance ratio of a response.
 
@@ -23,13 +26,10 @@ class _Sequence:
       high: distance of the upper bound.
     """
 
-    low: float = 3e-4
-    high: float = 4e-4
+    low: Annotated[float, Range(0, 1, below=True)] = 3e-4
+    high: NonNegative = 4e-4
 
     loss = staticmethod(losses.sequence_clipped_surrogate)
-
-    def __post_init__(self):
-        check_bounds(self.low, self.high)
 
     def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
         """Return the class's loss of each response at its tokens."""
@@ -78,6 +78,7 @@ class Luspo(_Sequence):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Gmpo(_Sequence):
     r"""Geometric mean of clipped token ratios: GMPO (arXiv:2507.20673).
 
@@ -90,14 +91,8 @@ class Gmpo(_Sequence):
       high: distance of the upper bound.
     """
 
-    low: float = 0.4
-    high: float = 0.4
-
-    def __post_init__(self):
-        if not min(self.low, self.high) >= 0:
-            raise ValueError(
-                f"bounds must not be negative, got {self.low} and {self.high}"
-            )
+    low: NonNegative = 0.4
+    high: NonNegative = 0.4
 
     loss = staticmethod(losses.gmpo)
 

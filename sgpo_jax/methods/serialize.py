@@ -42,10 +42,19 @@ def from_json(content: Any) -> Any:
     """Value of its canonical JSON.
 
     Raises:
-      ValueError: if a type or a function cannot be imported, or its source has changed.
+      ValueError: if it is not such JSON, a type or a function cannot be imported, or
+        its source has changed.
     """
+    try:
+        return _from_json(content)
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        text = f"{type(error).__name__}: {_short(error)}"
+        raise ValueError(f"this is no method that was saved: {text}") from None
+
+
+def _from_json(content: Any) -> Any:
     if isinstance(content, list):
-        return tuple(from_json(item) for item in content)
+        return tuple(_from_json(item) for item in content)
     if not isinstance(content, dict):
         return content
     if "array" in content:
@@ -64,11 +73,11 @@ def from_json(content: Any) -> Any:
     # A file must not be able to call anything but the making of a part.
     if not (isinstance(made, type) and dataclasses.is_dataclass(made)):
         raise ValueError(f"{content['type']} is not a dataclass, as parts are")
-    fields = {name: from_json(x) for name, x in content.items() if name != "type"}
+    fields = {name: _from_json(x) for name, x in content.items() if name != "type"}
     try:
         return made(**fields)
     except TypeError as error:
-        raise ValueError(f"{content['type']}: {error}") from None
+        raise ValueError(f"{content['type']}: {_short(error)}") from None
 
 
 def locate(path: str) -> Any:
@@ -82,12 +91,17 @@ def locate(path: str) -> Any:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ValueError(
-            f"cannot import {path!r}: {error}; write package.module:name, and put the"
-            " folder of your module on PYTHONPATH"
+            f"cannot import {_short(path)}: {_short(error)}; write"
+            " package.module:name, and put the folder of your module on PYTHONPATH"
         ) from None
     return found
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def fingerprint(value: Any) -> str:

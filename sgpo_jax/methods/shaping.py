@@ -6,12 +6,13 @@ rewards; the advantage and objectives that regress on rewards see the shaped one
 """
 
 import dataclasses
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
 
 from sgpo_jax import advantages
+from sgpo_jax.bounds import TINY, Positive, Range, bounded
 from sgpo_jax.methods.inputs import RewardGroups
 from sgpo_jax.methods.needs import needs_of
 
@@ -26,6 +27,7 @@ class Shaping(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class OverlongPenalty:
     r"""Soft overlong punishment: DAPO (arXiv:2503.14476), eq. 13.
 
@@ -40,14 +42,8 @@ class OverlongPenalty:
       coef: the largest penalty c.
     """
 
-    cache: float = 0.2
-    coef: float = 1.0
-
-    def __post_init__(self):
-        if not 0 < self.cache <= 1:
-            raise ValueError(f"cache must lie in (0, 1], got {self.cache}")
-        if not 0 < self.coef < float("inf"):
-            raise ValueError(f"coef must be positive and finite, got {self.coef}")
+    cache: Annotated[float, Range(TINY, 1)] = 0.2
+    coef: Positive = 1.0
 
     def __call__(self, groups: RewardGroups, /) -> np.ndarray:
         """Return rewards plus `advantages.overlong_penalty`."""

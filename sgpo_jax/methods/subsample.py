@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgpo_jax import advantages
+from sgpo_jax.bounds import Decay, Positive, Share, bounded
 from sgpo_jax.methods.inputs import RewardGroups
 
 
@@ -62,6 +63,7 @@ class DropZeroAdvantage:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class RussianRoulette:
     r"""Random thinning with inverse-probability weights: an unbiased gradient.
 
@@ -78,19 +80,13 @@ class RussianRoulette:
       floor: the smallest probability of keeping a response.
     """
 
-    keep_above: float = 2.0
-    floor: float = 0.0
+    keep_above: Positive = 2.0
+    floor: Share = 0.0
 
     @property
     def drops_zero_advantage(self) -> bool:
         """Whether a response of advantage 0 never stays."""
         return self.floor == 0
-
-    def __post_init__(self):
-        if not 0 <= self.floor <= 1:
-            raise ValueError(f"floor must lie in [0, 1], got {self.floor}")
-        if not self.keep_above > 0:
-            raise ValueError(f"keep_above must be positive, got {self.keep_above}")
 
     def __call__(
         self, advantage: np.ndarray, groups: RewardGroups, /, *, seed: int
@@ -104,6 +100,7 @@ class RussianRoulette:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class LargestAdvantage:
     r"""The responses of largest advantage magnitude in each group: CPPO.
 
@@ -117,11 +114,7 @@ class LargestAdvantage:
       rate: share P of each group that is pruned.
     """
 
-    rate: float = 0.5
-
-    def __post_init__(self):
-        if not 0 <= self.rate < 1:
-            raise ValueError(f"rate must lie in [0, 1), got {self.rate}")
+    rate: Decay = 0.5
 
     def __call__(
         self, advantage: np.ndarray, groups: RewardGroups, /, *, seed: int

@@ -1,12 +1,14 @@
 """Policy-gradient objectives with an importance ratio per token."""
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sgpo_jax import losses
+from sgpo_jax.bounds import TINY, NonNegative, Positive, Range, bounded
 from sgpo_jax.methods.inputs import Responses
 from sgpo_jax.methods.objective import old_policy_metrics
 
@@ -30,6 +32,7 @@ class PolicyGradient:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Cispo:
     r"""REINFORCE weighted by the truncated ratio: CISPO (arXiv:2506.13585).
 
@@ -39,11 +42,7 @@ class Cispo:
       high: the largest weight C.
     """
 
-    high: float = 5.0
-
-    def __post_init__(self):
-        if not self.high > 0:
-            raise ValueError(f"high must be positive, got {self.high}")
+    high: Positive = 5.0
 
     def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
         """Return `losses.cispo`."""
@@ -57,6 +56,7 @@ class Cispo:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Sapo:
     r"""Importance-weighted loss with a smooth gate: SAPO (arXiv:2511.20347).
 
@@ -67,13 +67,8 @@ class Sapo:
       negative_temperature: tau elsewhere; larger fades faster.
     """
 
-    positive_temperature: float = 1.0
-    negative_temperature: float = 1.05
-
-    def __post_init__(self):
-        temperatures = self.positive_temperature, self.negative_temperature
-        if not min(temperatures) > 0:
-            raise ValueError(f"temperatures must be positive, got {temperatures}")
+    positive_temperature: Positive = 1.0
+    negative_temperature: Positive = 1.05
 
     def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:
         """Return `losses.sapo`."""
@@ -90,6 +85,7 @@ class Sapo:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Dppo:
     r"""Trust region in probability, against the sampler: DPPO-TV (arXiv:2602.04879).
 
@@ -104,18 +100,10 @@ class Dppo:
       penalty: lambda, on all tokens.
     """
 
-    bound: float = 0.2
-    penalty: float = 1e-3
+    bound: Annotated[float, Range(TINY, 1)] = 0.2
+    penalty: NonNegative = 1e-3
 
     needs = ("sampler_log_probs",)
-
-    def __post_init__(self):
-        if not 0 < self.bound <= 1:
-            raise ValueError(f"bound must lie in (0, 1], got {self.bound}")
-        if not 0 <= self.penalty < float("inf"):
-            raise ValueError(
-                f"penalty must be finite and not negative, got {self.penalty}"
-            )
 
     @property
     def zero_without_advantage(self) -> bool:

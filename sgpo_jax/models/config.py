@@ -1,8 +1,9 @@
 """The shape of a decoder."""
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
+from sgpo_jax.bounds import TINY, Count, Natural, Positive, Range, Size, bounded
 from sgpo_jax.models.lora import Lora
 from sgpo_jax.models.rope import RopeScaling, YarnScaling
 
@@ -12,6 +13,7 @@ Activation = Literal["silu", "gelu"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class DecoderConfig:
     """Shape of a decoder-only transformer; the defaults are Llama's layout.
 
@@ -50,26 +52,26 @@ class DecoderConfig:
       lora: train low-rank adapters instead of the parameters; None for full training.
     """
 
-    vocab_size: int
-    num_layers: int = 3
-    embed_dim: int = 128
-    num_heads: int = 4
-    num_kv_heads: int = 4
-    head_dim: int = 32
-    mlp_dim: int = 384
-    rope_base: float = 10_000.0
+    vocab_size: Annotated[int, Range(1, 2**24)]
+    num_layers: Size = 3
+    embed_dim: Size = 128
+    num_heads: Size = 4
+    num_kv_heads: Size = 4
+    head_dim: Size = 32
+    mlp_dim: Size = 384
+    rope_base: Annotated[float, Range(TINY, 1e15)] = 10_000.0
     rope_scaling: RopeScaling | None = None
-    local_rope_base: float | None = None
-    norm_eps: float = 1e-5
+    local_rope_base: Annotated[float, Range(TINY, 1e15)] | None = None
+    norm_eps: Annotated[float, Range(0, 1)] = 1e-5
     norm_offset: bool = False
     sandwich_norms: bool = False
     qkv_bias: bool = False
     qk_norm: bool = False
-    query_scale: float | None = None
-    attention_soft_cap: float | None = None
-    final_soft_cap: float | None = None
-    window: int | None = None
-    global_layers: tuple[int, ...] = ()
+    query_scale: Positive | None = None
+    attention_soft_cap: Positive | None = None
+    final_soft_cap: Positive | None = None
+    window: Count | None = None
+    global_layers: tuple[Natural, ...] = ()
     activation: Activation = "silu"
     scale_embeddings: bool = False
     tie_embeddings: bool = True
@@ -79,13 +81,6 @@ class DecoderConfig:
     lora: Lora | None = None
 
     def __post_init__(self):
-        for field in ("vocab_size", "num_layers", "embed_dim", "mlp_dim"):
-            if getattr(self, field) < 1:
-                raise ValueError(
-                    f"{field} must be positive, got {getattr(self, field)}"
-                )
-        if self.num_heads < 1 or self.num_kv_heads < 1:
-            raise ValueError("num_heads and num_kv_heads must be positive")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_kv_heads={self.num_kv_heads} must divide"

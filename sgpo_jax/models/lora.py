@@ -12,11 +12,13 @@ the gradient of W, a third of the work of a backward pass.
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
+
+from sgpo_jax.bounds import Positive, Range, bounded
 
 # Letters of each matrix: inputs and outputs. d: embed, h/k: heads, c: width, f: hidden.
 LETTERS: Mapping[str, tuple[str, str]] = {
@@ -31,6 +33,7 @@ LETTERS: Mapping[str, tuple[str, str]] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Lora:
     """Which matrices get adapters, and of which rank.
 
@@ -42,16 +45,12 @@ class Lora:
         keeps the size of gradients when the rank grows.
     """
 
-    rank: int = 16
-    alpha: float = 32.0
+    rank: Annotated[int, Range(1, 2**16)] = 16
+    alpha: Positive = 32.0
     targets: tuple[str, ...] = tuple(LETTERS)
     rslora: bool = False
 
     def __post_init__(self):
-        if self.rank < 1 or self.alpha <= 0:
-            raise ValueError(
-                f"rank and alpha must be positive, got {self.rank} and {self.alpha}"
-            )
         if not self.targets or set(self.targets) - set(LETTERS):
             raise ValueError(
                 f"LoRA targets must be some of {', '.join(LETTERS)}, got {self.targets}"

@@ -7,8 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from sgpo_jax.bounds import Count, Positive, bounded
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class LinearScaling:
     """Divide every frequency by `factor` (position interpolation, arXiv:2306.15595).
 
@@ -16,7 +19,7 @@ class LinearScaling:
     array([0.25 , 0.025])
     """
 
-    factor: float
+    factor: Positive
 
     def __call__(
         self, frequency: Float[np.ndarray, " F"], base: float
@@ -26,6 +29,7 @@ class LinearScaling:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Llama3Scaling:
     r"""Divide low frequencies by `factor`, keep high ones, blend between (Llama 3.1).
 
@@ -41,10 +45,10 @@ class Llama3Scaling:
       original_context: context the model was trained with first.
     """
 
-    factor: float
-    low: float = 1.0
-    high: float = 4.0
-    original_context: int = 8192
+    factor: Positive
+    low: Positive = 1.0
+    high: Positive = 4.0
+    original_context: Count = 8192
 
     def __post_init__(self):
         if not 0 < self.low < self.high:
@@ -60,6 +64,7 @@ class Llama3Scaling:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class YarnScaling:
     r"""Stretch slow rotary pairs, keep fast ones, sharpen attention (arXiv:2309.00071).
 
@@ -79,11 +84,11 @@ class YarnScaling:
       rounded: whether i_fast is rounded down and i_slow up.
     """
 
-    factor: float
-    original_context: int
-    fast: float = 32.0
-    slow: float = 1.0
-    attention_factor: float = 1.0
+    factor: Positive
+    original_context: Count
+    fast: Positive = 32.0
+    slow: Positive = 1.0
+    attention_factor: Positive = 1.0
     rounded: bool = True
 
     def __post_init__(self):

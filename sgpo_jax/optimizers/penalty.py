@@ -1,12 +1,16 @@
 """The sparse group lasso, in the form adaptive optimizers solve at every step."""
 
 import dataclasses
+from typing import Annotated
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from sgpo_jax.bounds import NonNegative, Range, bounded
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class SparseGroupLasso:
     r"""A penalty that sets single weights and whole groups of weights to 0.
 
@@ -24,14 +28,10 @@ class SparseGroupLasso:
         embedding table a group, and a vector one group.
     """
 
-    l1: float = 0.0
-    l2: float = 0.0
-    l21: float = 0.0
-    axis: int = -1
-
-    def __post_init__(self):
-        if min(self.l1, self.l2, self.l21) < 0:
-            raise ValueError(f"strengths must not be negative, got {self}")
+    l1: NonNegative = 0.0
+    l2: NonNegative = 0.0
+    l21: NonNegative = 0.0
+    axis: Annotated[int, Range(-8, 7)] = -1
 
     def solve(
         self, z: Float[Array, "*weights"], scale: Float[Array, "*weights"]

@@ -1,13 +1,14 @@
 """The run folder: what is in it, and whether new settings still fit what it holds."""
 
 import dataclasses
-import json
-import os
 import pathlib
 import pickle
 from typing import Any
 
 from sgpo_jax import methods
+from sgpo_jax.artefacts import DamagedError
+from sgpo_jax.artefacts import read_json as read_json
+from sgpo_jax.artefacts import write_json as write_json
 from sgpo_jax.config import Experiment
 
 STAGES = ("warmup", "profile", "plan", "train", "eval")
@@ -99,19 +100,6 @@ class RunFolder:
         return paths[stage].exists()
 
 
-def read_json(path: pathlib.Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text())
-
-
-def write_json(path: pathlib.Path, content: Any) -> None:
-    """Write a JSON file; whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(temporary, path)
-
-
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """Flatten a config to dotted names, as the command line spells them.
 
@@ -139,6 +127,8 @@ def unflatten(default: Any, flat: dict[str, Any], prefix: str = "") -> Any:
         value, name = getattr(default, field.name), prefix + field.name
         if name == "methods":
             saved, run = flat.get("methods", {}), RunFolder(pathlib.Path(flat["out"]))
+            if not isinstance(saved, dict):
+                raise DamagedError(f"config.json: methods is {str(saved)[:60]!r}")
             changes["methods"] = {
                 label: _read_method(content, run.method(label) / METHOD_CODE)
                 for label, content in saved.items()
@@ -146,9 +136,21 @@ def unflatten(default: Any, flat: dict[str, Any], prefix: str = "") -> Any:
         elif dataclasses.is_dataclass(value):
             changes[field.name] = unflatten(value, flat, f"{name}.")
         elif name in flat:
-            given = flat[name]
-            changes[field.name] = tuple(given) if type(value) is tuple else given
+            changes[field.name] = _read_value(name, value, flat[name])
     return dataclasses.replace(default, **changes)
+
+
+def _read_value(name: str, like: Any, given: Any) -> Any:
+    """Return a setting of `config.json`, of the kind of its default.
+
+    Numbers are checked by the dataclass that holds them.
+    """
+    many = type(like) is tuple and type(given) is list
+    text = isinstance(like, bool | str) and type(given) is not type(like)
+    nested = many and any(isinstance(item, list | dict | None) for item in given)
+    if text or nested or (type(like) is tuple) != many or isinstance(given, dict):
+        raise DamagedError(f"config.json: {name} is {str(given)[:60]!r}, like {like!r}")
+    return tuple(given) if many else given
 
 
 METHOD_CODE = "method.pickle"
@@ -162,7 +164,10 @@ def _read_method(content: Any, code: pathlib.Path) -> methods.Method:
       ValueError: if neither gives this method.
     """
     try:
-        return methods.from_json(content)
+        found = methods.from_json(content)
+        if not isinstance(found, methods.Method):
+            raise DamagedError(f"config.json: {str(content)[:60]!r} is no method")
+        return found
     except ValueError:
         if not code.exists():
             raise

@@ -171,7 +171,7 @@ class _Shown:
 
 def _finished(path: pathlib.Path, steps: int) -> bool:
     """Return whether the line of the last step, evaluation included, is there."""
-    lines = training.read_metrics(path / "metrics.jsonl")
+    lines = training.read_metrics(path / "metrics.jsonl", sound=True)
     return bool(lines) and lines[-1]["step"] == steps
 
 

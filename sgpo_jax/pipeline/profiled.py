@@ -64,7 +64,7 @@ def plan(
     path = folder.plan(label)
     if setup.hosts.tell(path.exists()):
         try:
-            return planning.Plan.load(path)
+            return planning.Plan.load(path, ids=[q.id for q in setup.train])
         except ValueError as error:
             raise UserError(f"{error}; delete it: it is made again") from error
     try:

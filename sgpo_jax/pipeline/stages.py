@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from sgpo_jax import models, training
 from sgpo_jax.pipeline.display import Display
-from sgpo_jax.pipeline.folder import RunFolder, read_json, write_json
+from sgpo_jax.pipeline.folder import RunFolder, write_json
 from sgpo_jax.pipeline.methods import train as train
 from sgpo_jax.pipeline.policy import fingerprint as fingerprint
 from sgpo_jax.pipeline.policy import warmup as warmup
@@ -33,7 +33,7 @@ def evaluate(
         for done, name in enumerate(wanted, start=1):
             path = folder.evaluation(name)
             if setup.hosts.tell(path.exists()):
-                results[name] = training.Evaluation.from_json(read_json(path))
+                results[name] = training.Evaluation.load(path)
             else:
                 results[name] = training.evaluate(
                     setup.session.rollouts,

@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
 
 from sgpo_jax import theory
+from sgpo_jax.bounds import GroupSize, Range, bounded
 from sgpo_jax.planning.concave import split_budget, tie_order
 from sgpo_jax.profiling import Posterior
 
@@ -24,21 +25,18 @@ class Allocator(Protocol):
 
 
 def _check_sizes(minimum: int, maximum: int) -> None:
-    if not 1 <= minimum <= maximum:
+    if minimum > maximum:
         raise ValueError(
-            f"group sizes need 1 <= minimum <= maximum, got {minimum} and {maximum}"
+            f"group sizes need minimum <= maximum, got {minimum} and {maximum}"
         )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Fixed:
     """The same group size for every query, as in GRPO."""
 
-    size: int = 8
-
-    def __post_init__(self):
-        if self.size < 1:
-            raise ValueError(f"group size must be at least 1, got {self.size}")
+    size: GroupSize = 8
 
     def __call__(self, belief: Posterior) -> Sizes:
         """Return `size` for every query."""
@@ -46,6 +44,7 @@ class Fixed:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class InverseSuccess:
     r"""Group size near 1 / success rate, rounded down to a power of two.
 
@@ -66,8 +65,8 @@ class InverseSuccess:
     [2, 4, 8]
     """
 
-    minimum: int = 2
-    maximum: int = 8
+    minimum: GroupSize = 2
+    maximum: GroupSize = 8
     estimate: Literal["rate", "mean"] = "rate"
 
     def __post_init__(self):
@@ -86,14 +85,15 @@ class InverseSuccess:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class ExactInverse:
     r"""Smallest group that is expected to hold one success, 1 / posterior mean.
 
     .. math:: G = \mathrm{clip}(\lceil 1 / E p \rceil, G_{min}, G_{max})
     """
 
-    minimum: int = 2
-    maximum: int = 16
+    minimum: GroupSize = 2
+    maximum: GroupSize = 16
 
     def __post_init__(self):
         _check_sizes(self.minimum, self.maximum)
@@ -105,6 +105,7 @@ class ExactInverse:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class BestSuccessAdvantage:
     r"""Group size at which a success earns most advantage per rollout.
 
@@ -117,11 +118,11 @@ class BestSuccessAdvantage:
       sizes: candidates, rising; the first wins a tie.
     """
 
-    sizes: tuple[int, ...] = (2, 3, 4, 6, 8, 12, 16)
+    sizes: tuple[Annotated[int, Range(2, 4096)], ...] = (2, 3, 4, 6, 8, 12, 16)
 
     def __post_init__(self):
-        if not self.sizes or min(self.sizes) < 2 or sorted(self.sizes) != [*self.sizes]:
-            raise ValueError(f"sizes must rise from at least 2, got {self.sizes}")
+        if not self.sizes or sorted(self.sizes) != [*self.sizes]:
+            raise ValueError(f"sizes must rise, got {self.sizes}")
 
     def __call__(self, belief: Posterior) -> Sizes:
         """Return the group size of each query."""
@@ -132,6 +133,7 @@ class BestSuccessAdvantage:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class _Budgeted:
     """A budget that is split by the gain of one more rollout.
 
@@ -142,9 +144,9 @@ class _Budgeted:
       maximum: largest size.
     """
 
-    mean: float = 8.0
-    minimum: int = 2
-    maximum: int = 128
+    mean: Annotated[float, Range(1, 4096)] = 8.0
+    minimum: GroupSize = 2
+    maximum: GroupSize = 128
 
     def __post_init__(self):
         _check_sizes(self.minimum, self.maximum)

@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from sgpo_jax.bounds import Count, Seed, Share, bounded
 from sgpo_jax.planning.concave import tie_order
 from sgpo_jax.profiling import Posterior
 
@@ -31,6 +32,7 @@ class Mixed:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class EasyToHard:
     """One phase per group size, small groups (easy queries) first.
 
@@ -44,11 +46,7 @@ class EasyToHard:
     """
 
     reverse: bool = False
-    replay: float = 0.0
-
-    def __post_init__(self):
-        if not 0 <= self.replay <= 1:
-            raise ValueError(f"replay must lie in [0, 1], got {self.replay}")
+    replay: Share = 0.0
 
     def __call__(self, belief: Posterior, sizes: np.ndarray) -> Rows:
         """Return one phase per group size in use."""
@@ -71,6 +69,7 @@ class EasyToHard:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class ByDifficulty:
     """Phases of equal size, by posterior mean of the success rate.
 
@@ -79,12 +78,8 @@ class ByDifficulty:
       reverse: hard queries first.
     """
 
-    phases: int = 3
+    phases: Count = 3
     reverse: bool = False
-
-    def __post_init__(self):
-        if self.phases < 1:
-            raise ValueError(f"phases must be at least 1, got {self.phases}")
 
     def __call__(self, belief: Posterior, sizes: np.ndarray) -> Rows:
         """Return the phases, easiest first unless reversed."""
@@ -96,6 +91,7 @@ class ByDifficulty:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class RandomOrder:
     """Phases of equal size that pay no heed to difficulty: a control.
 
@@ -104,12 +100,8 @@ class RandomOrder:
       seed: of the order; ids decide, not rows.
     """
 
-    phases: int = 3
-    seed: int = 0
-
-    def __post_init__(self):
-        if self.phases < 1:
-            raise ValueError(f"phases must be at least 1, got {self.phases}")
+    phases: Count = 3
+    seed: Seed = 0
 
     def __call__(self, belief: Posterior, sizes: np.ndarray) -> Rows:
         """Return the phases."""

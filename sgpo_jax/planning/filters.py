@@ -1,12 +1,13 @@
 """Which queries to train on, decided from their posterior."""
 
 import dataclasses
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool
 
 from sgpo_jax import theory
+from sgpo_jax.bounds import Range, Share, bounded
 from sgpo_jax.profiling import Posterior
 
 Kept = Bool[np.ndarray, " Q"]
@@ -19,12 +20,6 @@ class Filter(Protocol):
     def __call__(self, belief: Posterior, *, rng: np.random.Generator) -> Kept:
         """Return True for each query that is kept, [Q]."""
         ...
-
-
-def _check_shares(owner: object, *names: str) -> None:
-    for name in names:
-        if not 0 <= getattr(owner, name) <= 1:
-            raise ValueError(f"{name} must lie in [0, 1], got {getattr(owner, name)}")
 
 
 def _keep_some(
@@ -51,6 +46,7 @@ class KeepAll:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class DropTrivial:
     """Drops trivial queries and keeps a fixed random share of unsolved ones.
 
@@ -64,12 +60,9 @@ class DropTrivial:
       trivial_share: share of the trivial queries that is kept, against forgetting.
     """
 
-    trivial_above: float = 0.75
-    unsolved_share: float = 0.1
-    trivial_share: float = 0.0
-
-    def __post_init__(self):
-        _check_shares(self, "trivial_above", "unsolved_share", "trivial_share")
+    trivial_above: Share = 0.75
+    unsolved_share: Share = 0.1
+    trivial_share: Share = 0.0
 
     def __call__(self, belief: Posterior, *, rng: np.random.Generator) -> Kept:
         """Return True for learnable queries and for the shares of the others."""
@@ -82,6 +75,7 @@ class DropTrivial:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Confident:
     """Drops queries that are trivial or unsolvable with high probability.
 
@@ -95,14 +89,10 @@ class Confident:
       unsolvable_share: share of the unsolvable queries that is kept, rounded up.
     """
 
-    trivial_above: float = 0.75
-    unsolvable_below: float = 0.01
-    confidence: float = 0.9
-    unsolvable_share: float = 0.1
-
-    def __post_init__(self):
-        _check_shares(self, "trivial_above", "unsolvable_below", "confidence")
-        _check_shares(self, "unsolvable_share")
+    trivial_above: Share = 0.75
+    unsolvable_below: Share = 0.01
+    confidence: Share = 0.9
+    unsolvable_share: Share = 0.1
 
     def __call__(self, belief: Posterior, *, rng: np.random.Generator) -> Kept:
         """Return True where the posterior leaves room for learning."""
@@ -116,6 +106,7 @@ class Confident:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class SignalRange:
     r"""Keeps queries whose groups are mixed with a probability in a range.
 
@@ -127,16 +118,14 @@ class SignalRange:
       size: group size G.
     """
 
-    low: float = 0.2
-    high: float = 1.0
-    size: int = 8
+    low: Share = 0.2
+    high: Share = 1.0
+    size: Annotated[int, Range(2, 4096)] = 8
 
     def __post_init__(self):
-        _check_shares(self, "low", "high")
-        if self.low > self.high or self.size < 2:
+        if self.low > self.high:
             raise ValueError(
-                f"a range needs low <= high and groups of 2, got {self.low},"
-                f" {self.high} and size {self.size}"
+                f"a range needs low <= high, got {self.low} and {self.high}"
             )
 
     def __call__(self, belief: Posterior, *, rng: np.random.Generator) -> Kept:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sgpo_jax.artefacts import digest
 from sgpo_jax.planning.allocators import Allocator, InverseSuccess
 from sgpo_jax.planning.curricula import Curriculum, EasyToHard
 from sgpo_jax.planning.filters import DropTrivial, Filter
@@ -50,7 +51,7 @@ class Plan:
       unsolved: queries without any success in the profile, kept or not.
       prediction: what training by it is expected to cost, as `Prediction.to_json`
         writes it; None if not asked for. Not part of `hash`, and dropped when a file
-        is read whose sizes were edited.
+        is read that was edited.
     """
 
     phases: tuple[Phase, ...]
@@ -97,7 +98,9 @@ class Plan:
     def save(self, path: pathlib.Path) -> None:
         """Write the plan as JSON; whole or not at all."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(dataclasses.asdict(self), indent=1))
+        content = json.loads(json.dumps(dataclasses.asdict(self)))
+        content["checksum"] = digest(content)
+        temporary.write_text(json.dumps(content, indent=1))
         os.replace(temporary, path)
 
     @classmethod
@@ -111,14 +114,11 @@ class Plan:
         Raises:
           ValueError: one line that names the file and the entry that is wrong.
         """
-        content = read_plan(path, ids=ids)
+        content, edited = read_plan(path, ids=ids)
+        if edited:  # what was predicted was of another plan
+            content["prediction"] = None
         phases = tuple(Phase(**phase) for phase in content.pop("phases"))
-        plan = cls(phases=phases, **content)
-        known = (plan.prediction or {}).get("phases", [])
-        sizes = [phase.rollouts for phase in phases]
-        if [phase.get("rollouts") for phase in known] != sizes:
-            return dataclasses.replace(plan, prediction=None)
-        return plan
+        return cls(phases=phases, **content)
 
 
 def make_plan(

@@ -3,17 +3,19 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from sgpo_jax import ledger
+from sgpo_jax.bounds import GroupSize, NonNegative, Positive, Range, Size, bounded
 from sgpo_jax.models import DecoderConfig
 from sgpo_jax.planning.plan import Plan
 from sgpo_jax.profiling import Fitted, Posterior, Prior, Profile
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Setting:
     """What a prediction has to assume about training.
 
@@ -29,26 +31,14 @@ class Setting:
       slots: responses decoded at once.
     """
 
-    rollouts: int = 256
-    passes: float = 1.0
+    rollouts: Annotated[int, Range(1, 10**7)] = 256
+    passes: Positive = 1.0
     drop_dead: bool = True
-    training: float = 4.0
+    training: NonNegative = 4.0
     model: DecoderConfig | None = None
-    row_length: int = 0
-    rows: int = 8
-    slots: int = 64
-
-    def __post_init__(self):
-        for name in ("rollouts", "rows", "slots"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}"
-                )
-        if not (0 < self.passes < math.inf and 0 <= self.training < math.inf):
-            raise ValueError(
-                "passes must be above 0 and training at least 0, both finite; got"
-                f" {self.passes} and {self.training}"
-            )
+    row_length: Annotated[int, Range(0, 2**20)] = 0
+    rows: Size = 8
+    slots: Size = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,6 +122,7 @@ class Prediction:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Baseline:
     """GRPO over every query with groups of one size, without a profile.
 
@@ -139,7 +130,7 @@ class Baseline:
     Baseline(group=16, drop_dead=False)
     """
 
-    group: int = 8
+    group: GroupSize = 8
     drop_dead: bool = False
 
     @property

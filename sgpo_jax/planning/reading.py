@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Collection
 from typing import Any
 
+from sgpo_jax.artefacts import digest
+
 LARGEST_GROUP = 4096
 """Group sizes above this are taken for a slip of the pen."""
 
@@ -16,6 +18,7 @@ _FIELDS = {
     "trivial": int,
     "unsolved": int,
     "prediction": (dict, type(None)),
+    "checksum": str,
 }
 
 
@@ -25,8 +28,10 @@ class _Wrong(ValueError):
 
 def read_plan(
     path: pathlib.Path, *, ids: Collection[str] | None = None
-) -> dict[str, Any]:
-    """Return the checked content of a plan file, its phases as dicts.
+) -> tuple[dict[str, Any], bool]:
+    """Return the checked content of a plan file, and whether it was edited.
+
+    Its phases are dicts. Without its checksum a file counts as edited.
 
     Raises:
       ValueError: one line that names the file and the entry that is wrong.
@@ -41,9 +46,12 @@ def read_plan(
         raise ValueError(f"{path} is not a plan: {error.strerror}") from None
     known = None if ids is None else frozenset(ids)
     try:
-        return _plan(content, known)
+        plan = _plan(content, known)
     except _Wrong as error:
         raise ValueError(f"{path} is not a plan: {error}") from None
+    given = plan.pop("checksum", None)
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    return plan, given != digest(rest)
 
 
 def _show(value: Any) -> str:
@@ -54,7 +62,7 @@ def _show(value: Any) -> str:
 def _fields(value: Any, place: str, fields: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _Wrong(f"{place} is {_show(value)}, not an object")
-    optional = {"prediction"}
+    optional = {"prediction", "checksum"}
     for name in fields:
         if name not in value and name not in optional:
             raise _Wrong(f"{place} has no {name!r}")

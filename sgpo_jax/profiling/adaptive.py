@@ -4,17 +4,19 @@ import dataclasses
 import itertools
 import zlib
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from sgpo_jax import theory
+from sgpo_jax.bounds import TINY, Count, NonNegative, Range, Share, bounded
 from sgpo_jax.profiling.posterior import Fitted, Posterior, Prior
 from sgpo_jax.profiling.profile import Profile
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Decision:
     """The question a profile has to answer: in which interval is the success rate?
 
@@ -23,7 +25,7 @@ class Decision:
         learnable or trivial, (0.01, 1/8, 1/4, 3/4) also for sGPO's group size.
     """
 
-    edges: tuple[float, ...] = (0.01, 0.75)
+    edges: tuple[Share, ...] = (0.01, 0.75)
 
     def __post_init__(self):
         ends = (0.0, *self.edges, 1.0)
@@ -75,10 +77,11 @@ class SamplingRule(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Flat:
     """The same number of samples for every query, at once."""
 
-    samples: int = 8
+    samples: Annotated[int, Range(1, 2**16)] = 8
 
     def __call__(
         self, belief: Posterior, prior: theory.BetaMixture, *, budget: int
@@ -89,6 +92,7 @@ class Flat:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Sequential:
     """Rounds of a few samples for the queries whose decision gains most from them.
 
@@ -105,24 +109,18 @@ class Sequential:
       decision: what is to be decided.
     """
 
-    first: int = 4
-    batch: int = 4
-    most: int = 32
-    confidence: float = 0.95
-    least_gain: float = 0.0
-    share: float = 0.5
+    first: Count = 4
+    batch: Count = 4
+    most: Annotated[int, Range(1, 2**16)] = 32
+    confidence: Annotated[float, Range(TINY, 1)] = 0.95
+    least_gain: NonNegative = 0.0
+    share: Annotated[float, Range(TINY, 1)] = 0.5
     decision: Decision = Decision()
 
     def __post_init__(self):
-        if min(self.first, self.batch) < 1 or self.most < self.first:
+        if self.most < self.first:
             raise ValueError(
-                "profiling needs 1 <= first <= most and batch >= 1, got"
-                f" first={self.first}, batch={self.batch}, most={self.most}"
-            )
-        if not (0 < self.confidence <= 1 and 0 < self.share <= 1):
-            raise ValueError(
-                f"confidence and share must lie in (0, 1], got {self.confidence} and"
-                f" {self.share}"
+                f"profiling needs first <= most, got {self.first} and {self.most}"
             )
 
     def __call__(

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from sgpo_jax.artefacts import DamagedError
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Curve:
@@ -33,7 +35,12 @@ class Curve:
         seen = [line for line in lines if "eval/success" in line]
 
         def column(name: str) -> np.ndarray:
-            return np.array([line[name] for line in seen], np.float64)
+            try:
+                return np.array([line[name] for line in seen], np.float64)
+            except (KeyError, TypeError, ValueError) as error:
+                raise DamagedError(
+                    f"an evaluation in the metrics has no number {name!r}: {error!r}"
+                ) from None
 
         return cls(
             steps=column("step"),

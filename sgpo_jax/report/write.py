@@ -45,6 +45,11 @@ def write(setup: Setup, folder: RunFolder, display: Display) -> None:
     for name, lines in metrics.items():
         if len(Curve.from_metrics(lines).steps) < 2:
             raise UserError(f"{name} has no evaluation yet; run sgpo train first")
+        if lines[-1]["step"] < setup.config.train.steps:
+            raise UserError(
+                f"the metrics of {name} end at step {lines[-1]['step']} of"
+                f" {setup.config.train.steps}; run sgpo train first"
+            )
     # Where a stage is not done yet, all processes do it: they must all be here.
     needed = any("profile" in m.needs for m in setup.config.methods.values())
     profile = stages.profile(setup, folder, display) if needed else None

@@ -6,12 +6,14 @@ is left plus Gumbel noise, which is an exact draw from the renormalized rest
 """
 
 import dataclasses
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
+from sgpo_jax import bounds
+from sgpo_jax.bounds import TINY, Count, Range
 from sgpo_jax.sampling.noise import first_largest, gumbel
 
 
@@ -53,14 +55,12 @@ class Greedy:
 
 
 @dataclasses.dataclass(frozen=True)
+@bounds.bounded
 class Temperature:
     """A draw from softmax(logits / temperature) over the whole vocabulary."""
 
-    temperature: float = 1.0
+    temperature: bounds.Temperature = 1.0
     truncates: bool = dataclasses.field(default=False, init=False)
-
-    def __post_init__(self):
-        _check_temperature(self.temperature)
 
     def keep(self, log_prob: Float[Array, "N V"]) -> Float[Array, "N V"]:
         """Keep all tokens."""
@@ -68,6 +68,7 @@ class Temperature:
 
 
 @dataclasses.dataclass(frozen=True)
+@bounds.bounded
 class TopK:
     """A draw among the k most probable tokens; ties with the last are kept.
 
@@ -75,14 +76,9 @@ class TopK:
     Array([[-0.693...,       -inf, -0.980...]], dtype=float32)
     """
 
-    k: int
-    temperature: float = 1.0
+    k: Count
+    temperature: bounds.Temperature = 1.0
     truncates: bool = dataclasses.field(default=True, init=False)
-
-    def __post_init__(self):
-        _check_temperature(self.temperature)
-        if self.k < 1:
-            raise ValueError(f"top-k needs k >= 1, got {self.k}")
 
     def keep(self, log_prob: Float[Array, "N V"]) -> Float[Array, "N V"]:
         """Keep the k most probable tokens."""
@@ -91,6 +87,7 @@ class TopK:
 
 
 @dataclasses.dataclass(frozen=True)
+@bounds.bounded
 class TopP:
     """A draw from the smallest set of likeliest tokens whose mass reaches p.
 
@@ -101,14 +98,9 @@ class TopP:
     Array([[-0.693...,       -inf, -0.980...]], dtype=float32)
     """
 
-    p: float
-    temperature: float = 1.0
+    p: Annotated[float, Range(TINY, 1)]
+    temperature: bounds.Temperature = 1.0
     truncates: bool = dataclasses.field(default=True, init=False)
-
-    def __post_init__(self):
-        _check_temperature(self.temperature)
-        if not 0 < self.p <= 1:
-            raise ValueError(f"top-p needs 0 < p <= 1, got {self.p}")
 
     def keep(self, log_prob: Float[Array, "N V"]) -> Float[Array, "N V"]:
         """Keep tokens while the mass of the likelier ones is below p."""
@@ -122,6 +114,7 @@ class TopP:
 
 
 @dataclasses.dataclass(frozen=True)
+@bounds.bounded
 class MinP:
     """A draw among tokens at least p times as probable as the likeliest.
 
@@ -131,26 +124,14 @@ class MinP:
     Array([[-0.693...,       -inf, -0.980...]], dtype=float32)
     """
 
-    p: float
-    temperature: float = 1.0
+    p: Annotated[float, Range(TINY, 1)]
+    temperature: bounds.Temperature = 1.0
     truncates: bool = dataclasses.field(default=True, init=False)
-
-    def __post_init__(self):
-        _check_temperature(self.temperature)
-        if not 0 < self.p <= 1:
-            raise ValueError(f"min-p needs 0 < p <= 1, got {self.p}")
 
     def keep(self, log_prob: Float[Array, "N V"]) -> Float[Array, "N V"]:
         """Keep tokens within a factor p of the likeliest."""
         last = jnp.max(log_prob, axis=-1, keepdims=True) + jnp.log(self.p)
         return jnp.where(log_prob >= last, log_prob, -jnp.inf)
-
-
-def _check_temperature(temperature: float) -> None:
-    if not temperature > 0:
-        raise ValueError(
-            f"temperature must be positive, got {temperature}; use Greedy() for 0"
-        )
 
 
 def choose(

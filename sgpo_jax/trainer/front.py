@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sgpo_jax import data, models, planning, rewards
-from sgpo_jax.config import PackConfig, RewardConfig, SamplerConfig
+from sgpo_jax.bounds import Seed, check_arguments
+from sgpo_jax.config import PackConfig, ProfileConfig, RewardConfig, SamplerConfig
 from sgpo_jax.data import Query
 from sgpo_jax.pipeline import Display
 from sgpo_jax.profiling import Chunks, Profile, measure
@@ -157,6 +158,9 @@ def profile(
       >>> len(found), int(found.drawn.sum())
       (4, 8)
     """
+    ProfileConfig(samples=samples)
+    SamplerConfig(max_response=max_response, temperature=temperature)
+    check_arguments(seed=(seed, Seed))
     asked = as_queries(queries)
     with make_worker(RewardConfig()) as worker:
         asked = rewarded(asked, reward, worker)
@@ -217,10 +221,11 @@ def plan(
       >>> [phase.sizes for phase in plan(known).phases]
       [(2,), (8,)]
     """
+    setting = planning.Setting(rollouts=rollouts)
+    check_arguments(seed=(seed, Seed))
     made = planning.make_plan(
         known, seed=seed, filter=filter, allocate=allocate, curriculum=curriculum
     )
-    setting = planning.Setting(rollouts=rollouts)
     return planning.with_prediction(
         made, planning.predict(made, known, setting=setting)
     )

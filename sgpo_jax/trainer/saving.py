@@ -112,11 +112,8 @@ def _save(trainer: "Trainer", path: pathlib.Path) -> None:
             start=trainer.step,
         )
         store.save(trainer.step, trainer.progress)
-    lines = [
-        json.dumps({"step": step, **metrics}) + "\n"
-        for step, metrics in trainer.log.lines
-    ]
-    (place / "metrics.jsonl").write_text("".join(lines))
+    lines = ({"step": step, **metrics} for step, metrics in trainer.log.lines)
+    (place / "metrics.jsonl").write_text(training.sealed_lines(lines))
 
 
 def experiment(trainer: "Trainer", path: pathlib.Path) -> Experiment:
@@ -254,7 +251,7 @@ def restore(trainer: "Trainer", path: pathlib.Path) -> None:
             topology(trainer.session),
         )
         trainer.step, found = store.restore()
-    lines = training.read_metrics(place / "metrics.jsonl")
+    lines = training.read_metrics(place / "metrics.jsonl", sound=True)
     if found.pending is not None and len(lines) > found.logged:
         # The checkpoint of a step is written before its evaluation, which is there.
         found.record(trainer.step, lines[found.logged])

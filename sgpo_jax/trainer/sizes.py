@@ -2,6 +2,7 @@
 
 import math
 
+from sgpo_jax.bounds import Count, Size, check_arguments
 from sgpo_jax.config import PackConfig, SamplerConfig
 
 SLOTS = 8
@@ -26,6 +27,7 @@ def sampler_for(
     >>> sampler.lanes, sampler.slots
     (16, 8)
     """
+    check_arguments(rollouts=(rollouts, Count), max_response=(max_response, Size))
     slots = min(SLOTS, rollouts)
     return SamplerConfig(
         lanes=min(LANES, math.ceil(rollouts / slots)),

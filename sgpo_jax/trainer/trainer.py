@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import pyarrow as pa
 
 from sgpo_jax import methods, models, planning, sampling, training
-from sgpo_jax.config import PackConfig, RewardConfig, SamplerConfig
+from sgpo_jax.bounds import Count, Natural, Seed, check_arguments
+from sgpo_jax.config import PackConfig, ProfileConfig, RewardConfig, SamplerConfig
 from sgpo_jax.data import Query
 from sgpo_jax.ledger import Ledger
 from sgpo_jax.methods import Method
@@ -107,6 +108,13 @@ class Trainer:
         show: bool = True,
         functions: pathlib.Path | None = None,
     ):
+        check_arguments(
+            seed=(seed, Seed),
+            total_steps=(total_steps, Natural | None),
+            eval_samples=(eval_samples, Count),
+        )
+        if not isinstance(profile, Profile):
+            ProfileConfig(samples=profile)
         if isinstance(method, str):
             label = label or methods.label_of(method)
             method = methods.named(method)
@@ -254,8 +262,7 @@ class Trainer:
         Raises:
           FloatingPointError: if updates stay non-finite.
         """
-        if count < 1:
-            raise ValueError(f"steps must be at least 1, got {count}")
+        check_arguments(steps=(count, Count))
         if not self.config.steps:
             self.config = dataclasses.replace(self.config, steps=count)
         stop = self.step + count
@@ -297,6 +304,7 @@ class Trainer:
         Raises:
           ValueError: if there is no query.
         """
+        check_arguments(samples=(samples, Count))
         asked = self.held_out
         if _is_given(queries):
             found = front.as_queries(queries)
@@ -321,6 +329,7 @@ class Trainer:
           samples: completions of each.
           greedy: the most likely completion instead of samples.
         """
+        check_arguments(samples=(samples, Count))
         asked = [Query(id=text, prompt=text, reference="") for text in prompts]
         source = self._sized(asked).rollouts
         assert isinstance(source, RolloutSource)  # a trainer is one process

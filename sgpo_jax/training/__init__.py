@@ -26,6 +26,7 @@ from sgpo_jax.training.metric_names import undocumented as undocumented
 from sgpo_jax.training.metrics import Discard as Discard
 from sgpo_jax.training.metrics import MetricsWriter as MetricsWriter
 from sgpo_jax.training.metrics import read_metrics as read_metrics
+from sgpo_jax.training.metrics import sealed_lines as sealed_lines
 from sgpo_jax.training.operations import Goodput as Goodput
 from sgpo_jax.training.operations import Trace as Trace
 from sgpo_jax.training.operations import parse_steps as parse_steps

@@ -1,11 +1,14 @@
 """Held-out accuracy with a confidence interval."""
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from sgpo_jax.artefacts import DamagedError, read_json
+from sgpo_jax.bounds import Share, bounded
 from sgpo_jax.data import Query
 from sgpo_jax.ledger import Entry
 from sgpo_jax.models import Params
@@ -16,6 +19,7 @@ from sgpo_jax.training.exact import ReferenceScorer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Evaluation:
     """How often a policy is right on held-out queries.
 
@@ -32,11 +36,11 @@ class Evaluation:
       watch: signs of hacking among rewarded completions.
     """
 
-    mean: float
-    low: float
-    high: float
-    greedy: float | None
-    unscorable: float
+    mean: Share
+    low: Share
+    high: Share
+    greedy: Share | None
+    unscorable: Share
     cost: Entry
     reward: float | None = None
     solved_at: float = SOLVED
@@ -48,9 +52,37 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> "Evaluation":
-        """Read what `to_json` returned."""
-        cost, found = Entry(**saved["cost"]), Watch(**saved.get("watch", {}))
-        return cls(**{**saved, "cost": cost, "watch": found})
+        """Read what `to_json` returned.
+
+        Raises:
+          ValueError: naming what is missing or impossible.
+        """
+        try:
+            cost, watch = Entry(**saved["cost"]), Watch(**saved.get("watch", {}))
+            found = cls(**{**saved, "cost": cost, "watch": watch})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"this is no evaluation: {error}") from None
+        if not found.low <= found.mean <= found.high:
+            raise ValueError(
+                f"this is no evaluation: its mean {found.mean} lies outside of"
+                f" {found.low} to {found.high}"
+            )
+        return found
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> "Evaluation":
+        """Read a file of an evaluation.
+
+        Raises:
+          DamagedError: naming the file; deleted, it is made again.
+        """
+        remedy = "delete it: sgpo eval makes it again"
+        try:
+            return cls.from_json(read_json(path, remedy=remedy))
+        except DamagedError:
+            raise
+        except ValueError as error:
+            raise DamagedError(f"{path}: {error}; {remedy}") from None
 
 
 def evaluate(

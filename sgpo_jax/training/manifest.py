@@ -39,8 +39,11 @@ def fault(step: pathlib.Path) -> str | None:
     except FileNotFoundError:
         empty = not any(step.iterdir())
         return "it is empty" if empty else f"it has no {NAME}"
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        return f"{NAME} cannot be read: {error}"
+    except (
+        *(OSError, ValueError, AttributeError, TypeError),
+        *(OverflowError, RecursionError),
+    ) as error:
+        return f"{NAME} cannot be read: {' '.join(str(error).split())[:200]}"
     for name, size, sha in entries:
         path = step / name
         if path.is_symlink() or not path.is_file():

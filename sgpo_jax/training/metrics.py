@@ -2,10 +2,12 @@
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import tensorboardX
+
+from sgpo_jax.artefacts import DamagedError, line_seal, open_line, seal_line
 
 
 class MetricsWriter:
@@ -18,6 +20,7 @@ class MetricsWriter:
     def __init__(self, folder: pathlib.Path):
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._path = folder, folder / "metrics.jsonl"
+        self._seal = _last_seal(read_metrics(self._path, sound=True))
         self._lines = self._path.open("a")
         self._events: tensorboardX.SummaryWriter | None = None
 
@@ -27,7 +30,7 @@ class MetricsWriter:
         Raises:
           ValueError: if there are fewer.
         """
-        kept = read_metrics(self._path)
+        kept = read_metrics(self._path, sound=True)
         if len(kept) < lines:
             raise ValueError(
                 f"{self._path} holds {len(kept)} sound lines, the checkpoint counts"
@@ -35,14 +38,17 @@ class MetricsWriter:
             )
         self.close()
         temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(x) + "\n" for x in kept[:lines]))
+        temporary.write_text(sealed_lines(kept[:lines]))
         temporary.replace(self._path)
+        self._seal = _last_seal(kept[:lines])
         self._lines = self._path.open("a")
         self._events = self._new_events(kept[lines - 1]["step"] + 1 if lines else 0)
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Append one line; numbers also go to TensorBoard."""
-        self._lines.write(json.dumps({"step": step, **metrics}) + "\n")
+        line = {"step": step, **metrics}
+        self._lines.write(seal_line(line, self._seal) + "\n")
+        self._seal = line_seal(line, self._seal)
         self._lines.flush()
         if self._events is None:
             self._events = self._new_events(step)
@@ -78,16 +84,60 @@ class Discard:
         """Do nothing."""
 
 
-def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Read `metrics.jsonl`, or that of a folder; a line cut by a kill is left out."""
+def read_metrics(path: pathlib.Path, *, sound: bool = False) -> list[dict[str, Any]]:
+    """Read `metrics.jsonl`, or that of a folder; a line cut by a kill is left out.
+
+    Args:
+      path: of the file or its folder.
+      sound: return the lines before the first damaged one instead of raising.
+
+    Raises:
+      DamagedError: naming the file and the line that is not what was written.
+    """
     if path.is_dir():
         path = path / "metrics.jsonl"
     if not path.exists():
         return []
-    lines = []
-    for line in path.read_text().splitlines():
+    *whole, cut = path.read_bytes().split(b"\n")
+    texts = whole if _is_cut(cut) else [*whole, cut]
+    lines: list[dict[str, Any]] = []
+    seal = ""
+    for number, text in enumerate(texts, start=1):
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            line, seal = open_line(text.decode(), seal)
+            if type(line.get("step")) is not int or line["step"] < 0:
+                raise ValueError(f"its step is {line.get('step')!r}")
+        except ValueError as error:
+            if sound:
+                break
+            raise DamagedError(
+                f"{path} line {number} is damaged: {error}; put the file back, or"
+                " train again in another folder"
+            ) from None
+        lines.append(line)
     return lines
+
+
+def _is_cut(text: bytes) -> bool:
+    """Return whether what follows the last line break is no whole line."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return True
+    return False
+
+
+def sealed_lines(lines: Iterable[dict[str, Any]]) -> str:
+    """Return lines as the text of `metrics.jsonl`."""
+    texts, seal = [], ""
+    for line in lines:
+        texts.append(seal_line(line, seal) + "\n")
+        seal = line_seal(line, seal)
+    return "".join(texts)
+
+
+def _last_seal(lines: Iterable[dict[str, Any]]) -> str:
+    seal = ""
+    for line in lines:
+        seal = line_seal(line, seal)
+    return seal

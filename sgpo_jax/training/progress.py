@@ -1,12 +1,13 @@
 """What a run's training is made of: settings, progress, and where both are kept."""
 
 import dataclasses
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import PyTree
 
 from sgpo_jax import ledger
+from sgpo_jax.bounds import Count, Natural, Range, bounded
 from sgpo_jax.methods import History
 from sgpo_jax.training.state import TrainState
 
@@ -14,6 +15,7 @@ Metrics = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class TrainConfig:
     """How long to train, and on how much at a time.
 
@@ -26,18 +28,11 @@ class TrainConfig:
       max_rollbacks: how often it may go back before it gives up.
     """
 
-    steps: int = 100
-    rollouts: int = 256
-    eval_every: int = 10
-    max_skipped: int = 3
-    max_rollbacks: int = 3
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            lowest = 0 if field.name in ("max_rollbacks", "steps") else 1
-            if value < lowest:
-                raise ValueError(f"{field.name} must be at least {lowest}, got {value}")
+    steps: Natural = 100
+    rollouts: Annotated[int, Range(1, 10**7)] = 256
+    eval_every: Count = 10
+    max_skipped: Count = 3
+    max_rollbacks: Natural = 3
 
 
 class PromptState(NamedTuple):

@@ -96,8 +96,8 @@ def test_needs():
     ("change", "message"),
     [
         ({"lowest": 0.97}, "lowest <= highest"),
-        ({"half_life": 0.0}, "must be positive"),
-        ({"strength": float("nan")}, "finite and at least 0"),
+        ({"half_life": 0.0}, "half_life must be a number"),
+        ({"strength": float("nan")}, "strength must be a number"),
     ],
 )
 def test_bad_trackers_are_refused(change, message):

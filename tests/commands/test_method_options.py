@@ -33,8 +33,11 @@ def test_methods_and_their_fields(tmp_path):
         (["--methods", "grpo", "grpo"], "two methods are called 'grpo'"),
         (["--methods"], "needs at least one value"),
         (["--methods.dapo.averaging", "0.9"], "no method 'dapo' here"),
-        (["--methods.tracked.averaging", "1.5"], r"averaging must lie in \[0, 1\)"),
-        (["--methods.tracked.kl.coef", "nan"], "must be positive and finite"),
+        (
+            ["--methods.tracked.averaging", "1.5"],
+            "averaging must be a number",
+        ),
+        (["--methods.tracked.kl.coef", "nan"], "coef must be a number from"),
         (["--methods.tracked.objective", "x"], "set one of its fields"),
         (["--methods.tracked.optimizer.rate", "1"], "has no 'rate'; it has learning"),
         (["--methods.tracked"], "needs a value"),

@@ -179,7 +179,7 @@ def test_a_published_policy_answers(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["x", "--samples", "0"], "samples must be at least 1"),
+        (["x", "--samples", "0"], "samples must be a whole number from 1"),
         (["x", "--top-k", "3", "--temperature", "0"], "choose one of"),
         (["--server", "http://localhost:1/v1"], "give the server a prompt"),
         (["x", "--out", "/nonexistent"], "/nonexistent is no run folder"),

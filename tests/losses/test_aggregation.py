@@ -189,5 +189,5 @@ def test_missing_group_ids_raise(by, per_token):
 
 
 def test_constant_must_be_positive():
-    with pytest.raises(ValueError, match="above 0"):
+    with pytest.raises(ValueError, match="length must be a whole number from 1"):
         losses.Constant(0)

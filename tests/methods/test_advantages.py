@@ -117,26 +117,35 @@ def test_objectives_know_whether_responses_without_advantage_count(name):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: methods.Kalman(observation_noise=0.0), "must be positive"),
-        (lambda: methods.OptimalAdvantage(beta=0.0), "beta must be positive"),
-        (lambda: methods.OverlongPenalty(cache=0.0), r"cache must lie in \(0, 1\]"),
-        (lambda: methods.OverlongPenalty(coef=-1.0), "coef must be positive"),
-        (lambda: methods.Cispo(high=0.0), "high must be positive"),
-        (lambda: methods.Sapo(positive_temperature=0.0), "temperatures must be"),
-        (lambda: methods.Dppo(bound=0.0), r"bound must lie in \(0, 1\]"),
-        (lambda: methods.Dppo(penalty=float("nan")), "penalty must be finite"),
-        (lambda: methods.SequenceClipped(low=1.0), "0 <= low < 1"),
-        (lambda: methods.Gmpo(high=-1.0), "must not be negative"),
-        (lambda: methods.Dro(beta=float("inf")), "beta must be positive"),
-        (lambda: methods.FlowBalance(max_weight=0.0), "max_weight must be positive"),
+        (
+            lambda: methods.Kalman(observation_noise=0.0),
+            "observation_noise must",
+        ),
+        (lambda: methods.OptimalAdvantage(beta=0.0), "beta must be a number"),
+        (lambda: methods.OverlongPenalty(cache=0.0), "cache must be a number"),
+        (lambda: methods.OverlongPenalty(coef=-1.0), "coef must be a number"),
+        (lambda: methods.Cispo(high=0.0), "high must be a number"),
+        (
+            lambda: methods.Sapo(positive_temperature=0.0),
+            "positive_temperature must",
+        ),
+        (lambda: methods.Dppo(bound=0.0), "bound must be a number"),
+        (lambda: methods.Dppo(penalty=float("nan")), "penalty must be .* got nan"),
+        (
+            lambda: methods.SequenceClipped(low=1.0),
+            "low must be a number",
+        ),
+        (lambda: methods.Gmpo(high=-1.0), "high must be a number from 0"),
+        (lambda: methods.Dro(beta=float("inf")), "beta must be a number"),
+        (lambda: methods.FlowBalance(max_weight=0.0), "max_weight must be a number"),
         (
             lambda: methods.Method(
                 objective=methods.Dro(), subsample=methods.DropZeroAdvantage()
             ),
             "which count in Dro",
         ),
-        (lambda: methods.LogZ(width=0), "width and layers must be positive"),
-        (lambda: methods.LogZ(learning_rate=0.0), "learning_rate must be positive"),
+        (lambda: methods.LogZ(width=0), "width must be a whole number"),
+        (lambda: methods.LogZ(learning_rate=0.0), "learning_rate must be a number"),
     ],
 )
 def test_bad_settings_are_refused(make, message):

@@ -185,9 +185,9 @@ def test_a_continuation_that_returns_no_number_per_group_is_named(wrong):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: methods.ContinueMixed(more=0), "more must be at least 1"),
+        (lambda: methods.ContinueMixed(more=0), "more must be a whole number from 1"),
         (lambda: methods.ContinueMixed(low=0.9, high=0.1), "low <= high"),
-        (lambda: methods.UntilBalanced(growth=0.5), "growth must be finite"),
+        (lambda: methods.UntilBalanced(growth=0.5), "growth must be a number from 1"),
         (
             lambda: methods.Method(
                 continuation=methods.UntilBalanced(max_rounds=7),

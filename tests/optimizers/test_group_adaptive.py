@@ -233,5 +233,5 @@ def test_missing_params_raise(make):
 
 
 def test_negative_strengths_raise():
-    with pytest.raises(ValueError, match="negative"):
+    with pytest.raises(ValueError, match="l1 must be a number from 0"):
         SparseGroupLasso(l1=-1.0)

@@ -79,5 +79,5 @@ def test_impossible_methods_are_refused():
         lambda: sampling.MinP(1.5),
         lambda: sampling.TopK(2, temperature=-1.0),
     ):
-        with pytest.raises(ValueError, match=r"needs|temperature must be positive"):
+        with pytest.raises(ValueError, match=r"must be a (whole )?number"):
             bad()

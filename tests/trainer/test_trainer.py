@@ -210,7 +210,10 @@ def test_a_method_that_reads_a_profile_gets_one(policy, questions):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"rollouts": 0}, "rollouts must be at least 1, got 0"),
+        (
+            {"rollouts": 0},
+            "rollouts must be a whole number from 1",
+        ),
         ({"queries": []}, "there is no question"),
         ({"method": "grop"}, "grop"),
         ({"reward": "no_such_module:score"}, "no_such_module"),

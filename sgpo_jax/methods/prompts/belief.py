@@ -4,11 +4,13 @@ import dataclasses
 
 import numpy as np
 
-from sgpo_jax.methods.prompts.pool import Draw, PromptPool, State, check_group_size
+from sgpo_jax.bounds import GroupSize, Positive, bounded
+from sgpo_jax.methods.prompts.pool import Draw, PromptPool, State
 from sgpo_jax.methods.prompts.weighted import draw_by_weight
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class ByBelief:
     r"""Prompts drawn by the deviation of their reward under the tracked baseline.
 
@@ -23,15 +25,10 @@ class ByBelief:
       floor: lowest weight of a prompt.
     """
 
-    group_size: int = 1
-    floor: float = 0.02
+    group_size: GroupSize = 1
+    floor: Positive = 0.02
 
     needs = ("baseline",)
-
-    def __post_init__(self):
-        check_group_size(self.group_size)
-        if not 0 < self.floor < float("inf"):
-            raise ValueError(f"floor must be positive and finite, got {self.floor}")
 
     def init(self, pool: PromptPool) -> State:
         """Return no state: the baseline is the memory."""

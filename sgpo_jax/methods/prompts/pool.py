@@ -193,12 +193,6 @@ class _Stateless:
         return draw, state
 
 
-def check_group_size(size: int) -> None:
-    """Raise ValueError if a group would hold no rollout."""
-    if size < 1:
-        raise ValueError(f"group_size must be at least 1, got {size}")
-
-
 def as_sampler(sampler: PromptSampler | Callable[..., Draw]) -> PromptSampler:
     """Prompt sampler from one, or from a plain function without state."""
     if isinstance(sampler, PromptSampler):

@@ -1,16 +1,19 @@
 """Prompts chosen by their success rate: posterior sampling and knapsack allocation."""
 
 import dataclasses
+from typing import Annotated
 
 import numpy as np
 
 from sgpo_jax import theory
-from sgpo_jax.methods.prompts.pool import Draw, PromptPool, State, check_group_size
+from sgpo_jax.bounds import TINY, GroupSize, Range, bounded
+from sgpo_jax.methods.prompts.pool import Draw, PromptPool, State
 from sgpo_jax.methods.prompts.shuffled import Passes, take
 from sgpo_jax.planning.concave import split_budget
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class ThompsonSampling(Passes):
     r"""Prompts whose sampled success rate is nearest to a target: MoPPS.
 
@@ -26,18 +29,11 @@ class ThompsonSampling(Passes):
       candidates: prompts looked at per prompt taken.
     """
 
-    group_size: int = 8
-    target: float = 0.5
-    candidates: int = 8
+    group_size: GroupSize = 8
+    target: Annotated[float, Range(TINY, 1, below=True)] = 0.5
+    candidates: GroupSize = 8
 
     needs = ("baseline", "baseline_weight")
-
-    def __post_init__(self):
-        check_group_size(self.group_size)
-        if not 0 < self.target < 1:
-            raise ValueError(f"target must lie in (0, 1), got {self.target}")
-        if self.candidates < 1:
-            raise ValueError(f"candidates must be at least 1, got {self.candidates}")
 
     def draw(
         self,
@@ -70,6 +66,7 @@ class ThompsonSampling(Passes):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class KnapsackAllocation(Passes):
     r"""Shuffled passes whose rollouts go where they are worth most: Knapsack RL.
 
@@ -87,14 +84,14 @@ class KnapsackAllocation(Passes):
       maximum: largest group.
     """
 
-    group_size: int = 8
-    minimum: int = 2
-    maximum: int = 32
+    group_size: GroupSize = 8
+    minimum: GroupSize = 2
+    maximum: GroupSize = 32
 
     def __post_init__(self):
-        if not 1 <= self.minimum <= self.group_size <= self.maximum:
+        if not self.minimum <= self.group_size <= self.maximum:
             raise ValueError(
-                "group sizes need 1 <= minimum <= group_size <= maximum, got"
+                "group sizes need minimum <= group_size <= maximum, got"
                 f" {self.minimum}, {self.group_size} and {self.maximum}"
             )
 

@@ -4,8 +4,9 @@ import dataclasses
 
 import numpy as np
 
+from sgpo_jax.bounds import GroupSize, bounded
 from sgpo_jax.methods.prompts.order import shuffled
-from sgpo_jax.methods.prompts.pool import Draw, PromptPool, State, check_group_size
+from sgpo_jax.methods.prompts.pool import Draw, PromptPool, State
 
 
 def take(
@@ -55,6 +56,7 @@ class Passes:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Shuffled(Passes):
     """Shuffled passes over all prompts: the data order of GRPO.
 
@@ -62,10 +64,7 @@ class Shuffled(Passes):
       group_size: rollouts per prompt.
     """
 
-    group_size: int = 8
-
-    def __post_init__(self):
-        check_group_size(self.group_size)
+    group_size: GroupSize = 8
 
     def draw(
         self,

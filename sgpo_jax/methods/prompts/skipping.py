@@ -1,16 +1,17 @@
 """Shuffled passes that skip prompts by what training has seen of them."""
 
 import dataclasses
+from typing import Annotated
 
 import numpy as np
 
+from sgpo_jax.bounds import TINY, Count, Finite, GroupSize, Range, Share, bounded
 from sgpo_jax.methods.prompts.order import shuffled
 from sgpo_jax.methods.prompts.pool import (
     Draw,
     History,
     PromptPool,
     State,
-    check_group_size,
 )
 from sgpo_jax.methods.prompts.shuffled import Passes
 
@@ -58,6 +59,7 @@ def take_kept(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class SkipZeroVariance:
     r"""Shuffled passes that mostly skip prompts whose groups had equal rewards: GRESO.
 
@@ -82,27 +84,21 @@ class SkipZeroVariance:
       hard_to: mean reward up to which equal rewards are hard.
     """
 
-    group_size: int = 8
-    target: float = 0.25
-    start: float = 0.5
-    change: float = 0.01
-    lowest: float = 0.05
-    highest: float = 0.95
-    floor: float = 0.01
-    easy_from: float = 0.98
-    hard_to: float = 0.11
+    group_size: GroupSize = 8
+    target: Share = 0.25
+    start: Share = 0.5
+    change: Share = 0.01
+    lowest: Annotated[float, Range(TINY, 1)] = 0.05
+    highest: Share = 0.95
+    floor: Annotated[float, Range(TINY, 1)] = 0.01
+    easy_from: Finite = 0.98
+    hard_to: Finite = 0.11
 
     def __post_init__(self):
-        check_group_size(self.group_size)
-        if not 0 < self.lowest <= self.start <= self.highest <= 1:
+        if not self.lowest <= self.start <= self.highest:
             raise ValueError(
-                "bases need 0 < lowest <= start <= highest <= 1, got"
+                "bases need lowest <= start <= highest, got"
                 f" {self.lowest}, {self.start} and {self.highest}"
-            )
-        if not 0 < self.floor <= 1:
-            raise ValueError(
-                f"floor must lie in (0, 1], got {self.floor}; at 0 a prompt would never"
-                " come back"
             )
 
     def init(self, pool: PromptPool) -> State:
@@ -169,6 +165,7 @@ class SkipZeroVariance:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class DropSolved(Passes):
     """Shuffled passes without prompts that were answered right throughout.
 
@@ -181,14 +178,9 @@ class DropSolved(Passes):
       after: such visits in a row before it is dropped.
     """
 
-    group_size: int = 8
-    solved_from: float = 1.0
-    after: int = 1
-
-    def __post_init__(self):
-        check_group_size(self.group_size)
-        if self.after < 1:
-            raise ValueError(f"after must be at least 1, got {self.after}")
+    group_size: GroupSize = 8
+    solved_from: Finite = 1.0
+    after: Count = 1
 
     def draw(
         self,
