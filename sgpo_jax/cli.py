@@ -36,6 +36,12 @@ commands, in the order `run` does them; each works on the run folder --out:
   eval      held-out accuracy of the initial and the trained policies
   report    write report.md and its figures
 
+profiles and plans without a run, for training elsewhere:
+  profile --import FILE    a profile of a column of pass rates
+  profile --server URL     sample by an inference server; no weights here
+  profile --export FORMAT  pass rates and group sizes for TRL, verl, prime-rl, datasets
+  plan --profile FILE      plan and its cost, without model and data; --compare
+
 commands beside a run:
   methods   the algorithms that can be trained: paper, parts, needs
   sample    print completions of a prompt, with the log-probability of every token
@@ -88,6 +94,11 @@ def run_command(argv: list[str]) -> int:
         print(HELP.format(presets=", ".join(PRESETS), sources=sources), end="")
         return 0
     name, rest = argv[0], argv[1:]
+    if (
+        name in ("plan", "profile", "report")
+        and (code := _beside_runs(name, rest)) is not None
+    ):
+        return code
     if name in MACHINE_COMMANDS:
         return importlib.import_module(f"sgpo_jax.commands.{name}").main(rest)
     if name not in COMMANDS:
@@ -98,6 +109,28 @@ def run_command(argv: list[str]) -> int:
     except ValueError as error:
         return _refuse(str(error))
     return _execute(name, config, dry_run)
+
+
+def _beside_runs(name: str, rest: list[str]) -> int | None:
+    """Plan, profile, report without a run: return the exit code, None for a stage."""
+    given = set(options.given_options(rest))
+    if name == "plan":
+        from sgpo_jax.commands import plan
+
+        return plan.main(rest) if "profile" in given else None
+    if name == "report":
+        from sgpo_jax.commands import report_profile
+
+        alone = "help" not in given and report_profile.holds_profile_only(rest)
+        return report_profile.main(rest) if alone else None
+    kinds = sorted(given & {"import", "export", "server"})
+    if len(kinds) > 1:
+        return _refuse(f"choose one of --{' and --'.join(kinds)}")
+    if not kinds:
+        return None
+    from sgpo_jax.commands import profile
+
+    return profile.main(kinds[0], rest)
 
 
 def _execute(name: str, config: "Experiment", dry_run: bool) -> int:

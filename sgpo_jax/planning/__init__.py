@@ -36,3 +36,7 @@ from sgpo_jax.planning.prediction import Prediction as Prediction
 from sgpo_jax.planning.prediction import Setting as Setting
 from sgpo_jax.planning.prediction import predict as predict
 from sgpo_jax.planning.prediction import with_prediction as with_prediction
+from sgpo_jax.planning.rules import PRIORS as PRIORS
+from sgpo_jax.planning.rules import SAMPLING_RULES as SAMPLING_RULES
+from sgpo_jax.planning.rules import rule as rule
+from sgpo_jax.profiling import Prior as Prior

@@ -12,7 +12,7 @@ from sgpo_jax.data import Query
 from sgpo_jax.planning.plan import Plan
 from sgpo_jax.profiling import Profile
 
-Layout = Literal["trl", "verl", "prime-rl"]
+Layout = Literal["trl", "verl", "prime-rl", "datasets"]
 COLUMNS = ("pass_rate", "profile_samples", "group_size", "phase")
 
 
@@ -89,8 +89,10 @@ def dataset(
     * "verl": `data_source`, `prompt`, `ability`, `reward_model`, `extra_info`, as
       verl's RLHFDataset reads them.
     * "prime-rl": `question`, `answer`, `info`, as environments of verifiers read them.
+    * "datasets": flat columns, for any reader: `id`, `prompt`, `answer`, `verifier`,
+      `family` and `level`.
     """
-    make = {"trl": _trl, "verl": _verl, "prime-rl": _prime}[layout]
+    make = {"trl": _trl, "verl": _verl, "prime-rl": _prime, "datasets": _flat}[layout]
     table = pa.Table.from_pylist([make(i, query) for i, query in enumerate(queries)])
     return add_columns(table, [query.id for query in queries], profile, plan)
 
@@ -134,3 +136,15 @@ def _prime(index: int, query: Query) -> dict[str, Any]:
     del index
     info = {"id": query.id, "verifier": query.verifier}
     return {"question": query.prompt, "answer": query.reference, "info": info}
+
+
+def _flat(index: int, query: Query) -> dict[str, Any]:
+    del index
+    return {
+        "id": query.id,
+        "prompt": query.prompt,
+        "answer": query.reference,
+        "verifier": query.verifier,
+        "family": query.family,
+        "level": query.level,
+    }

@@ -50,8 +50,9 @@ def prediction_text(found: Any) -> str:
         f" them; {found.saving:.2f} times less than {found.baseline}"
         f" ({found.baseline_units:,.0f})",
         f"dead groups: {found.dead:.1%}, {found.baseline}: {found.baseline_dead:.1%}",
-        f"response tokens: {sum(c.tokens for c in costs):,.0f}",
     ]
+    if all(c.tokens for c in costs):
+        lines.append(f"response tokens: {sum(c.tokens for c in costs):,.0f}")
     if all(c.shapes for c in costs):
         padding = np.average(
             [c.padding for c in costs], weights=[c.steps for c in costs]

@@ -41,6 +41,9 @@ COLUMNS: Mapping[str, Column] = {
     "seconds": Column(dtype=np.float64, identity=False),
 }
 
+TEXTS = ("prompt_hash", "prompts")
+"""Columns of text, "" where it is not known."""
+
 PLACE = ("data",)
 """Entries of a profile's source that say where queries came from, not how they were
 sampled: shards of one set differ in them and still add up."""

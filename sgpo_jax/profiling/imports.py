@@ -1,5 +1,6 @@
 """Pass rates that were computed elsewhere, as a profile."""
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sgpo_jax.data import Query
+from sgpo_jax.profiling.columns import COLUMNS
+from sgpo_jax.profiling.measure import prompt_hash
 from sgpo_jax.profiling.profile import Profile
 
 
@@ -107,3 +111,75 @@ def _column(table: pa.Table, name: str, path: pathlib.Path) -> list:
         there = ", ".join(map(repr, flat.column_names))
         raise ValueError(f"{path} has no column {name!r}; there are {there}")
     return flat[name].to_pylist()
+
+
+def from_queries(
+    queries: Sequence[Query], *, rate: str, samples: int | str, source: str
+) -> Profile:
+    """Return the profile behind pass rates that queries carry as metadata.
+
+    Args:
+      queries: with `metadata[rate]`, as `data.load(path, metadata=[rate])` reads them.
+      rate: name of the pass rates; of a dotted one the last part.
+      samples: number of samples behind each rate, or the name of it.
+      source: where the rates come from.
+
+    Raises:
+      ValueError: naming the query whose rate or number is wrong.
+    """
+    ids = [query.id for query in queries]
+    rates = [query.metadata.get(rate.rpartition(".")[2]) for query in queries]
+    counts: int | list[int] = samples if isinstance(samples, int) else []
+    if isinstance(samples, str):
+        key = samples.rpartition(".")[2]
+        try:
+            counts = [int(query.metadata.get(key) or 0) for query in queries]
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{samples!r} must hold whole numbers: {error}") from None
+    found = from_rates(ids, rates, samples=counts, source=source)
+    return dataclasses.replace(
+        found,
+        prompts=tuple(query.prompt for query in queries),
+        prompt_hash=tuple(prompt_hash(query) for query in queries),
+    )
+
+
+def with_questions(profile: Profile, queries: Sequence[Query]) -> tuple[Profile, int]:
+    """Return a profile in the order and under the ids of a run's questions.
+
+    They are matched by id, else by the prompt. A question without a match has no
+    samples, so that filters leave it out.
+
+    Returns:
+      The profile, and how many questions had no match.
+
+    Raises:
+      ValueError: if none has a match.
+    """
+    by_prompt = {p: row for row, p in enumerate(profile.prompt_hash) if p}
+    rows = [
+        profile.place.get(query.id, by_prompt.get(prompt_hash(query)))
+        for query in queries
+    ]
+    known = [i for i, row in enumerate(rows) if row is not None]
+    if not known:
+        raise ValueError(
+            f"none of {len(queries)} questions is in the profile: the first is"
+            f" {queries[0].id!r}, the profile's {profile.ids[0]!r}; give the id column"
+            " of the file, or a file with the same questions"
+        )
+    take = np.array([row for row in rows if row is not None], np.int64)
+    columns = {}
+    for name, column in COLUMNS.items():
+        values = np.zeros(len(queries), column.dtype)
+        values[known] = getattr(profile, name)[take]
+        columns[name] = values
+    found = Profile(
+        ids=tuple(query.id for query in queries),
+        prompts=tuple(query.prompt for query in queries),
+        prompt_hash=tuple(prompt_hash(query) for query in queries),
+        source=profile.source,
+        cost=profile.cost,
+        **columns,
+    )
+    return found, len(queries) - len(known)

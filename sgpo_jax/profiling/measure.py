@@ -75,7 +75,7 @@ class _Chunk:
 
 def measure(
     rollouts: SampleAndScore,
-    params: Params,
+    params: Params | None,
     queries: Sequence[Query],
     *,
     samples: int | Sequence[range],
@@ -94,7 +94,7 @@ def measure(
 
     Args:
       rollouts: sampler and verifiers.
-      params: the policy to profile.
+      params: the policy to profile; None where the sampler has it.
       queries: what to profile; ids must be distinct.
       samples: samples per query N, or the range of sample indices of each query; those
         with an empty range are left out.
@@ -195,6 +195,7 @@ def summarize(
         reward_squares=per_query(squares),
         seconds=seconds * tokens / max(tokens.sum(), 1),
         prompt_hash=tuple(prompt_hash(query) for query in queries),
+        prompts=tuple(query.prompt for query in queries),
         source=source,
     )
 
@@ -254,7 +255,7 @@ def _divide(
     return parts
 
 
-def _sample(rollouts: SampleAndScore, params: Params, part: _Chunk) -> Scored:
+def _sample(rollouts: SampleAndScore, params: Params | None, part: _Chunk) -> Scored:
     counts = [len(indices) for indices in part.indices]
     first = [indices.start for indices in part.indices]
     if not any(first):

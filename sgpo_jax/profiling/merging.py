@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 import numpy as np
 
 from sgpo_jax.ledger import Ledger
-from sgpo_jax.profiling.columns import COLUMNS, PLACE, differences
+from sgpo_jax.profiling.columns import COLUMNS, PLACE, TEXTS, differences
 from sgpo_jax.profiling.profile import Profile
 
 
@@ -32,11 +32,13 @@ def merge(profiles: Iterable[Profile], *, ignore: Collection[str] = ()) -> Profi
         for id_ in part.ids:
             ids.setdefault(id_, len(ids))
     columns = {name: np.zeros(len(ids), col.dtype) for name, col in COLUMNS.items()}
-    hashes, seen = np.full(len(ids), "", object), np.zeros(len(ids), bool)
+    texts = {name: np.full(len(ids), "", object) for name in TEXTS}
+    seen = np.zeros(len(ids), bool)
     for part in parts:
         rows = np.array([ids[id_] for id_ in part.ids], np.int64)
-        old, new = seen[rows], np.asarray(part.prompt_hash, object)
-        _check_same(part, columns, hashes, rows[old], np.flatnonzero(old))
+        old = seen[rows]
+        own = np.flatnonzero(old)
+        _check_same(part, columns, texts["prompt_hash"], rows[old], own)
         # A query that was never drawn has no first sample.
         drawn = columns["samples"][rows] + columns["unscorable"][rows] > 0
         for name, column in COLUMNS.items():
@@ -46,14 +48,16 @@ def merge(profiles: Iterable[Profile], *, ignore: Collection[str] = ()) -> Profi
                 both = np.where(part.drawn == 0, into[rows], both)
                 both = np.where(drawn, both, values)
             into[rows] = np.where(old, both, values)
-        hashes[rows] = np.where(new == "", hashes[rows], new)
+        for name, known in texts.items():
+            new = np.asarray(getattr(part, name), object)
+            known[rows] = np.where(new == "", known[rows], new)
         seen[rows] = True
     cost = Ledger()
     for part in parts:
         cost.update(Ledger(part.cost))
     return Profile(
         ids=tuple(ids),
-        prompt_hash=tuple(hashes),
+        **{name: tuple(known) for name, known in texts.items()},
         source=first.source,
         cost=cost.to_json(),
         **columns,

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sgpo_jax import theory
-from sgpo_jax.profiling.columns import COLUMNS, PLACE, checked
+from sgpo_jax.profiling.columns import COLUMNS, PLACE, TEXTS, checked
 
 _METADATA, _CHECKSUM = b"sgpo_jax", b"sgpo_jax.fingerprint"
 _COST, _WHOLE = b"sgpo_jax.cost", b"sgpo_jax.whole"
@@ -41,6 +41,8 @@ class Profile:
       reward_squares: sum of squared rewards; likewise.
       seconds: share of the sampling and scoring time, by tokens. Not in `fingerprint`.
       prompt_hash: hash of each prompt's text, "" if unknown.
+      prompts: text of each question, "" if unknown. Not in `fingerprint`, which has
+        its hash.
       source: what was profiled and how (policy, sampling, verifier), as plain JSON.
       cost: what it cost, as `Ledger.to_json` writes it; of all queries that were
         sampled, also where rows are selected. Not in `fingerprint`.
@@ -64,6 +66,7 @@ class Profile:
     reward_squares: Any = None
     seconds: Any = None
     prompt_hash: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
     source: dict[str, object] = dataclasses.field(default_factory=dict)
     cost: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
 
@@ -78,10 +81,16 @@ class Profile:
             object.__setattr__(self, name, checked(name, values, len(self.ids)))
         if (self.successes > self.samples).any():
             raise ValueError("a query has more successes than samples")
-        hashes = tuple(self.prompt_hash) or ("",) * len(self.ids)
-        if len(hashes) != len(self.ids):
-            raise ValueError("prompt_hash must hold one text per query")
-        object.__setattr__(self, "prompt_hash", hashes)
+        for name in TEXTS:
+            texts = tuple(getattr(self, name)) or ("",) * len(self.ids)
+            if len(texts) != len(self.ids):
+                raise ValueError(f"{name} must hold one text per query")
+            # What is no UTF-8 no table holds.
+            texts = tuple(
+                text if text.isascii() else text.encode("utf-8", "replace").decode()
+                for text in texts
+            )
+            object.__setattr__(self, name, texts)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -187,7 +196,7 @@ class Profile:
         """Return some rows, by number."""
         return Profile(
             ids=tuple(self.ids[row] for row in rows.tolist()),
-            prompt_hash=tuple(self.prompt_hash[row] for row in rows.tolist()),
+            **{name: _some(getattr(self, name), rows) for name in TEXTS},
             source=self.source,
             cost=self.cost,
             **{name: getattr(self, name)[rows] for name in COLUMNS},
@@ -215,7 +224,7 @@ class Profile:
         return pa.table(
             {
                 "id": pa.array(self.ids, pa.string()),
-                "prompt_hash": pa.array(self.prompt_hash, pa.string()),
+                **{name: pa.array(getattr(self, name), pa.string()) for name in TEXTS},
                 "pass_rate": self.success_rate,
                 "mean_length": self.mean_tokens,
                 **columns,
@@ -234,7 +243,9 @@ class Profile:
 
     def _checksum(self) -> bytes:
         """Hash of what the fingerprint leaves out: costs, clocks, the order of rows."""
-        note = json.dumps([self.ids, self.source, self.cost], sort_keys=True)
+        note = json.dumps(
+            [self.ids, self.prompts, self.source, self.cost], sort_keys=True
+        )
         digest = hashlib.sha256(note.encode("utf-8", "surrogatepass"))
         digest.update(self.seconds.astype("<f8").tobytes())
         return digest.hexdigest()[:16].encode()
@@ -263,17 +274,14 @@ class Profile:
         try:
             table = pq.read_table(path)
             columns = {name: table.column(name).to_numpy() for name in COLUMNS}
-            ids, hashes = (
-                tuple(table.column(name).to_pylist()) for name in ("id", "prompt_hash")
-            )
+            ids = tuple(table.column("id").to_pylist())
+            texts = {name: tuple(table.column(name).to_pylist()) for name in TEXTS}
             notes = table.schema.metadata or {}
             source = json.loads(notes.get(_METADATA, b"{}"))
             cost = json.loads(notes.get(_COST, b"{}"))
             if not (isinstance(source, dict) and isinstance(cost, dict)):
                 raise ValueError("its notes are no JSON objects")
-            found = cls(
-                ids=ids, prompt_hash=hashes, source=source, cost=cost, **columns
-            )
+            found = cls(ids=ids, source=source, cost=cost, **texts, **columns)
             as_written = notes.get(_CHECKSUM) == found.fingerprint().encode()
             as_written &= notes.get(_WHOLE, found._checksum()) == found._checksum()
         except FileNotFoundError:
@@ -290,6 +298,10 @@ class Profile:
             if not np.array_equal(there, values, equal_nan=True):
                 raise ValueError(f"{path}: column {name} does not follow from the rest")
         return found
+
+
+def _some(texts: Sequence[str], rows: np.ndarray) -> tuple[str, ...]:
+    return tuple(texts[row] for row in rows.tolist())
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:

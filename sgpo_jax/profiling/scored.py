@@ -83,7 +83,7 @@ class SampleAndScore(Protocol):
 
     def __call__(
         self,
-        params: Params,
+        params: Any,
         queries: Sequence[Query],
         samples: Sequence[int],
         *,

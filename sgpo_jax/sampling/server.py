@@ -138,7 +138,7 @@ class Server:
         done, failures = self.complete(
             requests, seed=seed, step=step, method=method, on_progress=on_progress
         )
-        rollouts = self._rollouts(done, method, time.perf_counter() - started)
+        rollouts = self.rollouts(done, method, time.perf_counter() - started)
         if failures:
             raise IncompleteError(rollouts, dict(sorted(failures.items())))
         return rollouts
@@ -252,7 +252,7 @@ class Server:
             time.sleep(max(0.0, min(pause, end - time.monotonic())))
         raise AssertionError("attempts end above")
 
-    def _rollouts(
+    def rollouts(
         self, done: Mapping[Place, Completion], method: Method, seconds: float
     ) -> Rollouts:
         """Return the samples in order, as arrays."""

@@ -16,4 +16,5 @@ from sgpo_jax.models.pretrained.read import read_config as read_config
 from sgpo_jax.models.pretrained.save import save as save
 from sgpo_jax.models.pretrained.source import Pretrained as Pretrained
 from sgpo_jax.models.pretrained.source import open_source as open_source
+from sgpo_jax.models.pretrained.source import open_tokenizer as open_tokenizer
 from sgpo_jax.models.pretrained.write import write_config as write_config

@@ -93,6 +93,25 @@ def open_source(source: str) -> Pretrained:
     )
 
 
+def open_tokenizer(source: str) -> TextTokenizer:
+    """Tokenizer of a pretrained policy, whose weights need not be there.
+
+    Args:
+      source: as of `open_source`.
+
+    Raises:
+      ValueError: naming what is wrong, and the remedy.
+    """
+    kind, _, rest = source.partition(":")
+    if kind == "hf" and rest:
+        folder = pathlib.Path(rest).expanduser()
+        return read_folder(folder if folder.is_dir() else _download(rest, _TEXTS))
+    return open_source(source).tokenizer()
+
+
+_TEXTS = ("*.json", "*.jinja")
+
+
 def _open_gguf(path: pathlib.Path) -> Pretrained:
     found = GgufTensors(path)
     return Pretrained(path, found.config, read_config(found.config), found)
@@ -116,7 +135,9 @@ def _open_folder(folder: pathlib.Path) -> Pretrained:
     return Pretrained(folder, content, read_config(content), open_folder(folder))
 
 
-def _download(name: str) -> pathlib.Path:
+def _download(
+    name: str, patterns: tuple[str, ...] = (*_TEXTS, "*.safetensors")
+) -> pathlib.Path:
     """Fetch a model of the hub: never pickles, never code."""
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ValueError(f"there is no folder {name}, and it is no hub id OWNER/NAME")
@@ -128,9 +149,7 @@ def _download(name: str) -> pathlib.Path:
             " 'sgpo_jax[hf]'"
         ) from error
     try:
-        found = huggingface_hub.snapshot_download(
-            name, allow_patterns=["*.json", "*.safetensors", "*.jinja"]
-        )
+        found = huggingface_hub.snapshot_download(name, allow_patterns=[*patterns])
     # Offline, refused and unknown are a dozen classes, of three packages.
     except Exception as error:
         reason = " ".join(str(error).split())[:200]

@@ -1,0 +1,241 @@
+"""`sgpo profile --server URL`: profiling by an inference fleet, no weights here."""
+
+import dataclasses
+import pathlib
+from typing import TYPE_CHECKING
+
+from sgpo_jax.commands import profile_files
+from sgpo_jax.prompt_config import PromptConfig
+
+if TYPE_CHECKING:
+    from sgpo_jax import models, sampling
+    from sgpo_jax.data import Query
+    from sgpo_jax.pipeline import Display
+    from sgpo_jax.profiling import Profile, SamplingRule, ServerRollouts
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the client may use.
+
+    Attributes:
+      concurrency: HTTP requests in flight at once.
+      timeout: most seconds of one of them.
+      attempts: how often one is tried.
+      token: name of the environment variable with an access token; empty for none.
+    """
+
+    concurrency: int = 64
+    timeout: float = 600.0
+    attempts: int = 6
+    token: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Profile questions by an OpenAI-compatible server (vLLM, SGLang, llama.cpp).
+
+    Finished chunks are kept: the same command resumes after an interruption.
+
+    Attributes:
+      server: address, as in http://localhost:8000/v1.
+      data: where questions come from, as --data of a run.
+      out: folder of the profile.
+      model: the server's name of the model.
+      tokenizer: hf:FOLDER, hf:OWNER/NAME or gguf:FILE, for the chat template and exact
+        lengths; no weight is read. Without one, prompts go as plain text, and lengths
+        are bytes where the server lists no tokens.
+      prompt: how questions are put, with a tokenizer.
+      samples: samples per question; with a rule, the mean of them.
+      rule: flat, or sequential,first=4,batch=4,most=32 or two-stage: more samples only
+        where the decision is open, within samples times questions.
+      max_response: longest response in tokens.
+      temperature: of sampling.
+      stop: strings that end a response.
+      solved_at: reward from which a response is a success.
+      completions: keep the responses and rewards in completions.parquet.
+      max_questions: most questions, drawn by content; 0 for all.
+      chunk: questions sampled at a time; a finished chunk survives a kill.
+      seed: of the samples.
+      limits: of the client.
+    """
+
+    server: str
+    data: str
+    out: str
+    model: str = "default"
+    tokenizer: str = ""
+    prompt: PromptConfig = PromptConfig()
+    samples: int = 8
+    rule: str = "flat"
+    max_response: int = 512
+    temperature: float = 1.0
+    stop: tuple[str, ...] = ()
+    solved_at: float = 1.0
+    completions: bool = False
+    max_questions: int = 0
+    chunk: int = 256
+    seed: int = 0
+    limits: Limits = Limits()
+
+    def __post_init__(self):
+        for name in ("samples", "max_response", "chunk"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if self.temperature <= 0:
+            raise ValueError("temperature must be positive")
+        if self.prompt != PromptConfig() and not self.tokenizer:
+            raise ValueError("prompt needs a tokenizer; give one, or drop it")
+        if not self.server.startswith(("http://", "https://")):
+            raise ValueError(
+                f"server {self.server!r} must begin with http:// or https://"
+            )
+
+
+def run(options: Options) -> str:
+    """Profile; return what is printed.
+
+    Raises:
+      UserError: if questions or tokenizer cannot be had, or the server does not answer.
+    """
+    from sgpo_jax import planning, rewards
+    from sgpo_jax.data import save_queries, split
+    from sgpo_jax.hosts import FolderInUseError, folder_lock
+    from sgpo_jax.pipeline import Display, RunFolder, UserError
+    from sgpo_jax.profiling import ServerRollouts
+    from sgpo_jax.sampling import IncompleteError
+
+    folder = RunFolder(pathlib.Path(options.out).expanduser())
+    if folder.config.exists() or folder.profile.exists():
+        raise UserError(f"{folder.path} holds a run or a profile; choose another --out")
+    rule = planning.rule(options.rule, planning.SAMPLING_RULES, kind="sampling rule")
+    server = client(options)
+    queries = profile_files.questions(folder.path, options.data)
+    if 0 < options.max_questions < len(queries):
+        queries = split(queries, held_out=options.max_questions, seed=options.seed)[1]
+    display = Display()
+    try:
+        with (
+            folder_lock(folder.path),
+            rewards.Worker(batch_deadline=3600.0) as worker,
+        ):
+            worker.judge(solved_at=options.solved_at)
+            worker.check(queries)
+            save_queries(folder.path / profile_files.QUERIES, queries)
+            rollouts = ServerRollouts(
+                server=server,
+                worker=worker,
+                seed=options.seed,
+                temperature=options.temperature,
+            )
+            profile = _measure(options, rollouts, queries, rule, display)
+            profile.save(folder.profile)
+            display.problems(worker.problems)
+    except IncompleteError as error:
+        raise UserError(
+            f"{options.server}: {error}. Finished chunks are kept; the same command"
+            " goes on"
+        ) from None
+    except FolderInUseError as error:
+        raise UserError(str(error)) from None
+    return f"{profile}\nwritten: {folder.profile}"
+
+
+def client(options: Options) -> "sampling.Server":
+    """Return the client; without a tokenizer prompts go as text.
+
+    Raises:
+      UserError: if the access token is not in the environment.
+      ValueError: if there is no such tokenizer.
+    """
+    import os
+
+    from sgpo_jax import sampling
+    from sgpo_jax.models import ByteTokenizer, pretrained
+    from sgpo_jax.pipeline import UserError
+
+    limits = options.limits
+    headers: dict[str, str] = {}
+    if limits.token:
+        if not os.environ.get(limits.token):
+            raise UserError(f"the environment has no {limits.token}")
+        headers["Authorization"] = f"Bearer {os.environ[limits.token]}"
+    tokenizer: models.Tokenizer = ByteTokenizer()
+    if options.tokenizer:
+        tokenizer = pretrained.open_tokenizer(options.tokenizer).prompted(
+            **options.prompt.options
+        )
+    extra: dict[str, object] = {"logprobs": 1, "return_token_ids": True}
+    if options.stop:
+        extra["stop"] = list(options.stop)
+    return sampling.Server(
+        options.server,
+        model=options.model,
+        tokenizer=tokenizer,
+        max_response=options.max_response,
+        prompt_as_text=not options.tokenizer,
+        any_token=not options.tokenizer,
+        concurrency=limits.concurrency,
+        retry=sampling.Retry(attempts=limits.attempts, timeout=limits.timeout),
+        headers=headers,
+        extra=extra,
+    )
+
+
+def _measure(
+    options: Options,
+    rollouts: "ServerRollouts",
+    queries: "tuple[Query, ...]",
+    rule: "SamplingRule",
+    display: "Display",
+) -> "Profile":
+    from sgpo_jax.pipeline import RunFolder
+    from sgpo_jax.profiling import Chunks, measure_by
+    from sgpo_jax.sampling import Progress
+
+    folder = RunFolder(pathlib.Path(options.out).expanduser())
+    total = options.samples * len(queries)
+    with display.progress("profile", total) as advance:
+        before = 0
+
+        def follow(now: Progress) -> None:
+            advance(before + now.ended, "")
+
+        def on_chunk(done: int, count: int, chunk: "Profile") -> None:
+            nonlocal before
+            del done, count
+            before += int(chunk.drawn.sum())
+            solved = chunk.successes.sum() / max(chunk.samples.sum(), 1)
+            advance(before, f"success {solved:.3f}")
+
+        return measure_by(
+            rule,
+            dataclasses.replace(rollouts, watch=follow),
+            None,
+            queries,
+            samples=options.samples,
+            chunks=Chunks(
+                folder=folder.chunks,
+                size=options.chunk,
+                completions=folder.path / "completions.parquet"
+                if options.completions
+                else None,
+            ),
+            source={
+                # The address may change between a kill and the rest.
+                "policy": options.server
+                if options.model == "default"
+                else options.model,
+                "data": options.data,
+                "seed": options.seed,
+                "temperature": options.temperature,
+                "max_response": options.max_response,
+                "stop": list(options.stop),
+                "tokenizer": options.tokenizer,
+                "prompt": options.prompt.options,
+                "verifiers": sorted({query.verifier for query in queries}),
+            },
+            on_chunk=on_chunk,
+            on_round=lambda round_: display.say(str(round_)),
+            solved_at=options.solved_at,
+        )

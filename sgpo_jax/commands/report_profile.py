@@ -1,0 +1,49 @@
+"""`sgpo report` of a folder that holds a profile and no trained method."""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from sgpo_jax.commands.options import take_option
+
+
+def holds_profile_only(args: Sequence[str]) -> bool:
+    """Tell whether the options name such a folder."""
+    folder = _folder(args)
+    return (folder / "profile.parquet").exists() and not (folder / "methods").exists()
+
+
+def main(args: Sequence[str]) -> int:
+    """Write the report; return the exit code."""
+    from sgpo_jax import report
+    from sgpo_jax.commands import profile_files
+    from sgpo_jax.pipeline import UserError
+
+    folder = _folder(args)
+    try:
+        profile, _ = profile_files.open_profile(str(folder))
+        plans = {
+            path.stem: profile_files.open_plan(path, profile)
+            for path in [
+                folder / "plan.json",
+                *sorted((folder / "plans").glob("*.json")),
+            ]
+            if path.exists()
+        }
+        try:
+            queries = profile_files.questions(folder)
+        except UserError:
+            queries = ()
+        path = report.write_profile(folder, profile, plans=plans, queries=queries)
+    except (UserError, ValueError) as error:
+        print(f"sgpo: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"sgpo: cannot write the report: {error}", file=sys.stderr)
+        return 1
+    print(f"{profile}\nreport: {path}")
+    return 0
+
+
+def _folder(args: Sequence[str]) -> pathlib.Path:
+    return pathlib.Path(take_option(list(args), "--out", "runs/default")).expanduser()
