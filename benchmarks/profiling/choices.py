@@ -1,0 +1,153 @@
+"""Sets to profile next: a flow network against simple choices."""
+
+import time
+
+import numpy as np
+from scipy import special
+
+from sgpo_jax.profiling import (
+    BatchFlow,
+    GreedyInformation,
+    LogitModel,
+    MostUncertain,
+    RandomBatch,
+    Stratified,
+    auc,
+)
+
+from . import real
+
+SEEDS, POOL = 5, 200
+CHOICES = {
+    "random": RandomBatch(),
+    "stratified": Stratified(),
+    "most uncertain": MostUncertain(),
+    "greedy information": GreedyInformation(),
+    "flow network, one draw": BatchFlow(draws=1),
+    "flow network, best of 16": BatchFlow(),
+}
+
+
+def world(seed):
+    """Clusters of unequal size in 8 dimensions; log-odds drawn from the model."""
+    rng = np.random.default_rng(seed)
+    centers = rng.normal(size=(12, 8))
+    home = rng.choice(12, size=POOL, p=rng.dirichlet(np.full(12, 0.7)))
+    features = centers[home] + 0.3 * rng.normal(size=(POOL, 8))
+    # A rough guess of each log-odds, as another policy's profile would give.
+    prior = rng.normal(scale=1.0, size=12)[home] + rng.normal(scale=0.5, size=POOL)
+    model = LogitModel.of(features, mean=prior, std=1.5)
+    root = np.linalg.cholesky(model.covariance + 1e-9 * np.eye(POOL))
+    rate = special.expit(model.mean + root @ rng.normal(size=POOL))
+    return model, rate, rng.binomial(model.samples, rate)
+
+
+def real_world(folder):
+    profile, features, _ = real.load(folder)
+    # The leading directions; 2 D of them are noise to a kernel.
+    x = features - features.mean(0)
+    _, _, axes = np.linalg.svd(x, full_matrices=False)
+    x = x @ axes[:8].T
+    known = profile.successes.sum() / profile.samples.sum()
+
+    def make(seed):
+        rng = np.random.default_rng(seed)
+        rows = rng.permutation(len(profile))[:POOL]
+        model = LogitModel.of(x[rows], mean=float(special.logit(known)), std=2.5)
+        k, n = profile.successes[rows], profile.samples[rows]
+        seen = rng.hypergeometric(k, n - k, model.samples)
+        return model, (k - seen) / (n - model.samples), seen
+
+    return make
+
+
+def one(choice, size, made, seed):
+    model, rate, counts = made
+    start = time.perf_counter()
+    rows = choice(model, size, seed=seed)
+    seconds = time.perf_counter() - start
+    rest = np.setdiff1d(np.arange(POOL), rows)
+    mean, variance = model.posterior(rows, counts[rows])
+    predicted = model.rate(mean, variance)[rest]
+    true = rate[rest]
+    loss = -(true * np.log(predicted) + (1 - true) * np.log1p(-predicted)).mean()
+    return {
+        "information": model.information(rows),
+        "log_loss": loss,
+        "error": np.abs(predicted - true).mean(),
+        "auc_half": auc(predicted, true > 0.5),
+        "seconds": seconds,
+    }
+
+
+def run(folder):
+    worlds = {"simulated": world}
+    if folder is not None:
+        worlds["real profile"] = real_world(folder)
+    rows = []
+    for place, make in worlds.items():
+        made = [make(seed) for seed in range(SEEDS)]
+        for size in (10, 30):
+            for name, choice in CHOICES.items():
+                found = [one(choice, size, made[s], s) for s in range(SEEDS)]
+                table = np.array([[*f.values()] for f in found])
+                error = table.std(0, ddof=1) / SEEDS**0.5
+                rows.append(
+                    {
+                        "world": place,
+                        "size": size,
+                        "choice": name,
+                        **dict(zip(found[0], table.mean(0).tolist(), strict=True)),
+                        **{
+                            f"{key}_error": value
+                            for key, value in zip(found[0], error.tolist(), strict=True)
+                        },
+                    }
+                )
+    return rows
+
+
+def markdown(rows):
+    lines = [
+        "## Which queries to profile next",
+        "",
+        f"Sets out of {POOL} queries, 8 samples each; the others are predicted by the"
+        f" logistic-normal model (Laplace). Means of {SEEDS} worlds ± standard error."
+        " information: joint mutual information of the set's outcomes and all log-odds,"
+        " nats. log loss, absolute error and AUC are of the queries outside the set.",
+        "",
+        "| world | set | choice | information | log loss | error"
+        " | AUC rate above half | seconds |",
+        "|---|---:|---|---:|---:|---:|---:|---:|",
+    ]
+    for r in rows:
+        lines.append(
+            f"| {r['world']} | {r['size']} | {r['choice']} | {r['information']:.2f} ±"
+            f" {r['information_error']:.2f} | {r['log_loss']:.4f} ±"
+            f" {r['log_loss_error']:.4f} | {r['error']:.4f} | {r['auc_half']:.3f} |"
+            f" {r['seconds']:.2f} |"
+        )
+    return [*lines, ""]
+
+
+def plot(rows, path):
+    from matplotlib.figure import Figure
+
+    worlds = list(dict.fromkeys(r["world"] for r in rows))
+    figure = Figure(figsize=(5.5 * len(worlds), 3.4), layout="constrained")
+    axes_of = figure.subplots(1, len(worlds), squeeze=False)[0]
+    for axes, place in zip(axes_of, worlds, strict=True):
+        axes.spines[["top", "right"]].set_visible(False)
+        for size, marker in ((10, "o"), (30, "s")):
+            mine = [r for r in rows if (r["world"], r["size"]) == (place, size)]
+            for i, r in enumerate(mine):
+                label = r["choice"] if size == 10 else None
+                axes.errorbar(
+                    r["information"], r["log_loss"], r["log_loss_error"],
+                    r["information_error"], marker=marker, color=f"C{i}", label=label,
+                )  # fmt: skip
+        axes.set_title(f"{place}: sets of 10 (circles) and 30")
+        axes.set_xlabel("joint mutual information, nats")
+    axes_of[0].set_ylabel("log loss of the other queries")
+    axes_of[0].legend(frameon=False, fontsize=7)
+    figure.savefig(path, dpi=110)
