@@ -115,10 +115,10 @@ def markdown(rows):
         "## Success predicted from hidden states",
         "",
         f"{rows[0]['queries']:,} questions of a real profile (32 samples each). A"
-        f" share is profiled with {SAMPLES} samples; the others are predicted and tested"
-        f" on all their samples. Means of {SEEDS} splits ± standard error. skipped: would"
-        " not be profiled, since the predictor is more than half sure of a rate up to 0.02;"
-        " wrongly: share of all learnable questions among them.",
+        f" share is profiled with {SAMPLES} samples; the others are predicted and"
+        f" tested on all their samples. Means of {SEEDS} splits ± standard error."
+        " skipped: would not be profiled, since the predictor is more than half sure of"
+        " a rate up to 0.02; wrongly: share of all learnable questions among them.",
         "",
         "| share | predictor | AUC ever solved | AUC rate above half"
         " | calibration error | log score | Brier | with 2 samples | skipped"

@@ -18,6 +18,8 @@ from sgpo_jax.planning.curricula import Curriculum as Curriculum
 from sgpo_jax.planning.curricula import EasyToHard as EasyToHard
 from sgpo_jax.planning.curricula import Mixed as Mixed
 from sgpo_jax.planning.curricula import RandomOrder as RandomOrder
+from sgpo_jax.planning.drift import Drift as Drift
+from sgpo_jax.planning.drift import drift as drift
 from sgpo_jax.planning.exports import add_columns as add_columns
 from sgpo_jax.planning.exports import annotate as annotate
 from sgpo_jax.planning.exports import dataset as dataset
@@ -27,6 +29,7 @@ from sgpo_jax.planning.filters import DropTrivial as DropTrivial
 from sgpo_jax.planning.filters import Filter as Filter
 from sgpo_jax.planning.filters import KeepAll as KeepAll
 from sgpo_jax.planning.filters import SignalRange as SignalRange
+from sgpo_jax.planning.measured import compare_with_run as compare_with_run
 from sgpo_jax.planning.plan import Phase as Phase
 from sgpo_jax.planning.plan import Plan as Plan
 from sgpo_jax.planning.plan import make_plan as make_plan

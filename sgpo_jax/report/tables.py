@@ -8,7 +8,7 @@ from rich.table import Table
 
 from sgpo_jax.data import Query
 from sgpo_jax.ledger import LIVE, PHASES, REPEATED, Ledger
-from sgpo_jax.planning import Plan
+from sgpo_jax.planning import Plan, measured
 from sgpo_jax.profiling import Profile
 from sgpo_jax.report.curves import Comparison
 from sgpo_jax.rewards import ALARM, SIGNS
@@ -80,6 +80,23 @@ def plan_grid(label: str, plan: Plan) -> Grid:
         f" {plan.unsolved} unsolved in the profile"
     )
     columns = ["phase", "questions", "group", "rollouts a pass", "predicted dead"]
+    return Grid(title, columns, rows)
+
+
+def measured_grid(label: str, plan: Plan, found: Sequence[measured.Row]) -> Grid:
+    """A plan's predictions beside what the run measured."""
+    rows = [
+        [
+            row.quantity,
+            str(row.phase) if row.phase else "all",
+            f"{row.predicted:.4g}",
+            f"{row.measured:.4g}",
+            f"{row.error:+.3f}" if row.is_share else f"{row.error:+.1%}",
+        ]
+        for row in found
+    ]
+    title = f"Plan of {label} ({plan.hash}): predicted and measured"
+    columns = ["quantity", "phase", "predicted", "measured", "error"]
     return Grid(title, columns, rows)
 
 

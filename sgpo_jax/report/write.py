@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 import jax
 
 import sgpo_jax
+from sgpo_jax import planning
 from sgpo_jax.data import Query
 from sgpo_jax.ledger import Ledger
+from sgpo_jax.methods import KeepAll
 from sgpo_jax.pipeline import Display, RunFolder, Setup, UserError, stages
 from sgpo_jax.planning import Plan
 from sgpo_jax.profiling import Profile
@@ -99,6 +101,7 @@ def _write(
         cost.markdown(),
         _explanation(baseline),
         *_profiled(profile, plans, setup),
+        *_measured(profile, plans, metrics, setup),
         "![Groups without signal](figures/dead_groups.png)",
         spent.markdown(),
         "![Padding and compiles](figures/padding.png)",
@@ -120,6 +123,28 @@ def _profiled(
         "![Success rates and group sizes](figures/profile.png)",
         *(tables.plan_grid(label, plan).markdown() for label, plan in plans.items()),
     ]
+
+
+def _measured(
+    profile: Profile | None,
+    plans: Mapping[str, Plan],
+    metrics: Mapping[str, list[Metrics]],
+    setup: Setup,
+) -> list[str]:
+    """Return what each plan predicted beside what was measured."""
+    if profile is None:
+        return []
+    found = []
+    for label, plan in plans.items():
+        setting = planning.Setting(
+            rollouts=setup.config.train.rollouts,
+            drop_dead=not isinstance(setup.config.methods[label].subsample, KeepAll),
+            model=setup.decoder,
+        )
+        predicted = planning.predict(plan, profile, setting=setting)
+        rows = planning.compare_with_run(plan, predicted, metrics[label])
+        found.append(tables.measured_grid(label, plan, rows).markdown())
+    return found
 
 
 def _provenance(setup: Setup) -> str:
