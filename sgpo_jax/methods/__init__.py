@@ -49,6 +49,7 @@ from sgpo_jax.methods.prompts import KnapsackAllocation as KnapsackAllocation
 from sgpo_jax.methods.prompts import Planned as Planned
 from sgpo_jax.methods.prompts import PromptPool as PromptPool
 from sgpo_jax.methods.prompts import PromptSampler as PromptSampler
+from sgpo_jax.methods.prompts import Replanned as Replanned
 from sgpo_jax.methods.prompts import Shuffled as Shuffled
 from sgpo_jax.methods.prompts import ShuffledPhases as ShuffledPhases
 from sgpo_jax.methods.prompts import SkipZeroVariance as SkipZeroVariance

@@ -99,7 +99,7 @@ def train(
                 # Only methods that pay for the profile know how long responses are.
                 expected=learner.profile.mean_length if learner.profile else {},
             )
-            return training.train(
+            progress = training.train(
                 dataclasses.replace(learner, rollouts=rollouts),
                 progress,
                 start=start,
@@ -107,6 +107,9 @@ def train(
                 log=shown,
                 evaluate=evaluate or usual,
             )
+    seen = training.training_profile(setup.train, progress.prompts.history, method=name)
+    setup.hosts.lead(lambda: seen.save(folder.method(name) / "seen.parquet"))
+    return progress
 
 
 @contextlib.contextmanager

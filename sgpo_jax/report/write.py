@@ -102,6 +102,7 @@ def _write(
         _explanation(baseline),
         *_profiled(profile, plans, setup),
         *_measured(profile, plans, metrics, setup),
+        *_drifted(profile, folder, list(metrics)),
         "![Groups without signal](figures/dead_groups.png)",
         spent.markdown(),
         "![Padding and compiles](figures/padding.png)",
@@ -144,6 +145,23 @@ def _measured(
         predicted = planning.predict(plan, profile, setting=setting)
         rows = planning.compare_with_run(plan, predicted, metrics[label])
         found.append(tables.measured_grid(label, plan, rows).markdown())
+    return found
+
+
+def _drifted(
+    profile: Profile | None, folder: RunFolder, labels: Sequence[str]
+) -> list[str]:
+    """Return how far success in training is from the profile, per method."""
+    found = []
+    for label in labels:
+        path = folder.method(label) / "seen.parquet"
+        if profile is None or not path.exists():
+            continue
+        try:
+            drift = planning.drift(profile, Profile.load(path))
+        except ValueError:
+            continue
+        found.append(f"Profile against the rollouts of {label}: {drift}.")
     return found
 
 

@@ -37,6 +37,7 @@ from sgpo_jax.training.progress import PromptState as PromptState
 from sgpo_jax.training.progress import TrainConfig as TrainConfig
 from sgpo_jax.training.prompts import Prompts as Prompts
 from sgpo_jax.training.scores import log_probs as log_probs
+from sgpo_jax.training.seen import training_profile as training_profile
 from sgpo_jax.training.state import MicroBatch as MicroBatch
 from sgpo_jax.training.state import TrainState as TrainState
 from sgpo_jax.training.step import Programs as Programs

@@ -18,6 +18,7 @@ from sgpo_jax.training import Checkpoints, Prompts
 SAMPLERS = {
     "shuffled": methods.Shuffled(group_size=4),
     "planned": methods.Planned(),
+    "replanned": methods.Replanned(least=2),
     "belief": methods.ByBelief(group_size=2),
     "skip": methods.SkipZeroVariance(group_size=4),
     "drop": methods.DropSolved(group_size=4, after=50),
@@ -298,3 +299,23 @@ def test_thompson_sampling_prefers_rates_near_its_target():
     pool = pool_of(rate, np.zeros(600))
     draw, _ = sampler.draw(pool, sampler.init(pool), budget=100, progress=0.0, seed=0)
     assert ((draw.rows >= 200) & (draw.rows < 400)).mean() > 0.9
+
+
+def test_a_new_plan_follows_what_training_has_seen():
+    """Every prompt is solved from now on: those seen often enough are dropped."""
+    sampler = methods.Replanned(least=4)
+    prompts = prompts_of(sampler, count=60)
+    state, first = prompts.init(), set()
+    for step in range(12):
+        draw, state = prompts.draw(state, budget=40, progress=0.0, seed=step)
+        group = np.repeat(np.arange(len(draw.rows)), draw.sizes)
+        state = prompts.observe(
+            state, draw, group=group, rewards=np.ones(len(group)), step=step + 1
+        )
+        first |= set(draw.rows.tolist())
+    seen = np.flatnonzero(state.history.rollouts >= 4)
+    assert len(seen) and set(seen.tolist()) <= first
+    for progress in (0.34, 0.67):
+        draw, state = prompts.draw(state, budget=400, progress=progress, seed=0)
+        assert not set(draw.rows.tolist()) & set(seen.tolist())
+        assert draw.phase == round(progress * 3)

@@ -11,6 +11,7 @@ from sgpo_jax.methods.prompts.pool import State as State
 from sgpo_jax.methods.prompts.pool import as_sampler as as_sampler
 from sgpo_jax.methods.prompts.posterior import KnapsackAllocation as KnapsackAllocation
 from sgpo_jax.methods.prompts.posterior import ThompsonSampling as ThompsonSampling
+from sgpo_jax.methods.prompts.replanned import Replanned as Replanned
 from sgpo_jax.methods.prompts.shuffled import Shuffled as Shuffled
 from sgpo_jax.methods.prompts.skipping import DropSolved as DropSolved
 from sgpo_jax.methods.prompts.skipping import SkipZeroVariance as SkipZeroVariance
