@@ -92,7 +92,7 @@ def one(whole, features, queries, share, seed):
         skipped = np.broadcast_to(belief.cdf(0.02) > 0.5, len(rest))
         # Two samples of the others, with the belief as prior.
         few, left = split_samples(whole.rows(rest), 2, seed=seed)
-        after = Posterior.of(few, Given(belief))
+        after = Posterior.of(few, Given(mixture=belief))
         found[name] = {
             "auc_solved": auc(mean, solved),
             "auc_half": auc(mean, k / n > 0.5),

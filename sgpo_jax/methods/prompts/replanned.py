@@ -32,7 +32,7 @@ class Replanned(Planned):
             raise ValueError(f"least must be at least 1 rollout, got {self.least}")
 
     def init(self, pool: PromptPool) -> State:
-        """Return the first phase: a cursor, its number, and the prompts' group sizes."""
+        """Return the first phase: a cursor, its number, and the group sizes."""
         zero = np.zeros((), np.int64)
         return {"cursor": zero, "phase": zero, "sizes": self._sizes(pool, 0)}
 
