@@ -2,12 +2,17 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 import sgpo_jax
 from sgpo_jax import planning
+from sgpo_jax.config import Experiment
 from sgpo_jax.data import Query
+from sgpo_jax.methods import KeepAll
+from sgpo_jax.models import DecoderConfig
+from sgpo_jax.pipeline import RunFolder
 from sgpo_jax.planning import Plan, figures
 from sgpo_jax.profiling import Posterior, Profile, calibration
 from sgpo_jax.report import tables
@@ -118,4 +123,44 @@ def _questions(belief: Posterior) -> list[str]:
             cells,
         )
         found.append(grid.markdown())
+    return found
+
+
+def against_run(
+    profile: Profile | None,
+    plans: Mapping[str, Plan],
+    metrics: Mapping[str, Sequence[Mapping[str, Any]]],
+    *,
+    config: Experiment,
+    model: DecoderConfig,
+) -> list[str]:
+    """Return what plans and profile said beside what a run measured, as Markdown.
+
+    Args:
+      profile: of the training questions; None without one.
+      plans: by label of the method.
+      metrics: lines of each method, by label.
+      config: the experiment.
+      model: shape of the policy.
+    """
+    if profile is None:
+        return []
+    found = []
+    for label, plan in plans.items():
+        setting = planning.Setting(
+            rollouts=config.train.rollouts,
+            drop_dead=not isinstance(config.methods[label].subsample, KeepAll),
+            model=model,
+        )
+        predicted = planning.predict(plan, profile, setting=setting)
+        rows = planning.compare_with_run(plan, predicted, metrics[label])
+        found.append(tables.measured_grid(label, plan, rows).markdown())
+    folder = RunFolder(pathlib.Path(config.out).expanduser())
+    for label in metrics:
+        path = folder.method(label) / "seen.parquet"
+        try:
+            drift = planning.drift(profile, Profile.load(path))
+        except (OSError, ValueError):
+            continue
+        found.append(f"Profile against the rollouts of {label}: {drift}.")
     return found

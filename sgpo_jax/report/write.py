@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 import jax
 
 import sgpo_jax
-from sgpo_jax import planning
 from sgpo_jax.data import Query
 from sgpo_jax.ledger import Ledger
-from sgpo_jax.methods import KeepAll
 from sgpo_jax.pipeline import Display, RunFolder, Setup, UserError, stages
 from sgpo_jax.planning import Plan
 from sgpo_jax.profiling import Profile
 from sgpo_jax.report import figures, tables
 from sgpo_jax.report.curves import Curve, compare
+from sgpo_jax.report.profiled import against_run
 from sgpo_jax.training import Evaluation, Metrics, read_metrics
 
 
@@ -101,8 +100,7 @@ def _write(
         cost.markdown(),
         _explanation(baseline),
         *_profiled(profile, plans, setup),
-        *_measured(profile, plans, metrics, setup),
-        *_drifted(profile, folder, list(metrics)),
+        *against_run(profile, plans, metrics, config=setup.config, model=setup.decoder),
         "![Groups without signal](figures/dead_groups.png)",
         spent.markdown(),
         "![Padding and compiles](figures/padding.png)",
@@ -124,45 +122,6 @@ def _profiled(
         "![Success rates and group sizes](figures/profile.png)",
         *(tables.plan_grid(label, plan).markdown() for label, plan in plans.items()),
     ]
-
-
-def _measured(
-    profile: Profile | None,
-    plans: Mapping[str, Plan],
-    metrics: Mapping[str, list[Metrics]],
-    setup: Setup,
-) -> list[str]:
-    """Return what each plan predicted beside what was measured."""
-    if profile is None:
-        return []
-    found = []
-    for label, plan in plans.items():
-        setting = planning.Setting(
-            rollouts=setup.config.train.rollouts,
-            drop_dead=not isinstance(setup.config.methods[label].subsample, KeepAll),
-            model=setup.decoder,
-        )
-        predicted = planning.predict(plan, profile, setting=setting)
-        rows = planning.compare_with_run(plan, predicted, metrics[label])
-        found.append(tables.measured_grid(label, plan, rows).markdown())
-    return found
-
-
-def _drifted(
-    profile: Profile | None, folder: RunFolder, labels: Sequence[str]
-) -> list[str]:
-    """Return how far success in training is from the profile, per method."""
-    found = []
-    for label in labels:
-        path = folder.method(label) / "seen.parquet"
-        if profile is None or not path.exists():
-            continue
-        try:
-            drift = planning.drift(profile, Profile.load(path))
-        except ValueError:
-            continue
-        found.append(f"Profile against the rollouts of {label}: {drift}.")
-    return found
 
 
 def _provenance(setup: Setup) -> str:
