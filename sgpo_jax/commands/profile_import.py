@@ -92,8 +92,13 @@ def _questions(source: str, columns: Sequence[str]) -> Sequence[Any] | None:
     if not isinstance(parsed, data.Records):
         raise UserError(f"{source!r} has no columns; name a .jsonl or .parquet")
     try:
-        return dataclasses.replace(parsed, metadata=tuple(columns)).load().queries
+        parsed.load()
     except (ValueError, OSError) as error:
         if "," in source:
             raise UserError(str(error)) from None
         return None
+    # The questions are sound, so what is wrong now is a column of rates.
+    try:
+        return dataclasses.replace(parsed, metadata=tuple(columns)).load().queries
+    except ValueError as error:
+        raise UserError(str(error)) from None

@@ -79,7 +79,7 @@ def test_a_plan_needs_no_backend(imported):
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Knapsack(mean=4.0" in done.stdout
-    assert "5 of" not in done.stdout and "4+1=" in done.stdout
+    assert "+1=" in done.stdout
     profile = Profile.load(imported / "profile.parquet")
     plan = planning.Plan.load(imported / "plan.json", ids=profile.ids)
     assert plan.prediction is not None
@@ -143,10 +143,10 @@ def test_missing_and_damaged_profiles_are_named(capsys, tmp_path, imported):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--column", "rate"), "no column 'rate'"),
-        (("--column", "question"), "no column"),
-        (("--samples", "stats.m"), "no column"),
-        (("--samples", "0"), "no pass rate"),
+        (("--column", "rate"), "'rate'"),
+        (("--column", "question"), "pass rates must be numbers"),
+        (("--samples", "stats.m"), "'stats.m'"),
+        (("--samples", "0"), "holds no pass rate"),
     ],
 )
 def test_mistakes_of_an_import_are_one_line(capsys, tmp_path, rates, options, message):
@@ -155,9 +155,8 @@ def test_mistakes_of_an_import_are_one_line(capsys, tmp_path, rates, options, me
     out = tmp_path / "bad"
     code, _, err = sgpo(capsys, "profile", "--import", rates, *flat, "--out", out)
     assert code == 2
-    assert err.count("\n") == 1
+    assert message in err and err.count("\n") == 1
     assert not (out / "profile.parquet").exists()
-    del message
 
 
 @pytest.mark.parametrize("layout", ["trl", "verl", "prime-rl", "datasets"])
@@ -273,7 +272,7 @@ def test_a_sequential_rule_keeps_the_budget_and_says_what_it_expects(
         )  # fmt: skip
         assert code == 0, err
         assert len(seen) <= 6 * 8
-    assert "round 2" in err and "more decisions right" in err
+    assert "round 2" in err and "more decisions right" in " ".join(err.split())
     profile = Profile.load(out / "profile.parquet")
     assert profile.drawn.sum() == len(seen)
     assert profile.drawn.min() >= 2 and len(set(profile.drawn.tolist())) > 1
