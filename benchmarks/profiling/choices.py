@@ -17,7 +17,7 @@ from sgpo_jax.profiling import (
 
 from . import real
 
-SEEDS, POOL = 5, 200
+SEEDS, POOL = 4, 160
 CHOICES = {
     "random": RandomBatch(),
     "stratified": Stratified(),

@@ -13,7 +13,7 @@ from sgpo_jax.profiling import (
 
 from .pools import POOLS
 
-SEEDS, QUERIES, MOST = 4, 1000, 64
+SEEDS, QUERIES, MOST = 3, 1000, 64
 DECISIONS = {
     "class": Decision(),
     "group size": Decision(edges=(0.01, 0.125, 0.25, 0.75)),
@@ -59,7 +59,7 @@ def run(_):
     rows = []
     for pool, draw in POOLS.items():
         for name, decision in DECISIONS.items():
-            for budget in (4, 6, 8, 12, 16, 24):
+            for budget in (4, 8, 16):
                 for rule, made in rules(budget, decision).items():
                     points = np.array(
                         [one(made, budget, decision, draw, s) for s in range(SEEDS)]
