@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from sgpo_jax import planning
 from sgpo_jax.bounds import (
     Count,
     Decay,
@@ -26,6 +27,7 @@ from sgpo_jax.bounds import (
 from sgpo_jax.hosts import DistributedConfig
 from sgpo_jax.methods import Method, label_of, named
 from sgpo_jax.models import DecoderConfig, Lora, pretrained
+from sgpo_jax.profiling import SamplingRule
 from sgpo_jax.prompt_config import PromptConfig
 from sgpo_jax.sharding import MeshShape
 from sgpo_jax.training import TrainConfig
@@ -246,12 +248,25 @@ class ProfileConfig:
     """How queries are profiled.
 
     Attributes:
-      samples: samples per query, N.
+      samples: samples per query, N; with a rule, the mean of them.
       chunk: queries per chunk; a finished chunk survives a kill.
+      rule: flat, or sequential,first=4,batch=4,most=32 or two-stage: more samples only
+        where the decision is open, within samples times queries.
+      completions: keep the responses and rewards in completions.parquet.
     """
 
     samples: Annotated[int, Range(1, 2**16)] = 8
     chunk: Count = 256
+    rule: str = "flat"
+    completions: bool = False
+
+    def __post_init__(self):
+        _ = self.sampling_rule
+
+    @property
+    def sampling_rule(self) -> SamplingRule:
+        """The rule, parsed."""
+        return planning.rule(self.rule, planning.SAMPLING_RULES, kind="sampling rule")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

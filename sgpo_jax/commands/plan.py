@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sgpo_jax.bounds import Count, NonNegative, Positive, Seed, bounded
 from sgpo_jax.commands.options import parse_dataclass
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ EXAMPLES = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Options:
     """Plan training from a profile: which queries, group sizes, order, and the cost.
 
@@ -52,11 +54,11 @@ class Options:
     against: str = "grpo,group=8"
     compare: bool = False
     model: str = ""
-    rollouts: int = 256
-    passes: float = 1.0
+    rollouts: Count = 256
+    passes: Positive = 1.0
     train_dead: bool = False
-    training: float = 4.0
-    seed: int = 0
+    training: NonNegative = 4.0
+    seed: Seed = 0
 
 
 def main(args: Sequence[str]) -> int:

@@ -4,6 +4,16 @@ import dataclasses
 import pathlib
 from typing import TYPE_CHECKING
 
+from sgpo_jax.bounds import (
+    Count,
+    Finite,
+    Natural,
+    Seconds,
+    Seed,
+    Size,
+    Temperature,
+    bounded,
+)
 from sgpo_jax.commands import profile_files
 from sgpo_jax.prompt_config import PromptConfig
 
@@ -15,6 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Limits:
     """What the client may use.
 
@@ -25,13 +36,14 @@ class Limits:
       token: name of the environment variable with an access token; empty for none.
     """
 
-    concurrency: int = 64
-    timeout: float = 600.0
-    attempts: int = 6
+    concurrency: Size = 64
+    timeout: Seconds = 600.0
+    attempts: Count = 6
     token: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Options:
     """Profile questions by an OpenAI-compatible server (vLLM, SGLang, llama.cpp).
 
@@ -66,24 +78,19 @@ class Options:
     model: str = "default"
     tokenizer: str = ""
     prompt: PromptConfig = PromptConfig()
-    samples: int = 8
+    samples: Size = 8
     rule: str = "flat"
-    max_response: int = 512
-    temperature: float = 1.0
+    max_response: Size = 512
+    temperature: Temperature = 1.0
     stop: tuple[str, ...] = ()
-    solved_at: float = 1.0
+    solved_at: Finite = 1.0
     completions: bool = False
-    max_questions: int = 0
-    chunk: int = 256
-    seed: int = 0
+    max_questions: Natural = 0
+    chunk: Count = 256
+    seed: Seed = 0
     limits: Limits = Limits()
 
     def __post_init__(self):
-        for name in ("samples", "max_response", "chunk"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
-        if self.temperature <= 0:
-            raise ValueError("temperature must be positive")
         if self.prompt != PromptConfig() and not self.tokenizer:
             raise ValueError("prompt needs a tokenizer; give one, or drop it")
         if not self.server.startswith(("http://", "https://")):

@@ -7,7 +7,7 @@ from sgpo_jax.pipeline.display import Display
 from sgpo_jax.pipeline.folder import RunFolder, UserError
 from sgpo_jax.pipeline.policy import fingerprint, warmup
 from sgpo_jax.pipeline.setup import Setup
-from sgpo_jax.profiling import Chunks, Profile, measure
+from sgpo_jax.profiling import Chunks, Profile, measure_by
 
 
 def profile(setup: Setup, folder: RunFolder, display: Display) -> Profile:
@@ -37,14 +37,20 @@ def profile(setup: Setup, folder: RunFolder, display: Display) -> Profile:
         def watch(now: sampling.Progress) -> None:
             advance(done + now.ended // config.profile.samples, str(now))
 
-        result = measure(
+        kept = folder.path / "completions.parquet"
+        result = measure_by(
+            config.profile.sampling_rule,
             setup.session.rollouts.adapted(watch=watch),
             params,
             setup.train,
             samples=config.profile.samples,
             chunks=Chunks(
-                folder=folder.chunks, size=config.profile.chunk, hosts=setup.hosts
+                folder=folder.chunks,
+                size=config.profile.chunk,
+                hosts=setup.hosts,
+                completions=kept if config.profile.completions else None,
             ),
+            on_round=lambda round_: display.say(str(round_)),
             source=source,
             on_chunk=on_chunk,
             solved_at=config.reward.solved_at,

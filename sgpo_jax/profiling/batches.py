@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import linalg, special
 
+from sgpo_jax.bounds import Count, bounded
+
 Rows = Int[np.ndarray, " B"]
 
 
@@ -149,6 +151,7 @@ class MostUncertain:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Stratified:
     """Equal numbers from strata of the predicted success rate.
 
@@ -156,7 +159,7 @@ class Stratified:
       strata: how many, of equal size.
     """
 
-    strata: int = 8
+    strata: Count = 8
 
     def __call__(self, model: LogitModel, size: int, *, seed: int) -> Rows:
         """Return the rows, drawn within each stratum in turn."""

@@ -110,8 +110,9 @@ def calibration(
 
     queries = per_bin(np.ones(len(rows)))
     used = queries > 0
-    predicted = (per_bin(belief.mean[rows] * n) / per_bin(n.astype(float)))[used]
-    observed = (per_bin(k) / per_bin(n.astype(float)))[used]
+    held = per_bin(n.astype(float))[used]
+    predicted = per_bin(belief.mean[rows] * n)[used] / held
+    observed = per_bin(k)[used] / held
     weight = queries[used] / queries.sum()
     flat = Posterior.of(fit, lambda profile: theory.BetaMixture())
     return Calibration(

@@ -11,12 +11,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from sgpo_jax.bounds import Count, Decay, Rate, Size, Temperature, bounded
 from sgpo_jax.profiling.batches import LogitModel, Rows
 
 FEATURES = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class BatchFlow:
     r"""Generative flow network over sets of queries (BatchGFN, arXiv:2306.15058).
 
@@ -41,22 +43,13 @@ class BatchFlow:
       draws: sets drawn at the end, of which the most informative is taken.
     """
 
-    temperature: float = 0.2
-    steps: int = 300
-    trajectories: int = 64
-    width: int = 32
-    learning_rate: float = 3e-3
-    explore: float = 0.05
-    draws: int = 16
-
-    def __post_init__(self):
-        if not (self.temperature > 0 and 0 <= self.explore < 1):
-            raise ValueError(
-                "temperature must be above 0 and explore in [0, 1), got"
-                f" {self.temperature} and {self.explore}"
-            )
-        if min(self.steps, self.trajectories, self.width, self.draws) < 1:
-            raise ValueError("steps, trajectories, width and draws must be positive")
+    temperature: Temperature = 0.2
+    steps: Count = 300
+    trajectories: Size = 64
+    width: Size = 32
+    learning_rate: Rate = 3e-3
+    explore: Decay = 0.05
+    draws: Size = 16
 
     def __call__(self, model: LogitModel, size: int, *, seed: int) -> Rows:
         """Return the most informative of some sets drawn from the trained flow."""

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from sgpo_jax import planning
+from sgpo_jax.bounds import Count, bounded
 from sgpo_jax.methods.prompts.planned import Planned
 from sgpo_jax.methods.prompts.pool import Draw, PromptPool, State
 from sgpo_jax.methods.prompts.shuffled import take
@@ -13,6 +14,7 @@ from sgpo_jax.profiling import Profile
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Replanned(Planned):
     """`Planned`, with a new plan at every phase's end: re-profiling without a sample.
 
@@ -25,11 +27,7 @@ class Replanned(Planned):
       least: scored rollouts from which training's counts replace the profile's.
     """
 
-    least: int = 8
-
-    def __post_init__(self):
-        if self.least < 1:
-            raise ValueError(f"least must be at least 1 rollout, got {self.least}")
+    least: Count = 8
 
     def init(self, pool: PromptPool) -> State:
         """Return the first phase: a cursor, its number, and the group sizes."""
