@@ -49,8 +49,8 @@ def test_a_run_as_predicted_has_no_error_and_another_has(rng):
     found = planning.compare_with_run(plan, predicted, lines)
     assert {row.phase for row in found} == {0, 1, 2, 3}
     for row in found:
-        # Shares are off by what 16 samples leave open.
-        assert abs(row.error) < (0.05 if row.is_share else 1e-6), row
+        # Shares are off by what 16 samples of 40 queries leave open.
+        assert abs(row.error) < (0.12 if row.is_share else 1e-6), row
     for line in lines:
         line["completions/mean_length"] = 20.0
     off = planning.compare_with_run(plan, predicted, lines)

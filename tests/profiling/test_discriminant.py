@@ -88,7 +88,8 @@ def test_features_that_tell_nothing_fall_back_to_the_pool(rng):
 def test_a_prediction_is_the_prior_of_the_posterior(rng):
     features, _, profile = world(rng, count=60)
     found = Predictor.fit(features, profile)
-    prior = Predicted(found, dict(zip(profile.ids, features, strict=True)))
+    known = dict(zip(profile.ids, features, strict=True))
+    prior = Predicted(predictor=found, features=known)
     belief = Posterior.of(profile, prior)
     m, s = np.clip(found.mean(features), 1e-4, 1 - 1e-4), found.strength
     expected = (s * m + profile.successes) / (s + profile.samples)
