@@ -36,7 +36,7 @@ def test_every_rule_comes_back_from_its_own_text(kind):
         ("", "no allocator ''; there are fixed"),
         ("fixed,size", "no setting 'size'; it has size=8"),
         ("fixed,size=2.5", "size must be like 8, got '2.5'"),
-        ("fixed,size=0", "group size must be at least 1"),
+        ("fixed,size=0", "size must be a whole number from 1"),
         ("inverse,estimate=median", "estimate must be like rate"),
         ("best-advantage,sizes=2+x", "sizes must be like"),
         ("keep-all", "no allocator"),
