@@ -110,6 +110,6 @@ def test_the_flow_draws_sets_in_proportion_to_their_information(rng):
 
 def test_impossible_flows_are_refused(rng):
     with pytest.raises(ValueError, match="temperature must be"):
-        BatchFlow(temperature=0)
+        BatchFlow(temperature=0.0)
     with pytest.raises(ValueError, match="1 to 9 queries, got 10"):
         SMALL.train(model(rng), 10, seed=0)

@@ -1,6 +1,7 @@
 """The predictor against scikit-free references: scipy's densities and simulation."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import special, stats
@@ -126,6 +127,7 @@ def test_states_depend_on_their_own_prompt_alone():
         np.testing.assert_allclose(together[i], alone[0], atol=1e-5)
     ids = np.array(tokenizer.encode_prompt("12+7="), np.int32)[None]
     positions = np.arange(ids.shape[1], dtype=np.int32)[None]
+    ids, positions = jnp.asarray(ids), jnp.asarray(positions)
     hidden, _ = models.apply(params, config, ids, positions, models.causal)
     expected = np.concatenate(
         [np.asarray(hidden)[0].mean(0), np.asarray(hidden)[0, -1]]
