@@ -17,14 +17,13 @@ from sgpo_jax.profiling import (
 
 from . import real
 
-SEEDS, POOL = 4, 160
+SEEDS, POOL, SIZES = 4, 100, (8, 20)
+FLOW = BatchFlow(steps=200)
 CHOICES = {
     "random": RandomBatch(),
     "stratified": Stratified(),
     "most uncertain": MostUncertain(),
     "greedy information": GreedyInformation(),
-    "flow network, one draw": BatchFlow(draws=1),
-    "flow network, best of 16": BatchFlow(),
 }
 
 
@@ -61,11 +60,9 @@ def real_world(folder):
     return make
 
 
-def one(choice, size, made, seed):
+def one(rows, seconds, made):
+    """Score a set by its information and by what it tells of the other queries."""
     model, rate, counts = made
-    start = time.perf_counter()
-    rows = choice(model, size, seed=seed)
-    seconds = time.perf_counter() - start
     rest = np.setdiff1d(np.arange(POOL), rows)
     mean, variance = model.posterior(rows, counts[rows])
     predicted = model.rate(mean, variance)[rest]
@@ -80,16 +77,37 @@ def one(choice, size, made, seed):
     }
 
 
+def sets(made, size, seed):
+    """Return the sets of all choices, with their seconds; the flow is trained once."""
+    model = made[0]
+    found = {}
+    for name, choice in CHOICES.items():
+        start = time.perf_counter()
+        rows = choice(model, size, seed=seed)
+        found[name] = (rows, time.perf_counter() - start)
+    start = time.perf_counter()
+    flow = FLOW.train(model, size, seed=seed)
+    drawn, information = FLOW.draw(flow, model, size, FLOW.draws, seed=seed)
+    seconds = time.perf_counter() - start
+    found["flow network, one draw"] = (drawn[0], seconds)
+    best = drawn[information.argmax()]
+    found[f"flow network, best of {FLOW.draws}"] = (best, seconds)
+    return found
+
+
 def run(folder):
     worlds = {"simulated": world}
     if folder is not None:
         worlds["real profile"] = real_world(folder)
     rows = []
     for place, make in worlds.items():
-        made = [make(seed) for seed in range(SEEDS)]
-        for size in (10, 30):
-            for name, choice in CHOICES.items():
-                found = [one(choice, size, made[s], s) for s in range(SEEDS)]
+        for size in SIZES:
+            scores: dict = {}
+            for seed in range(SEEDS):
+                made = make(seed)
+                for name, (chosen, seconds) in sets(made, size, seed).items():
+                    scores.setdefault(name, []).append(one(chosen, seconds, made))
+            for name, found in scores.items():
                 table = np.array([[*f.values()] for f in found])
                 error = table.std(0, ddof=1) / SEEDS**0.5
                 rows.append(
@@ -138,15 +156,15 @@ def plot(rows, path):
     axes_of = figure.subplots(1, len(worlds), squeeze=False)[0]
     for axes, place in zip(axes_of, worlds, strict=True):
         axes.spines[["top", "right"]].set_visible(False)
-        for size, marker in ((10, "o"), (30, "s")):
+        for size, marker in zip(SIZES, "os", strict=True):
             mine = [r for r in rows if (r["world"], r["size"]) == (place, size)]
             for i, r in enumerate(mine):
-                label = r["choice"] if size == 10 else None
+                label = r["choice"] if size == SIZES[0] else None
                 axes.errorbar(
                     r["information"], r["log_loss"], r["log_loss_error"],
                     r["information_error"], marker=marker, color=f"C{i}", label=label,
                 )  # fmt: skip
-        axes.set_title(f"{place}: sets of 10 (circles) and 30")
+        axes.set_title(f"{place}: sets of {SIZES[0]} (circles) and {SIZES[1]}")
         axes.set_xlabel("joint mutual information, nats")
     axes_of[0].set_ylabel("log loss of the other queries")
     axes_of[0].legend(frameon=False, fontsize=7)

@@ -31,11 +31,11 @@ def calibration_error(predicted, k, n):
 def by_level(queries, fit, k, n):
     """Mean success of family and level in the profiled share: what metadata tells."""
     sums: dict = {}
-    for row in fit:
+    for row, solved, count in zip(fit, k, n, strict=True):
         key = (queries[row].family, queries[row].level)
         a, b = sums.get(key, (0, 0))
-        sums[key] = (a + k[row], b + n[row])
-    total = k[fit].sum() / n[fit].sum()
+        sums[key] = (a + solved, b + count)
+    total = k.sum() / n.sum()
     found = [sums.get((q.family, q.level), (0, 0)) for q in queries]
     return np.array([(a + total) / (b + 1) for a, b in found])
 
@@ -80,7 +80,7 @@ def one(whole, features, queries, share, seed):
         "none (pool's prior)": fit_prior(seen.successes, seen.samples),
         "hidden states": predictor.belief(features[rest]),
     }
-    level = by_level(queries, fit, whole.successes, whole.samples)[rest]
+    level = by_level(queries, fit, seen.successes, seen.samples)[rest]
     level = np.clip(level, 1e-3, 1 - 1e-3)
     beliefs["family and level"] = BetaMixture(
         alpha=predictor.strength * level, beta=predictor.strength * (1 - level)
