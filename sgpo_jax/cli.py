@@ -40,6 +40,7 @@ profiles and plans without a run, for training elsewhere:
   profile --import FILE    a profile of a column of pass rates
   profile --server URL     sample by an inference server; no weights here
   profile --export FORMAT  pass rates and group sizes for TRL, verl, prime-rl, datasets
+  profile --drift LATER    is the order of difficulty still that of the profile?
   plan --profile FILE      plan and its cost, without model and data; --compare
 
 commands beside a run:
@@ -123,7 +124,7 @@ def _beside_runs(name: str, rest: list[str]) -> int | None:
 
         alone = "help" not in given and report_profile.holds_profile_only(rest)
         return report_profile.main(rest) if alone else None
-    kinds = sorted(given & {"import", "export", "server"})
+    kinds = sorted(given & {"drift", "export", "import", "server"})
     if len(kinds) > 1:
         return _refuse(f"choose one of --{' and --'.join(kinds)}")
     if not kinds:

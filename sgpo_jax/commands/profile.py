@@ -1,11 +1,17 @@
-"""`sgpo profile` beside a run: pass rates in, data sets out, profiling by a server."""
+"""`sgpo profile` beside a run: import, export, profiling by a server, drift."""
 
 import sys
 from collections.abc import Sequence
 
-from sgpo_jax.commands import profile_export, profile_import, profile_server
+from sgpo_jax.commands import (
+    profile_drift,
+    profile_export,
+    profile_import,
+    profile_server,
+)
 
 KINDS = {
+    "drift": profile_drift,
     "import": profile_import,
     "export": profile_export,
     "server": profile_server,

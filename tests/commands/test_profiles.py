@@ -298,3 +298,18 @@ def test_mistakes_of_a_server_are_one_line(capsys, tmp_path, rates, options, mes
     assert code == 2
     assert message in err and err.count("\n") == 1
     assert not (out / "profile.parquet").exists()
+
+
+def test_drift_against_a_later_profile(capsys, tmp_path, imported):
+    first = Profile.load(imported / "profile.parquet")
+    later = Profile(ids=first.ids, samples=[8] * 8, successes=[8, 6, 7, 3, 1, 0, 2, 0])
+    later.save(tmp_path / "later.parquet")
+    code, out, err = sgpo(
+        capsys, "profile", "--drift", tmp_path / "later.parquet", "--out", imported
+    )
+    assert code == 0, err
+    assert "success of 7 queries" in out
+    found = json.loads((imported / "drift.json").read_text())
+    assert found["correlation"] < 0 and found["queries"] == 7
+    code, _, err = sgpo(capsys, "profile", "--drift", tmp_path, "--out", imported)
+    assert code == 2 and "there is no profile" in err
