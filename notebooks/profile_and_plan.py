@@ -100,12 +100,15 @@ for name, mask in (
 # out of the fit show whether it can be believed.
 
 # %%
-print(belief.classes)
+prior = Fitted()(profile)
+print(f"prior: {prior.never:.0%} never, {prior.always:.0%} always,", end=" ")
+print(f"the rest Beta({prior.alpha:.2f}, {prior.beta:.2f})")
 low, high = belief.interval(0.9)
-for k in (0, 1, 4, 8):
-    row = np.flatnonzero(profile.successes == k)[:1]
+n = int(profile.samples.max())
+for k in (0, 1, n // 2, n):
+    row = np.flatnonzero((profile.successes == k) & (profile.samples == n))[:1]
     if row.size:
-        print(f"{k} of 8: mean {belief.mean[row][0]:.3f}, 90 % in", end=" ")
+        print(f"{k} of {n}: mean {belief.mean[row][0]:.3f}, 90 % in", end=" ")
         print(f"[{low[row][0]:.3f}, {high[row][0]:.3f}]")
 print(calibration(profile))
 axes = calibration(profile).plot()
@@ -147,7 +150,7 @@ axes = found.plot()
 
 # %%
 rule = Sequential(first=8, batch=8, most=32)
-more, gain = rule(belief, Fitted()(profile), budget=len(profile))
+more, gain = rule(belief, prior, budget=len(profile))
 print(f"{int(more.sum())} samples of {int((more > 0).sum())} questions,", end=" ")
 print(f"{gain:.1f} more decisions right; success rates so far:")
 values, counts = np.unique(rate[more > 0].round(3), return_counts=True)
