@@ -34,7 +34,7 @@ commands, in the order `run` does them; each works on the run folder --out:
   plan      decide what to train on, with which group sizes, in which order
   train     train each method from the same initial policy
   eval      held-out accuracy of the initial and the trained policies
-  report    write report.md and its figures
+  report    write report.md, its figures, and report.html, one page; --open shows it
 
 profiles and plans without a run, for training elsewhere:
   profile --import FILE    a profile of a column of pass rates
@@ -106,10 +106,22 @@ def run_command(argv: list[str]) -> int:
         return _refuse(f"unknown command {name!r}; see sgpo --help")
     try:
         dry_run = options.take_flag(rest, "--dry-run")
+        shown = name == "report" and options.take_flag(rest, "--open")
         config = options.experiment(name, rest)
     except ValueError as error:
         return _refuse(str(error))
-    return _execute(name, config, dry_run)
+    code = _execute(name, config, dry_run)
+    if shown and code == 0 and not dry_run:
+        _open(pathlib.Path(config.out).expanduser() / "report.html")
+    return code
+
+
+def _open(page: pathlib.Path) -> None:
+    """Show a page in the browser, where there is one."""
+    import webbrowser
+
+    if not webbrowser.open(page.resolve().as_uri()):
+        print(f"sgpo: no browser to open {page} with", file=sys.stderr)
 
 
 def _beside_runs(name: str, rest: list[str]) -> int | None:

@@ -22,14 +22,43 @@ COLORS = ("#555555", "#d95f02", "#1b6ca8", "#66a61e", "#7570b3")
 
 def _save(figure: Any, path: pathlib.Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+    figure.savefig(path, dpi=150, bbox_inches="tight", facecolor="white")
     plt.close(figure)
 
 
-def _axes() -> tuple[Any, Any]:
-    figure, axes = plt.subplots(figsize=(6.4, 3.8))
-    axes.spines[["top", "right"]].set_visible(False)
+# Legible where a page shows it half as wide.
+_FONTS = {
+    "font.size": 12,
+    "axes.titlesize": 13,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "legend.fontsize": 11,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def _axes(title: str, rows: int = 1, height: float = 4.2) -> tuple[Any, Any]:
+    with plt.rc_context(_FONTS):
+        figure, axes = plt.subplots(
+            rows, figsize=(7.2, height), sharex=True, layout="constrained"
+        )
+    first = axes if rows == 1 else axes[0]
+    first.set_title(title, fontsize=13, fontweight="bold", loc="left")
     return figure, axes
+
+
+def _smooth(values: Sequence[float], window: int = 10) -> np.ndarray:
+    """Mean of each value and those before it, up to `window` of them.
+
+    >>> _smooth([1.0, 3.0, 5.0], window=2)
+    array([1., 2., 4.])
+    """
+    total = np.cumsum(np.concatenate([[0.0], values]))
+    end = np.arange(1, len(values) + 1)
+    start = np.maximum(end - window, 0)
+    return (total[end] - total[start]) / (end - start)
 
 
 def success_histogram(profile: Profile, plan: Plan | None, path: pathlib.Path) -> None:
@@ -40,7 +69,7 @@ def success_histogram(profile: Profile, plan: Plan | None, path: pathlib.Path) -
             size[id_] = max(size.get(id_, 0), group)
     rate = profile.success_rate
     rows = np.array([size.get(id_, 0) for id_ in profile.ids])
-    figure, axes = _axes()
+    figure, axes = _axes(f"What the initial policy solves ({len(rate):,} questions)")
     width = 1 / max(int(profile.samples.max()), 1)
     edges = np.arange(-0.5, 1 / width + 1) * width
     sizes = sorted(set(rows.tolist()))
@@ -56,9 +85,9 @@ def success_histogram(profile: Profile, plan: Plan | None, path: pathlib.Path) -
         ],
         label=[_of_size(group, planned=plan is not None) for group in sizes],
     )
-    axes.set_xlabel("success rate in the profile")
+    axes.set_xlabel(f"success rate in {int(profile.samples.max())} samples")
     axes.set_ylabel("questions")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=11)
     _save(figure, path)
 
 
@@ -70,15 +99,15 @@ def _of_size(group: int, *, planned: bool) -> str:
 
 def accuracy_by_compute(curves: Mapping[str, Curve], path: pathlib.Path) -> None:
     """Draw held-out success against total compute, profiling included."""
-    figure, axes = _axes()
+    figure, axes = _axes("Held-out success against total compute")
     for (name, curve), color in zip(curves.items(), itertools.cycle(COLORS)):
         x = curve.flops / 1e9
         axes.plot(x, curve.smooth(), color=color, label=name)
         axes.plot(x, curve.success, ".", color=color, alpha=0.5, markersize=4)
         axes.fill_between(x, curve.low, curve.high, color=color, alpha=0.08, lw=0)
-    axes.set_xlabel("total compute, GFLOP (profiling, generation, training)")
-    axes.set_ylabel("held-out success")
-    axes.legend(frameon=False)
+    axes.set_xlabel("profiling, generation and training, GFLOP")
+    axes.set_ylabel("success (band: 95 % interval)")
+    axes.legend(frameon=False, fontsize=11)
     _save(figure, path)
 
 
@@ -86,46 +115,59 @@ def dead_groups(
     metrics: Mapping[str, Lines], plans: Mapping[str, Plan], path: pathlib.Path
 ) -> None:
     """Draw the share of dead groups, and what the plans predicted per phase."""
-    figure, axes = _axes()
+    figure, axes = _axes("Groups without signal (mean of 10 steps)")
     for (name, lines), color in zip(metrics.items(), itertools.cycle(COLORS)):
-        steps = [line["step"] for line in lines if "phase" in line]
-        dead = [line["frac_no_signal"] for line in lines if "phase" in line]
-        axes.plot(steps, dead, color=color, alpha=0.25, lw=0.8)
-        window = min(10, len(dead))
-        mean = np.convolve(dead, np.ones(window) / window, mode="valid")
-        axes.plot(steps[window - 1 :], mean, color=color, label=name)
+        stepped = [line for line in lines if "phase" in line]
+        steps = [line["step"] for line in stepped]
+        dead = [line["frac_no_signal"] for line in stepped]
+        axes.plot(steps, _smooth(dead), color=color, lw=2, label=name)
         if name in plans:
-            phases = [line["phase"] for line in lines if "phase" in line]
-            for step, (a, b) in enumerate(itertools.pairwise(phases)):
-                if a != b:
-                    axes.axvline(steps[step], color=color, lw=0.8, ls=":")
-            for i, phase in enumerate(plans[name].phases):
-                inside = [s for s, p in zip(steps, phases, strict=True) if p == i]
-                if inside:
-                    axes.hlines(
-                        phase.dead, inside[0], inside[-1], color=color, ls="--", lw=1
-                    )
-    axes.set_xlabel("step (dotted: phases of the plan; dashed: predicted)")
-    axes.set_ylabel("groups without signal")
+            phases = [line["phase"] for line in stepped]
+            _predictions(axes, plans[name], steps, phases, color)
+    axes.set_xlabel("step")
+    axes.set_ylabel("share of groups")
     axes.set_ylim(-0.02, 1.02)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=11)
     _save(figure, path)
+
+
+def _predictions(
+    axes: Any, plan: Plan, steps: Sequence[int], phases: Sequence[int], color: str
+) -> None:
+    """Draw where phases begin, and the share of dead groups the plan expects."""
+    for step, (a, b) in enumerate(itertools.pairwise(phases)):
+        if a != b:
+            axes.axvline(steps[step], color=color, lw=1, ls=":")
+    label = "predicted by its plan"
+    for i, phase in enumerate(plan.phases):
+        inside = [s for s, p in zip(steps, phases, strict=True) if p == i]
+        if inside:
+            ends = (inside[0], inside[-1])
+            axes.hlines(phase.dead, *ends, color=color, ls="--", lw=1.5, label=label)
+            label = ""
 
 
 def padding_and_compiles(metrics: Mapping[str, Lines], path: pathlib.Path) -> None:
     """Draw the share of padding in training rows, and programs compiled so far."""
-    figure, axes = _axes()
-    right = axes.twinx()
-    right.spines[["top"]].set_visible(False)
+    title = "Padding in training rows (mean of 10 steps)"
+    figure, (above, below) = _axes(title, rows=2, height=5.4)
+    most = 1
     for (name, lines), color in zip(metrics.items(), itertools.cycle(COLORS)):
         seen = [line for line in lines if "compiles" in line]
         steps = [line["step"] for line in seen]
-        axes.plot(steps, [x["padding"] for x in seen], color=color, lw=1, label=name)
-        right.step(steps, [x["compiles"] for x in seen], color=color, ls=":", lw=1.5)
-    axes.set_xlabel("step")
-    axes.set_ylabel("padding in training rows")
-    axes.set_ylim(-0.02, 1.02)
-    right.set_ylabel("training programs compiled (dotted)")
-    right.set_ylim(bottom=0)
-    axes.legend(frameon=False)
+        padding = _smooth([x["padding"] for x in seen])
+        above.plot(steps, padding, color=color, lw=2, label=name)
+        compiles = [x["compiles"] for x in seen]
+        most = max(most, *compiles) if compiles else most
+        below.step(steps, compiles, color=color, lw=2, where="post", alpha=0.8)
+    above.set_ylabel("share of tokens")
+    above.set_ylim(0, 1)
+    above.legend(frameon=False, fontsize=11)
+    below.set_title(
+        "Training programs compiled so far", fontsize=13, fontweight="bold", loc="left"
+    )
+    below.set_ylabel("programs")
+    below.set_yticks(range(most + 1))
+    below.set_ylim(0, most + 0.5)
+    below.set_xlabel("step")
     _save(figure, path)

@@ -16,6 +16,7 @@ from sgpo_jax.pipeline import RunFolder
 from sgpo_jax.planning import Plan, figures
 from sgpo_jax.profiling import Posterior, Profile, calibration
 from sgpo_jax.report import tables
+from sgpo_jax.report.sections import Tabular, Text
 
 SHOWN = 5
 """Questions shown of each class."""
@@ -133,8 +134,8 @@ def against_run(
     *,
     config: Experiment,
     model: DecoderConfig,
-) -> list[str]:
-    """Return what plans and profile said beside what a run measured, as Markdown.
+) -> list[Tabular | Text]:
+    """Return what plans and profile said beside what a run measured.
 
     Args:
       profile: of the training questions; None without one.
@@ -145,7 +146,7 @@ def against_run(
     """
     if profile is None:
         return []
-    found = []
+    found: list[Tabular | Text] = []
     for label, plan in plans.items():
         setting = planning.Setting(
             rollouts=config.train.rollouts,
@@ -154,7 +155,7 @@ def against_run(
         )
         predicted = planning.predict(plan, profile, setting=setting)
         rows = planning.compare_with_run(plan, predicted, metrics[label])
-        found.append(tables.measured_grid(label, plan, rows).markdown())
+        found.append(Tabular(tables.measured_grid(label, plan, rows)))
     folder = RunFolder(pathlib.Path(config.out).expanduser())
     for label in metrics:
         path = folder.method(label) / "seen.parquet"
@@ -162,5 +163,5 @@ def against_run(
             drift = planning.drift(profile, Profile.load(path))
         except (OSError, ValueError):
             continue
-        found.append(f"Profile against the rollouts of {label}: {drift}.")
+        found.append(Text(f"Profile against the rollouts of {label}: {drift}."))
     return found

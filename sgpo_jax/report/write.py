@@ -1,5 +1,6 @@
-"""Write `report.md` with its figures, and print the final table."""
+"""Write `report.md` with its figures and `report.html`, and print the tables."""
 
+import dataclasses
 import platform
 from collections.abc import Mapping, Sequence
 
@@ -14,6 +15,8 @@ from sgpo_jax.profiling import Profile
 from sgpo_jax.report import figures, tables
 from sgpo_jax.report.curves import Curve, compare
 from sgpo_jax.report.profiled import against_run
+from sgpo_jax.report.samples import samples
+from sgpo_jax.report.sections import Figure, Section, Tabular, Text, markdown, page
 from sgpo_jax.training import Evaluation, Metrics, read_metrics
 
 
@@ -56,20 +59,29 @@ def write(setup: Setup, folder: RunFolder, display: Display) -> None:
     profile = stages.profile(setup, folder, display) if needed else None
     plans = stages.plans(setup, folder, display)
     results = stages.evaluate(names, setup, folder, display)
-    setup.hosts.lead(
-        lambda: _write(setup, folder, display, metrics, profile, plans, results)
-    )
+    found = Results(metrics=metrics, profile=profile, plans=plans, evaluations=results)
+    setup.hosts.lead(lambda: _write(setup, folder, display, found))
 
 
-def _write(
-    setup: Setup,
-    folder: RunFolder,
-    display: Display,
-    metrics: Mapping[str, list[Metrics]],
-    profile: Profile | None,
-    plans: Mapping[str, Plan],
-    results: Mapping[str, Evaluation],
-) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Results:
+    """What a run has found.
+
+    Attributes:
+      metrics: lines of the metrics file of each method, the baseline first.
+      profile: None if no method reads one.
+      plans: by method.
+      evaluations: by policy.
+    """
+
+    metrics: Mapping[str, list[Metrics]]
+    profile: Profile | None
+    plans: Mapping[str, Plan]
+    evaluations: Mapping[str, Evaluation]
+
+
+def _write(setup: Setup, folder: RunFolder, display: Display, found: Results) -> None:
+    metrics, plans = found.metrics, found.plans
     curves = {name: Curve.from_metrics(lines) for name, lines in metrics.items()}
     ledgers = {
         name: Ledger([x for x in lines if "ledger" in x][-1]["ledger"])
@@ -79,48 +91,77 @@ def _write(
     comparisons = {name: compare(curves[baseline], curves[name]) for name in others}
 
     plots = folder.path / "figures"
-    planned = next(iter(plans.values()), None)
-    if profile is not None:
-        figures.success_histogram(profile, planned, plots / "profile.png")
+    if found.profile is not None:
+        planned = next(iter(plans.values()), None)
+        figures.success_histogram(found.profile, planned, plots / "profile.png")
     figures.accuracy_by_compute(curves, plots / "accuracy.png")
     figures.dead_groups(metrics, plans, plots / "dead_groups.png")
     figures.padding_and_compiles(metrics, plots / "padding.png")
 
-    evaluation = tables.evaluation_grid(results)
-    hacking, alarms = tables.hacking_grid(results), tables.alarms(results)
+    evaluation = tables.evaluation_grid(found.evaluations)
+    alarms = tables.alarms(found.evaluations)
+    hacking = tables.hacking_grid(found.evaluations)
     cost = tables.comparison_grid(baseline, comparisons)
     spent = tables.ledger_grid(ledgers)
     sections = [
-        "# Report",
-        _provenance(setup),
-        evaluation.markdown(),
-        hacking.markdown(),
-        *alarms,
-        "![Held-out success against total compute](figures/accuracy.png)",
-        cost.markdown(),
-        _explanation(baseline),
-        *_profiled(profile, plans, setup),
-        *against_run(profile, plans, metrics, config=setup.config, model=setup.decoder),
-        "![Groups without signal](figures/dead_groups.png)",
-        spent.markdown(),
-        "![Padding and compiles](figures/padding.png)",
+        Section("", [Text(_provenance(setup))]),
+        Section(
+            "Held-out accuracy",
+            [
+                Tabular(evaluation),
+                Figure("accuracy", "Held-out success against total compute"),
+                Tabular(cost),
+                Text(_explanation(baseline)),
+            ],
+        ),
+        *_profiled(found, setup),
+        Section(
+            "Signal", [Figure("dead_groups", "Groups without signal, step by step")]
+        ),
+        Section(
+            "Signs of reward hacking", [Tabular(hacking), *(Text(x) for x in alarms)]
+        ),
+        Section("Samples", samples(found.evaluations)),
+        Section(
+            "Compute",
+            [
+                Tabular(spent),
+                Figure("padding", "Padding of training rows, and programs compiled"),
+            ],
+        ),
     ]
-    folder.report.write_text("\n\n".join(sections) + "\n")
+    folder.report.write_text(markdown("Report", sections))
+    html = folder.report.with_suffix(".html")
+    title = f"{folder.path.resolve().name}: report of a run"
+    html.write_text(page(title, sections, folder.path), encoding="utf-8")
     for grid in (spent, evaluation, hacking, cost):
         display.console.print(grid.rich())
     display.lines(alarms)
-    display.say(f"report: {folder.report}")
+    display.say(f"report: {folder.report} and {html.name}")
 
 
-def _profiled(
-    profile: Profile | None, plans: Mapping[str, Plan], setup: Setup
-) -> list[str]:
-    if profile is None:
+def _profiled(found: Results, setup: Setup) -> list[Section]:
+    if found.profile is None:
         return []
+    plans = [
+        Tabular(tables.plan_grid(label, plan)) for label, plan in found.plans.items()
+    ]
+    measured = against_run(
+        found.profile,
+        found.plans,
+        found.metrics,
+        config=setup.config,
+        model=setup.decoder,
+    )
     return [
-        tables.profile_grid(profile, setup.train).markdown(),
-        "![Success rates and group sizes](figures/profile.png)",
-        *(tables.plan_grid(label, plan).markdown() for label, plan in plans.items()),
+        Section(
+            "Profile",
+            [
+                Tabular(tables.profile_grid(found.profile, setup.train)),
+                Figure("profile", "Success rates of the initial policy, group sizes"),
+            ],
+        ),
+        Section("Plan against measurement", [*plans, *measured]),
     ]
 
 

@@ -10,6 +10,7 @@ from sgpo_jax.training.evaluation import evaluate as evaluate
 from sgpo_jax.training.evaluation import evaluate_exact as evaluate_exact
 from sgpo_jax.training.exact import ReferenceScorer as ReferenceScorer
 from sgpo_jax.training.exact import check_exact as check_exact
+from sgpo_jax.training.examples import Example as Example
 from sgpo_jax.training.held_out import compute_spent as compute_spent
 from sgpo_jax.training.held_out import headline as headline
 from sgpo_jax.training.held_out import held_out_metrics as held_out_metrics

@@ -16,6 +16,7 @@ from sgpo_jax.profiling import SampleAndScore
 from sgpo_jax.rewards import SOLVED, Watch
 from sgpo_jax.sampling import Greedy
 from sgpo_jax.training.exact import ReferenceScorer
+from sgpo_jax.training.examples import Example, examples
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class Evaluation:
         sampled.
       solved_at: reward from which a completion counts as a success.
       watch: signs of hacking among rewarded completions.
+      examples: completions of some queries, of the greedy policy if it was asked for.
     """
 
     mean: Share
@@ -45,6 +47,7 @@ class Evaluation:
     reward: float | None = None
     solved_at: float = SOLVED
     watch: Watch = Watch()
+    examples: tuple[Example, ...] = dataclasses.field(default=(), repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a JSON object."""
@@ -59,7 +62,9 @@ class Evaluation:
         """
         try:
             cost, watch = Entry(**saved["cost"]), Watch(**saved.get("watch", {}))
-            found = cls(**{**saved, "cost": cost, "watch": watch})
+            seen = tuple(Example(**example) for example in saved.get("examples", ()))
+            given = {**saved, "cost": cost, "watch": watch, "examples": seen}
+            found = cls(**given)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"this is no evaluation: {error}") from None
         if not found.low <= found.mean <= found.high:
@@ -105,12 +110,13 @@ def evaluate(
     wins = np.bincount(scored.rollouts.request, scored.solved, minlength=len(queries))
     rates = wins / samples
     half = 1.96 * rates.std(ddof=1) / len(rates) ** 0.5 if len(rates) > 1 else 0.0
-    cost, best = scored.cost, None
+    cost, best, shown = scored.cost, None, scored
     if greedy:
         picked = rollouts(
             params, queries, [1] * len(queries), step=noise, method=Greedy()
         )
         best, cost = float(picked.solved.mean()), cost + picked.cost
+        shown = picked
     mean, known = float(rates.mean()), np.isfinite(scored.rewards)
     return Evaluation(
         mean=mean,
@@ -122,6 +128,7 @@ def evaluate(
         solved_at=scored.solved_at,
         watch=scored.watch,
         cost=cost,
+        examples=examples(queries, shown),
     )
 
 

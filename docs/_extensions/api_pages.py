@@ -1,0 +1,151 @@
+"""Pages of the API: each public name of each package, from its docstring."""
+
+import ast
+import importlib
+import inspect
+import pathlib
+
+import mirrored
+
+PACKAGES = {
+    "sgpo_jax": "Front door",
+    "sgpo_jax.methods": "Methods and their parts",
+    "sgpo_jax.advantages": "Advantages and tracked baselines",
+    "sgpo_jax.losses": "Losses and aggregation",
+    "sgpo_jax.theory": "Theory: signal, estimation, cost",
+    "sgpo_jax.optimizers": "Optimizers",
+    "sgpo_jax.kernels": "Shared-prefix attention",
+    "sgpo_jax.kernels.shared_prefix_attention": "Shared-prefix attention: layouts",
+    "sgpo_jax.packing": "Packing",
+    "sgpo_jax.models": "Models and tokenizers",
+    "sgpo_jax.models.pretrained": "Published checkpoints",
+    "sgpo_jax.data": "Data",
+    "sgpo_jax.rewards": "Rewards and verifiers",
+    "sgpo_jax.sampling": "Sampling",
+    "sgpo_jax.profiling": "Profiling",
+    "sgpo_jax.planning": "Planning",
+    "sgpo_jax.training": "Training",
+    "sgpo_jax.ledger": "Compute ledger",
+    "sgpo_jax.config": "Configuration of a run",
+    "sgpo_jax.presets": "Presets",
+    "sgpo_jax.session": "Session",
+    "sgpo_jax.hosts": "Processes of a run",
+    "sgpo_jax.sharding": "Sharding",
+    "sgpo_jax.chips": "Chips",
+    "sgpo_jax.report": "Report",
+    "sgpo_jax.testing": "Testing",
+    "sgpo_jax.types": "Types",
+}
+
+
+def public_names(module: str) -> list[str]:
+    """Public names of a module, in its order.
+
+    Of a package what it imports to be imported from it (`import x as x`); of a module
+    of its own what it defines without an underscore.
+    """
+    found = importlib.import_module(module)
+    assert found.__file__ is not None
+    path = pathlib.Path(found.__file__)
+    tree = ast.parse(path.read_text())
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            names += [a.name for a in node.names if a.asname == a.name]
+    if path.name != "__init__.py":
+        for node in tree.body:
+            names += _defined(node)
+    return [
+        name
+        for name in dict.fromkeys(names)
+        if not name.startswith("_") and not inspect.ismodule(getattr(found, name))
+    ]
+
+
+def _defined(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.Assign):
+        return [t.id for t in node.targets if isinstance(t, ast.Name)]
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return [node.target.id]
+    return []
+
+
+def directive(module: str, name: str) -> list[str]:
+    """Lines of reStructuredText that document a name."""
+    value = getattr(importlib.import_module(module), name)
+    if isinstance(value, type):
+        return [f".. autoclass:: {name}", "   :members:", ""]
+    if callable(value) and hasattr(value, "__name__"):
+        return [f".. autofunction:: {name}", ""]
+    return [f".. autodata:: {name}", "   :no-value:", ""]
+
+
+def page(module: str, title: str) -> str:
+    """Page of a module."""
+    lines = [title, "=" * len(title), "", f".. currentmodule:: {module}", ""]
+    lines += [f".. automodule:: {module}", "   :no-members:", ""]
+    for name in public_names(module):
+        lines += directive(module, name)
+    return "\n".join(lines)
+
+
+def write() -> None:
+    """Write the pages."""
+    folder = mirrored.DOCS / "api"
+    for module, title in PACKAGES.items():
+        mirrored.write(folder / f"{module}.rst", page(module, title))
+    listed = "\n".join(f"   {module}" for module in PACKAGES)
+    text = (
+        "API reference\n=============\n\nOne page per package, made of docstrings."
+        f"\n\n.. toctree::\n   :maxdepth: 1\n\n{listed}\n"
+    )
+    mirrored.write(folder / "index.rst", text)
+
+
+def check(app, env) -> None:
+    """Warn of public names that no page documents."""
+    documented = env.get_domain("py").objects
+    for module in PACKAGES:
+        for name in public_names(module):
+            if f"{module}.{name}" not in documented:
+                _logger().warning("not documented: %s.%s", module, name)
+
+
+def _logger():
+    from sphinx.util import logging
+
+    return logging.getLogger(__name__)
+
+
+def shorten(app, what, name, obj, options, signature, returns):
+    """Write arrays in signatures as they are imported."""
+    del app, what, name, obj, options
+    return tuple(
+        text and text.replace("jaxlib._jax.Array", "Array")
+        for text in (signature, returns)
+    )
+
+
+def shorten_types(app, what, name, obj, options, lines):
+    """The same in the lists of fields."""
+    del app, what, name, obj, options
+    for i, line in enumerate(lines):
+        lines[i] = line.replace("jaxlib._jax.Array", "Array")
+
+
+def skip(app, what, name, obj, skipped, options):
+    """Leave out fields of named tuples, which the class describes already."""
+    del app, what, name, options
+    return True if type(obj).__name__ == "_tuplegetter" else skipped
+
+
+def setup(app):
+    """Connect to Sphinx."""
+    app.connect("autodoc-process-signature", shorten)
+    app.connect("autodoc-process-docstring", shorten_types, priority=900)
+    app.connect("autodoc-skip-member", skip)
+    app.connect("builder-inited", lambda _: write())
+    app.connect("env-updated", check)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,151 @@
+"""Sections of a report: tables, figures and sentences, as Markdown and as HTML."""
+
+import base64
+import dataclasses
+import html
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+from sgpo_jax.report.style import STYLE
+from sgpo_jax.report.tables import Grid
+
+
+class Part(Protocol):
+    """What a section is made of."""
+
+    def markdown(self) -> str:
+        """Markdown; empty if it is for the HTML page only."""
+        ...
+
+    def html(self, folder: pathlib.Path) -> str:
+        """HTML that refers to no file; `folder` is the run's."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A paragraph; backticks are code."""
+
+    text: str
+
+    def markdown(self) -> str:
+        """Return the text."""
+        return self.text
+
+    def html(self, folder: pathlib.Path) -> str:
+        """Return a paragraph."""
+        del folder
+        return f"<p>{inline(self.text)}</p>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A figure of the run folder.
+
+    Attributes:
+      name: of the file in figures/, without its ending.
+      alt: what it shows.
+    """
+
+    name: str
+    alt: str
+
+    def markdown(self) -> str:
+        """Return an image beside the report."""
+        return f"![{self.alt}](figures/{self.name}.png)"
+
+    def html(self, folder: pathlib.Path) -> str:
+        """Return the image itself."""
+        content = (folder / "figures" / f"{self.name}.png").read_bytes()
+        data = base64.b64encode(content).decode()
+        return (
+            f'<figure><img alt="{html.escape(self.alt)}"'
+            f' src="data:image/png;base64,{data}"></figure>'
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Tabular:
+    """A table."""
+
+    grid: Grid
+
+    def markdown(self) -> str:
+        """Return a Markdown table."""
+        return self.grid.markdown()
+
+    def html(self, folder: pathlib.Path) -> str:
+        """Return a table that scrolls if it is wider than the page."""
+        del folder
+        head = "".join(f"<th>{inline(c)}</th>" for c in self.grid.columns)
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{inline(cell)}</td>" for cell in row) + "</tr>"
+            for row in self.grid.rows
+        )
+        return (
+            f'<div class="table"><table><caption>{inline(self.grid.title)}</caption>'
+            f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A heading and what is under it."""
+
+    heading: str
+    parts: Sequence[Part]
+
+
+def markdown(title: str, sections: Sequence[Section]) -> str:
+    """Return the report as Markdown, figures beside it."""
+    blocks = [f"# {title}"]
+    for section in sections:
+        written = [part.markdown() for part in section.parts]
+        written = [text for text in written if text]
+        if written and section.heading:
+            blocks.append(f"## {section.heading}")
+        blocks += written
+    return "\n\n".join(blocks) + "\n"
+
+
+def page(title: str, sections: Sequence[Section], folder: pathlib.Path) -> str:
+    """Return the report as one HTML page that refers to nothing outside itself."""
+    heads = [section.heading for section in sections if section.heading]
+    links = "".join(f'<a href="#{anchor(h)}">{html.escape(h)}</a>' for h in heads)
+    body = []
+    for section in sections:
+        if section.heading:
+            name = html.escape(section.heading)
+            body.append(f'<h2 id="{anchor(section.heading)}">{name}</h2>')
+        body += [part.html(folder) for part in section.parts]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>"
+        f"<body><main><h1>{html.escape(title)}</h1><nav>{links}</nav>"
+        + "\n".join(body)
+        + "</main></body></html>\n"
+    )
+
+
+def inline(text: str) -> str:
+    """Return text as HTML, with code between backticks.
+
+    Example:
+      >>> inline("`a` < 2")
+      '<code>a</code> &lt; 2'
+    """
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text))
+
+
+def anchor(heading: str) -> str:
+    """Return the anchor of a heading.
+
+    Example:
+      >>> anchor("Plan against measurement")
+      'plan-against-measurement'
+    """
+    return re.sub(r"\W+", "-", heading.lower()).strip("-")

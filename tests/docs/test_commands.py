@@ -1,0 +1,97 @@
+"""Commands on the pages are commands of the program, parsed by its own parsers."""
+
+import importlib.util
+import shlex
+import sys
+import types
+
+import pytest
+
+from sgpo_jax import cli, methods
+from sgpo_jax.commands import export, options, sample_options
+
+from .pages import PAGES, ROOT, commands, name
+
+ENDS = {"|", "&&", "||", ">", ";", "..."}
+
+
+def _programs(line: str) -> list[list[str]]:
+    """Words of each program of a line; variables before it are left out."""
+    found: list[list[str]] = [[]]
+    for word in shlex.split(line, comments=True):
+        if word in ENDS:
+            found.append([])
+        elif found[-1] or "=" not in word.partition("/")[0]:
+            found[-1].append(word)
+    return [words for words in found if words]
+
+
+def _found(first: str) -> list[tuple[str, str]]:
+    return [
+        (name(page), line)
+        for page in PAGES
+        for line in commands(page)
+        if any(words[0] == first for words in _programs(line))
+    ]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """No run folder lies here, and the module of the pages exists."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT / "examples" / "own_method"))
+    theirs = types.ModuleType("my_lab.algorithms")
+    theirs.mine = methods.Method()  # type: ignore[attr-defined]
+    theirs.rebel = methods.Method()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "my_lab", types.ModuleType("my_lab"))
+    monkeypatch.setitem(sys.modules, "my_lab.algorithms", theirs)
+
+
+def _parse(words: list[str]) -> None:
+    command, rest = words[1], words[2:]
+    if command in ("--help", "-h") or "--help" in rest:
+        assert cli.run_command(words[1:]) == 0
+    elif command == "sample":
+        sample_options.parse(rest)
+    elif command == "export":
+        export.parse(rest)
+    elif command == "methods":
+        # NAME stands for one.
+        assert all(word in methods.ZOO or word.startswith("NAME") for word in rest)
+    elif command == "aot":
+        import tyro
+
+        from sgpo_jax.commands.aot import Aot
+
+        tyro.cli(Aot, args=rest)
+    else:
+        assert command in cli.COMMANDS or command == "doctor", command
+        options.take_flag(rest, "--dry-run")
+        options.take_flag(rest, "--open")
+        options.experiment(command, rest)
+
+
+@pytest.mark.parametrize(("page", "line"), _found("sgpo"))
+def test_the_program_takes_it(page, line):
+    for words in _programs(line):
+        if words[0] == "sgpo":
+            _parse(words)
+
+
+@pytest.mark.parametrize(("page", "line"), _found("python"))
+def test_the_script_exists(page, line):
+    for words in _programs(line):
+        if words[0] == "python" and words[1] == "-m":
+            module = words[2].replace(".", "/")
+            here = (ROOT / f"{module}.py").exists() or (ROOT / module).is_dir()
+            assert here or importlib.util.find_spec(words[2].partition(".")[0])
+        elif words[0] == "python":
+            assert (ROOT / words[1]).exists()
+
+
+def test_a_wrong_option_is_found():
+    """The check can fail."""
+    with pytest.raises(ValueError, match="learning"):
+        _parse(["sgpo", "run", "--learning-rat", "3"])
+    with pytest.raises(ValueError, match="unknown method"):
+        _parse(["sgpo", "run", "--methods", "grpoo"])

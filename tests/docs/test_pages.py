@@ -1,0 +1,86 @@
+"""Examples on the pages run, tests they name exist, public names are documented."""
+
+import ast
+import re
+import sys
+
+import pytest
+
+from .pages import PAGES, ROOT, blocks, name
+
+sys.path.insert(0, str(ROOT / "docs" / "_extensions"))
+
+EXAMPLES = [p for p in PAGES if p.name != "README.md" and blocks(p, "python")]
+
+
+@pytest.mark.parametrize("page", EXAMPLES, ids=name)
+def test_its_examples_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {"__name__": "page"}
+    for block in blocks(page, "python"):
+        exec(compile(block, name(page), "exec"), names)
+
+
+def test_tests_that_are_named_exist():
+    text = (ROOT / "docs" / "brings.md").read_text()
+    found = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", text)
+    assert len(found) > 30
+    for file, function in found:
+        source = (ROOT / "tests" / file).read_text()
+        tree = ast.parse(source)
+        defined = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
+        assert not function or function in defined, f"{file}::{function}"
+
+
+def test_every_page_of_the_package_has_a_page():
+    """Each package and module at the top that has public names, or says why not."""
+    from api_pages import PACKAGES
+
+    inside = {"cli", "commands", "pipeline", "ahead_of_time", "trainer"}
+    inside |= {"prompt_config"}  # a part of config
+    found = {
+        path.name.removesuffix(".py")
+        for path in (ROOT / "sgpo_jax").iterdir()
+        if not path.name.startswith(("_", ".")) and path.name != "py.typed"
+    }
+    assert {f"sgpo_jax.{n}" for n in found - inside} <= set(PACKAGES)
+
+
+def test_every_public_name_has_a_docstring():
+    import importlib
+    import inspect
+
+    from api_pages import PACKAGES, public_names
+
+    bare = []
+    for module in PACKAGES:
+        for public in public_names(module):
+            value = getattr(importlib.import_module(module), public)
+            if (inspect.isfunction(value) or isinstance(value, type)) and not (
+                value.__doc__
+            ):
+                bare.append(f"{module}.{public}")
+    assert not bare
+
+
+def test_every_method_is_in_the_index_with_its_paper():
+    pytest.importorskip("jupytext")
+    import method_pages
+
+    from sgpo_jax import methods
+
+    page = method_pages.page()
+    for method in methods.ZOO:
+        assert f"\n{method}\n~" in page
+        assert f"sgpo run --methods grpo_token {method}\n" in page or (
+            method == "grpo_token"
+        )
+    assert "https://arxiv.org/abs/2402.03300" in page
+
+
+def test_every_result_is_in_the_list():
+    import evidence_pages
+
+    page = evidence_pages.page()
+    for path in (ROOT / "benchmarks" / "results").rglob("*.md"):
+        assert f"{path.relative_to(ROOT)})" in page

@@ -1,0 +1,127 @@
+"""The report as one page: nothing outside it, and text of models is only text."""
+
+import html.parser
+import re
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+
+from sgpo_jax.ledger import Entry
+from sgpo_jax.report.samples import KINDS, samples
+from sgpo_jax.report.sections import Figure, Section, Tabular, Text, markdown, page
+from sgpo_jax.report.tables import Grid
+from sgpo_jax.training import Evaluation, Example
+
+
+def example(query, *, solved, completion="7"):
+    return Example(
+        query=query,
+        prompt=f"prompt of {query}",
+        reference="7",
+        completion=completion,
+        reward=float(solved),
+        solved=solved,
+    )
+
+
+def evaluation(*examples):
+    return Evaluation(
+        mean=0.5,
+        low=0.4,
+        high=0.6,
+        greedy=0.5,
+        unscorable=0.0,
+        cost=Entry(),
+        examples=examples,
+    )
+
+
+class Reader(html.parser.HTMLParser):
+    """Tags and their attributes; text between them."""
+
+    def __init__(self, content):
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(content)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [v or "" for k, v in attrs if k in ("src", "href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "one.png").write_bytes(b"\x89PNG")
+    return tmp_path
+
+
+@hypothesis.given(text=st.text())
+@hypothesis.settings(
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+def test_it_refers_to_nothing_and_shows_any_text(folder, text):
+    results = {
+        "initial": evaluation(example(text, solved=False, completion=text)),
+        text or "name": evaluation(example(text, solved=True)),
+    }
+    sections = [
+        Section("One", [Text(text), Tabular(Grid(text, ["a", text], [[text, "1"]]))]),
+        Section("Two", [Figure("one", text)]),
+        Section("Three", samples(results)),
+    ]
+    written = Reader(page(text, sections, folder))
+    assert not written.open and "script" not in written.tags
+    assert all(
+        link.startswith(("#", "data:image/png;base64,")) for link in written.links
+    )
+    assert written.tags.count("td") == 2 and written.tags.count("img") == 1
+
+
+def test_markdown_and_page_say_the_same(folder):
+    grid = Grid("Title", ["policy", "success"], [["initial", "0.5"]])
+    sections = [Section("One", [Text("Words."), Tabular(grid), Figure("one", "Alt")])]
+    shown = Reader(page("Report", sections, folder)).text
+    written = markdown("Report", sections)
+    for words in ("One", "Words.", "Title", "policy", "initial", "0.5"):
+        assert words in shown and words in written
+    assert "](figures/one.png)" in written
+
+
+def test_samples_are_sorted_by_what_training_did():
+    before = [example(str(n), solved=n < 2) for n in range(4)]
+    after = [example(str(n), solved=n % 2 == 0) for n in range(4)]
+    found = samples({"initial": evaluation(*before), "a": evaluation(*after)})
+    # Query 0 stays right, 1 is lost, 2 is learnt, 3 stays wrong.
+    got = {s.heading: [q["a"].query for q in s.questions] for s in found}
+    assert got == dict(zip(KINDS, (["2"], ["1"], ["3"], ["0"]), strict=True))
+    assert samples({"a": evaluation(*after)}) == []
+
+
+def test_evaluations_read_back_with_their_examples():
+    import json
+
+    one = evaluation(example("q", solved=True))
+    assert Evaluation.from_json(json.loads(json.dumps(one.to_json()))) == one
+    assert "examples" not in repr(one)
+    old = one.to_json()
+    del old["examples"]
+    assert Evaluation.from_json(old).examples == ()
+
+
+def test_the_style_has_no_address():
+    from sgpo_jax.report.style import STYLE
+
+    assert not re.search(r"url\(|@import", STYLE)
