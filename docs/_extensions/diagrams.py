@@ -59,13 +59,13 @@ def _arrow(axes, start, end, text="", shift=(0.0, 0.12)):
 
 def life_of_a_query() -> None:
     """From a line of a file to an update, with the shapes on the way."""
-    axes = _canvas(9.6, 5.0)
-    top, low, height = 3.0, 0.4, 1.6
+    axes = _canvas(9.6, 3.8)
+    top, low, height = 2.35, 0.2, 1.25
     upper = [
         ("Query", "prompt, reference,\nverifier; known by\nits content", 3),
         ("Prompt sampler", "which prompts,\nhow many rollouts\nof each: G(q)", 0),
-        ("Engine", "prompt encoded once;\nG responses and their\nlog-probabilities", 0),
-        ("Verifier", "reward per response, R\nin a process that\ncan be killed", 2),
+        ("Engine", "prompt encoded\nonce; G responses,\nlog-probabilities", 0),
+        ("Verifier", "reward per response\n[R], in a process\nthat can be killed", 2),
     ]
     lower = [
         ("Update", "gradient of the sum,\ndivided once;\noptimizer", 1),
@@ -76,13 +76,11 @@ def life_of_a_query() -> None:
     for n, (title, text, color) in enumerate(upper):
         _box(axes, 0.1 + 2.4 * n, top, 2.1, height, title, text, color)
         if n:
-            _arrow(
-                axes, (2.4 * n - 0.18, top + height / 2), (2.4 * n + 0.08, top + 0.8)
-            )
+            _arrow(axes, (2.4 * n - 0.18, top + 0.6), (2.4 * n + 0.08, top + 0.6))
     for n, (title, text, color) in enumerate(lower):
         _box(axes, 0.1 + 2.4 * n, low, 2.1, height, title, text, color)
         if n:
-            _arrow(axes, (2.4 * n + 0.08, low + 0.8), (2.4 * n - 0.18, low + 0.8))
+            _arrow(axes, (2.4 * n + 0.08, low + 0.6), (2.4 * n - 0.18, low + 0.6))
     _arrow(axes, (8.35, top - 0.04), (8.35, low + height + 0.04))
     _arrow(
         axes,

@@ -84,3 +84,37 @@ def test_every_result_is_in_the_list():
     page = evidence_pages.page()
     for path in (ROOT / "benchmarks" / "results").rglob("*.md"):
         assert f"{path.relative_to(ROOT)})" in page
+
+
+def test_links_between_files_are_links_of_the_site(tmp_path, monkeypatch):
+    import mirrored
+
+    monkeypatch.setattr(mirrored, "DOCS", tmp_path)
+    copy = tmp_path / "_repository"
+    for path in ("launch/README.md", "notebooks/train.ipynb"):
+        (copy / path).parent.mkdir(parents=True, exist_ok=True)
+        (copy / path).write_text("")
+    for page, text, site in (
+        ("pods", "[l](../launch/README.md)", "[l](/_repository/launch/README.md)"),
+        ("pods", "[l](../launch)", "[l](/_repository/launch/README.md)"),
+        ("howto/a", "[x](../brings.md#data)", "[x](/brings.md#data)"),
+        (
+            "start/why",
+            "[n](../../notebooks/train.py)",
+            "[n](/_repository/notebooks/train.ipynb)",
+        ),
+        # A file that is no page is offered as it is.
+        ("_repository/launch/README", "[f](flags.py)", "[f](../../../launch/flags.py)"),
+        ("_repository/CHANGELOG", "[d](docs/pods.md)", "[d](/pods.md)"),
+        ("pods", "[o](https://a.b/c) [h](#here)", "[o](https://a.b/c) [h](#here)"),
+    ):
+        assert mirrored.rewrite(page, text) == site
+
+
+def test_links_of_mirrored_pages_lead_somewhere():
+    import mirrored
+
+    for pattern in mirrored.PAGES:
+        for page in ROOT.glob(pattern):
+            for _, target, _, _ in mirrored.LINK.findall(page.read_text()):
+                assert (page.parent / target).exists(), f"{page}: {target}"

@@ -125,3 +125,23 @@ def test_the_style_has_no_address():
     from sgpo_jax.report.style import STYLE
 
     assert not re.search(r"url\(|@import", STYLE)
+
+
+def test_open_shows_the_page_of_a_report_that_was_written(monkeypatch, tmp_path):
+    import webbrowser
+
+    from sgpo_jax import cli
+
+    opened, code = [], 0
+    monkeypatch.setattr(webbrowser, "open", lambda page: not opened.append(page))
+    monkeypatch.setattr(cli, "_execute", lambda *given: code)
+    asked = ["report", "--out", str(tmp_path), "--open"]
+    assert cli.run_command(list(asked)) == 0
+    assert opened == [(tmp_path / "report.html").as_uri()]
+    assert cli.run_command([*asked, "--dry-run"]) == 0
+    assert cli.run_command(asked[:-1]) == 0
+    code = 1
+    assert cli.run_command(list(asked)) == 1
+    assert len(opened) == 1
+    # Of other commands it is no option.
+    assert cli.run_command(["train", "--open"]) == 2
