@@ -6,12 +6,13 @@ import html
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sgpo_jax.report.style import STYLE
 from sgpo_jax.report.tables import Grid
 
 
+@runtime_checkable
 class Part(Protocol):
     """What a section is made of."""
 
@@ -81,13 +82,19 @@ class Tabular:
         del folder
         head = "".join(f"<th>{inline(c)}</th>" for c in self.grid.columns)
         rows = "".join(
-            "<tr>" + "".join(f"<td>{inline(cell)}</td>" for cell in row) + "</tr>"
-            for row in self.grid.rows
+            "<tr>" + "".join(map(_cell, row)) + "</tr>" for row in self.grid.rows
         )
         return (
-            f'<div class="table"><table><caption>{inline(self.grid.title)}</caption>'
+            f'<p class="title">{inline(self.grid.title)}</p><div class="table">'
+            f'<table aria-label="{html.escape(self.grid.title)}">'
             f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         )
+
+
+def _cell(text: str) -> str:
+    """Return a cell; words stand left, numbers right."""
+    words = text[:1].isalpha()
+    return f"<td{' class=words' if words else ''}>{inline(text)}</td>"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +119,7 @@ def markdown(title: str, sections: Sequence[Section]) -> str:
 
 def page(title: str, sections: Sequence[Section], folder: pathlib.Path) -> str:
     """Return the report as one HTML page that refers to nothing outside itself."""
+    sections = [section for section in sections if section.parts]
     heads = [section.heading for section in sections if section.heading]
     links = "".join(f'<a href="#{anchor(h)}">{html.escape(h)}</a>' for h in heads)
     body = []

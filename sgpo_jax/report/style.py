@@ -15,12 +15,14 @@ nav { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; font-size: .92rem; }
 a { color: var(--link); text-decoration: none; } a:hover { text-decoration: underline; }
 p { max-width: 46rem; } code { background: var(--card); border-radius: 4px;
   padding: .1em .3em; font-size: .88em; overflow-wrap: anywhere; }
-figure { margin: 1.2rem 0; } figure img { max-width: 100%; height: auto;
+figure { margin: 1.2rem 0; max-width: 46rem; }
+figure img { max-width: 100%; height: auto;
   background: #fff; border-radius: 6px; }
-.table { overflow-x: auto; margin: 1.2rem 0; }
+.table { overflow-x: auto; margin: 0 0 1.2rem; }
 table { border-collapse: collapse; font-size: .9rem;
   font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; padding-bottom: .4rem; }
+.title { font-weight: 600; margin: 1.4rem 0 .3rem; }
+td.words { text-align: left; }
 th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 th { color: var(--quiet); font-weight: 600; }
