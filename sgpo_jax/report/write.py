@@ -133,7 +133,9 @@ def _write(setup: Setup, folder: RunFolder, display: Display, found: Results) ->
     folder.report.write_text(markdown("Report", sections))
     html = folder.report.with_suffix(".html")
     title = f"{folder.path.resolve().name}: report of a run"
-    html.write_text(page(title, sections, folder.path), encoding="utf-8")
+    content = page(title, sections, folder.path)
+    # What a model writes need not be valid text.
+    html.write_bytes(content.encode("utf-8", errors="replace"))
     for grid in (spent, evaluation, hacking, cost):
         display.console.print(grid.rich())
     display.lines(alarms)
