@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import pathlib
+import re
 
 import mirrored
 
@@ -34,6 +35,8 @@ PACKAGES = {
     "sgpo_jax.chips": "Chips",
     "sgpo_jax.report": "Report",
     "sgpo_jax.testing": "Testing",
+    "sgpo_jax.bounds": "Ranges of settings",
+    "sgpo_jax.artefacts": "Files that are checked",
     "sgpo_jax.types": "Types",
 }
 
@@ -119,20 +122,23 @@ def _logger():
     return logging.getLogger(__name__)
 
 
+def _short(text: str) -> str:
+    """Write array types as they are imported, and numbers without their range."""
+    text = re.sub(r"Annotated\[(\w+), Range\([^)]*\)\]", r"\1", text)
+    return text.replace("jaxlib._jax.Array", "Array")
+
+
 def shorten(app, what, name, obj, options, signature, returns):
     """Write arrays in signatures as they are imported."""
     del app, what, name, obj, options
-    return tuple(
-        text and text.replace("jaxlib._jax.Array", "Array")
-        for text in (signature, returns)
-    )
+    return tuple(text and _short(text) for text in (signature, returns))
 
 
 def shorten_types(app, what, name, obj, options, lines):
     """The same in the lists of fields."""
     del app, what, name, obj, options
     for i, line in enumerate(lines):
-        lines[i] = line.replace("jaxlib._jax.Array", "Array")
+        lines[i] = _short(line)
 
 
 def skip(app, what, name, obj, skipped, options):

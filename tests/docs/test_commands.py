@@ -8,7 +8,7 @@ import types
 import pytest
 
 from sgpo_jax import cli, methods
-from sgpo_jax.commands import export, options, sample_options
+from sgpo_jax.commands import export, options, plan, profile, sample_options
 
 from .pages import PAGES, ROOT, commands, name
 
@@ -58,6 +58,11 @@ def _parse(words: list[str]) -> None:
     elif command == "methods":
         # NAME stands for one.
         assert all(word in methods.ZOO or word.startswith("NAME") for word in rest)
+    elif kinds := profile.KINDS.keys() & options.given_options(rest):
+        assert command == "profile"
+        options.parse_dataclass(profile.KINDS[kinds.pop()].Options, rest, prog="sgpo")
+    elif command == "plan" and "profile" in options.given_options(rest):
+        options.parse_dataclass(plan.Options, rest, prog="sgpo")
     elif command == "aot":
         import tyro
 
