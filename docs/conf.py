@@ -43,7 +43,7 @@ html_theme_options = {
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 # The benchmarks' pages are also read as files, where a title may be a second level.
-suppress_warnings = ["myst.header", "mystnb.unknown_mime_type", "toc.empty_glob"]
+suppress_warnings = ["myst.header", "mystnb.unknown_mime_type"]
 
 # Notebooks are executed by CI; `-D nb_execution_mode=cache` executes them here.
 nb_execution_mode = "off"

@@ -7,6 +7,7 @@ import dataclasses
 import math
 
 GIB = 2**30
+"""Bytes of a gibibyte."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,7 @@ CHIPS = (
     Chip(name="H100", kind="NVIDIA H100", hbm_gib=80.0, peak_tflops=989.0),
     Chip(name="H200", kind="NVIDIA H200", hbm_gib=141.0, peak_tflops=989.0),
 )
+"""TPU generations that are known."""
 
 
 def of_kind(device_kind: str) -> Chip | None:

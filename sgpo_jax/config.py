@@ -354,6 +354,7 @@ LEARNING_RATE = {"": 1.5e-4, "sgpo": 3e-4, "tracked": 3e-4, "tracked_flat": 3e-4
 
 
 Methods = tyro.conf.Suppress[tyro.conf.Fixed[dict[str, Method]]]
+"""Methods by label; their options are set by `--methods.LABEL.PART.FIELD`."""
 
 
 def _default_methods() -> dict[str, Method]:

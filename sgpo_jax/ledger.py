@@ -14,6 +14,7 @@ from sgpo_jax import models
 from sgpo_jax.models import DecoderConfig
 
 PHASES = ("profiling", "generation", "rewards", "scoring", "training")
+"""What the total is the sum of."""
 REPEATED = "training, prompts repeated"
 """What training would have cost without shared prefixes; stands apart."""
 LIVE = "training, nonzero advantage only"

@@ -193,6 +193,7 @@ PRESETS: Mapping[str, Callable[[], "Experiment"]] = {
     "all-medium": all_medium,
     "small-set": small_set,
 }
+"""Presets by name."""
 
 LEARNING_RATES: Mapping[str, Mapping[str, float]] = {"smollm2": {"": 1e-4}}
 """Step sizes of methods named on the command line; others take the default's."""

@@ -227,6 +227,7 @@ ORDERS = {
     "longest": sampling.LongestFirst(sampling.Learned()),
     "shortest": sampling.ShortestFirst(sampling.Learned()),
 }
+"""Orders of prompts by name."""
 
 
 def stop_strings(

@@ -19,6 +19,7 @@ from jaxtyping import Array, PyTree
 from sgpo_jax.bounds import Range, Size, bounded
 
 MESH_AXES = ("data", "fsdp", "tensor")
+"""Axes of a mesh, slowest first."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,12 @@
 
 import ast
 import importlib
+import importlib.util
 import inspect
+import itertools
 import pathlib
 import re
+import textwrap
 
 import mirrored
 
@@ -75,20 +78,63 @@ def _defined(node: ast.stmt) -> list[str]:
     return []
 
 
+def kind(value: object) -> str:
+    """Return "class", "function" or "data"; what is defined elsewhere is data."""
+    own = str(getattr(value, "__module__", "")).startswith("sgpo_jax")
+    if isinstance(value, type) and own:
+        return "class"
+    return "function" if own and hasattr(value, "__name__") else "data"
+
+
+def owner(module: str, name: str) -> str:
+    """First of the packages that makes a class or a function public."""
+    value = getattr(importlib.import_module(module), name)
+    if kind(value) == "data":
+        return module
+    return next(
+        there
+        for there in PACKAGES
+        if there == module
+        or (
+            name in public_names(there)
+            and getattr(importlib.import_module(there), name) is value
+        )
+    )
+
+
+def comment(module: str, name: str) -> str:
+    """Text below the definition of a constant or an alias; empty if there is none."""
+    found = importlib.import_module(module)
+    tree = ast.parse(inspect.getsource(found))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and name in [a.asname for a in node.names]:
+            start = "." * node.level + (node.module or "")
+            return comment(importlib.util.resolve_name(start, found.__package__), name)
+    for node, after in itertools.pairwise(tree.body):
+        if name in _defined(node) and isinstance(after, ast.Expr):
+            text = ast.literal_eval(after.value)
+            return inspect.cleandoc(text) if isinstance(text, str) else ""
+    return ""
+
+
 def directive(module: str, name: str) -> list[str]:
     """Lines of reStructuredText that document a name."""
-    value = getattr(importlib.import_module(module), name)
-    if isinstance(value, type):
+    there = owner(module, name)
+    if there != module:
+        return [f"See :py:obj:`{there}.{name}`.", ""]
+    sort = kind(getattr(importlib.import_module(module), name))
+    if sort == "class":
         return [f".. autoclass:: {name}", "   :members:", ""]
-    if callable(value) and hasattr(value, "__name__"):
+    if sort == "function":
         return [f".. autofunction:: {name}", ""]
-    return [f".. autodata:: {name}", "   :no-value:", ""]
+    text = textwrap.indent(comment(module, name), "   ")
+    return [f".. py:data:: {name}", "", text, ""]
 
 
 def page(module: str, title: str) -> str:
     """Page of a module."""
     lines = [title, "=" * len(title), "", f".. currentmodule:: {module}", ""]
-    lines += [f".. automodule:: {module}", "   :no-members:", ""]
+    lines += [f".. automodule:: {module}", "   :no-members:", "   :no-index:", ""]
     for name in public_names(module):
         lines += directive(module, name)
     return "\n".join(lines)
@@ -112,7 +158,7 @@ def check(app, env) -> None:
     documented = env.get_domain("py").objects
     for module in PACKAGES:
         for name in public_names(module):
-            if f"{module}.{name}" not in documented:
+            if f"{owner(module, name)}.{name}" not in documented:
                 _logger().warning("not documented: %s.%s", module, name)
 
 

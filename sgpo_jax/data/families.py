@@ -22,6 +22,7 @@ LETTERS = "abcdefgh"
 CHARACTERS = "".join(
     sorted(set("+-%(),=" + string.digits + LETTERS + "bitscountgcdrevsort"))
 )
+"""Characters of the embedded mixture, each a token of its policies."""
 
 
 def addition(rng: np.random.Generator, level: int) -> tuple[str, str]:

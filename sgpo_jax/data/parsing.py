@@ -27,6 +27,7 @@ gsm8k:FOLDER[,strict=true]             with train and test, JSON lines or Parque
 tfds:NAME/SPLIT[,OPTION,...]           held_out directory download prompt answer \
 verifier strict
 saved:PATH                             queries.jsonl of a trainer's folder"""
+"""Syntax of data sources, as `sgpo --help` prints it."""
 
 
 def parse_source(text: str) -> Source:

@@ -10,6 +10,7 @@ Turn = tuple[str, str]
 """Role and content of one message of a conversation."""
 
 Prompt = str | tuple[Turn, ...]
+"""Text of a question, or a conversation."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 
 class TokenLogProbs(NamedTuple):
-    """What `token_log_probs` returns, both in float32.
+    """Log-probabilities and entropies of targets, both in float32.
 
     Attributes:
       log_prob: log-probability of each target.

@@ -35,6 +35,7 @@ from sgpo_jax.models.memory import LAYER_INPUT, rematerialized
 from sgpo_jax.models.rope import frequencies, rotate
 
 Params = PyTree[Array]
+"""Parameters of a policy: a pytree of arrays."""
 
 NO_WINDOW = 2**30
 """Window of layers that read everything, in decoders that have windows elsewhere."""

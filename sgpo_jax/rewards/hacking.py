@@ -12,7 +12,8 @@ from .problems import SOLVED
 ECHO = 40  # characters of the prompt in a row that count as an echo
 KEPT = 3  # examples of each sign
 MOST = 256  # rewarded completions that are looked at
-ALARM = 0.05  # share of rewarded completions from which a sign is worth a look
+ALARM = 0.05
+"""Share of rewarded completions from which a sign is worth a look."""
 
 SIGNS: Mapping[str, str] = {
     "empty": "nothing but white space",

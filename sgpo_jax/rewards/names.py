@@ -49,6 +49,7 @@ numeric[:tolerance=1e-3,percent=true,unit=km]
 format:REGULAR EXPRESSION | json_schema:path=FILE | command:COMMAND LINE
 package.module:function[:option=value,...] | my_reward.py:function[:option=value,...]
 0.8*NAME + 0.2*NAME"""
+"""Syntax of the names of verifiers."""
 
 
 def terms(name: str) -> list[tuple[float, str]]:

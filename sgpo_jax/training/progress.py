@@ -12,6 +12,7 @@ from sgpo_jax.methods import History
 from sgpo_jax.training.state import TrainState
 
 Metrics = dict[str, Any]
+"""Metrics of a step by name, see `METRICS`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
