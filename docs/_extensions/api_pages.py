@@ -185,6 +185,8 @@ def shorten_types(app, what, name, obj, options, lines):
     del app, what, name, obj, options
     for i, line in enumerate(lines):
         lines[i] = _short(line)
+        if re.match(r":(var|r)?type", line):
+            lines[i] = lines[i].replace("*", r"\*")
 
 
 def skip(app, what, name, obj, skipped, options):

@@ -10,7 +10,9 @@ from sgpo_jax.theory.signal import Numbers, binomial
 Bucket = Callable[[Float[np.ndarray, "..."]], Int[np.ndarray, "..."]]
 
 UNSOLVED = 0
+"""Bucket of queries without a success."""
 TRIVIAL = -1
+"""Bucket of queries that are solved too often to train on."""
 
 
 def power_of_two_size(

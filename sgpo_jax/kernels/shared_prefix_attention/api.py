@@ -12,6 +12,7 @@ from .reads import Window
 from .scores import Scores
 
 Implementation = Literal["reference", "xla", "pallas"]
+"""Implementations of the attention: dense, by tiles, and the TPU kernel."""
 
 
 def shared_prefix_attention(
