@@ -1,5 +1,6 @@
 """What a person who mistypes sees: one line, exit code 2, and nothing started."""
 
+import re
 import subprocess
 import sys
 
@@ -63,6 +64,17 @@ def test_dry_run_prints_and_starts_nothing(tmp_path, capsys):
     assert "seed = 5" in captured.out
     assert "predicted cost" in captured.err
     assert not out.exists()
+
+
+def test_a_dry_run_predicts_methods_by_their_parts(tmp_path, capsys):
+    """A reference costs a forward pass, a further update a whole one."""
+    names = ("grpo_token", "grpo", "cppo")
+    args = ["run", "--dry-run", "--out", str(tmp_path / "run"), "--cache", ""]
+    assert cli.run_command([*args, "--methods", *names]) == 0
+    table = capsys.readouterr().err
+    assert "profile" not in table
+    cost = [float(re.search(rf" {name} .* ([\d.]+) ", table)[1]) for name in names]
+    assert cost[0] < cost[1] < cost[2]
 
 
 def test_help_names_every_command_and_option(capsys):

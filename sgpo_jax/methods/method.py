@@ -149,6 +149,21 @@ class Method:
         return (1 + (self.refill.max_rounds if self.refill else 0)) * (1 + further)
 
     @property
+    def scoring_passes(self) -> float:
+        """Forward passes over the rollouts of a step besides those of training.
+
+        For the reference, for the policy before later minibatches, for means of
+        residuals before each pass, and for the drift of the policy.
+
+        >>> Method().scoring_passes, Method(kl=KL(), minibatches=4).scoring_passes
+        (0.0, 1.75)
+        """
+        passes = ("reference" in self.needs) + ("drift" in self.needs)
+        if "residual_mean" in self.needs:
+            passes += self.updates_per_batch
+        return passes + 1 - 1 / self.minibatches
+
+    @property
     def loss(self) -> TokenLoss:
         """The loss of each token: objective, correction, KL penalty, entropy bonus."""
         return TokenLoss(

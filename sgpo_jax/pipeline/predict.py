@@ -31,7 +31,9 @@ def predict(setup: Setup) -> list[Predicted]:
     prompt = int(np.mean([len(encode(query.turns)) for query in setup.train]))
     response = max(1, c.sampler.max_response // 2)
 
-    def cost(queries: float, group: int, *, passes: int) -> float:
+    def cost(
+        queries: float, group: int, *, passes: int = 0, scoring: float = 0.0
+    ) -> float:
         lengths = [response] * group
         forward = ledger.forward_flops(
             setup.decoder,
@@ -39,25 +41,31 @@ def predict(setup: Setup) -> list[Predicted]:
             pairs=ledger.sample_pairs(prompt, lengths),
             logits=sum(lengths),
         )
-        backward = ledger.training_flops(
-            setup.decoder,
-            tokens=prompt + sum(lengths),
-            pairs=ledger.packed_pairs(prompt, lengths),
-            logits=sum(lengths),
-        )
-        return queries * (forward + backward * passes)
+        packed = {
+            "tokens": prompt + sum(lengths),
+            "pairs": ledger.packed_pairs(prompt, lengths),
+            "logits": sum(lengths),
+        }
+        trained = ledger.training_flops(setup.decoder, **packed)
+        scored = ledger.forward_flops(setup.decoder, **packed)
+        return queries * (forward + trained * passes + scored * scoring)
 
     n = len(setup.train)
     samples, parts = c.profile.samples, []
     if any("profile" in method.needs for method in c.methods.values()):
-        spent = cost(float(n), samples, passes=0)
+        spent = cost(float(n), samples)
         parts.append(Predicted("profile", n * samples, spent))
     for label, method in c.methods.items():
         group = getattr(method.prompts, "group_size", 4)
         if method.continuation is not None:
             group = round(group * method.continuation.growth)
         rollouts = c.train.steps * c.train.rollouts
-        spent = cost(rollouts / group, group, passes=method.updates_per_batch)
+        spent = cost(
+            rollouts / group,
+            group,
+            passes=method.updates_per_batch,
+            scoring=method.scoring_passes,
+        )
         parts.append(Predicted(label, rollouts, spent))
     return parts
 

@@ -18,6 +18,7 @@ from sgpo_jax.models import pretrained
 from sgpo_jax.testing import ARITHMETIC, ScriptedRollouts
 from sgpo_jax.training.collect import Collected, collected
 from tests.methods.cases import (
+    METHODS,
     QUERIES,
     advantage_of,
     batch_of,
@@ -34,6 +35,9 @@ from sgpo_jax.models.pretrained.save import publish  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 PROMPTS, SIZE, LONGEST = 3, 6, 4
+# Far enough for some ratios to be clipped at 0.2 and some probabilities to have moved
+# by 0.2, near enough for others not.
+DISTANCE = {"now": 0.0, "reference": 0.05, "old": 0.03, "sampler": 0.2}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,10 +109,9 @@ def case(tmp_path_factory):
         name: 0.4 * torch.randn(x.shape) + (0.6 if x.ndim == 1 else 0.0)
         for name, x in drawn.items()
     }
-    # Far enough for some ratios to be clipped at 0.2, near enough for others not.
     states = {
         name: {k: x + scale * torch.randn(x.shape) for k, x in state.items()}
-        for name, scale in (("now", 0.0), ("reference", 0.05), ("old", 0.03))
+        for name, scale in DISTANCE.items()
     }
     theirs = {name: model(x) for name, x in states.items()}
     ours = {}
@@ -121,7 +124,7 @@ def case(tmp_path_factory):
     queries = QUERIES[:PROMPTS]
     scored = ScriptedRollouts(unscorable=0.0)(None, queries, [SIZE] * PROMPTS, step=1)
     draw = methods.Draw(np.arange(PROMPTS), np.full(PROMPTS, SIZE))
-    return Case(
+    made = Case(
         config=opened.config,
         params=ours.pop("now"),
         others=ours,
@@ -129,11 +132,16 @@ def case(tmp_path_factory):
         their_others=theirs,
         taken=collected(queries, draw, scored),
     )
+    with torch.no_grad():
+        drawn = made.log_probs(theirs["sampler"]).numpy()
+    rollouts = dataclasses.replace(scored.rollouts, log_prob=drawn)
+    scored = dataclasses.replace(scored, rollouts=rollouts)
+    return dataclasses.replace(made, taken=collected(queries, draw, scored))
 
 
 def our_gradient(case, name, *, on_policy=False):
     """Gradient of a named method by the names of transformers, and the advantages."""
-    method = methods.named(name).replace(minibatches=1, updates_per_batch=1)
+    method = METHODS[name].replace(minibatches=1, updates_per_batch=1)
     taken = case.taken
     advantage = advantage_of(method, taken)
     factor = method.subsample(advantage, reward_groups(method, taken), seed=0)
@@ -350,7 +358,69 @@ def gmpo(case, now, old, reference, mask):
     return -(advantage * ((z * mask).sum(1) / mask.sum(1)).exp()).mean()
 
 
-AUTOGRAD = (krpo, rebel, vargrad, trajectory_balance, flowrl, dro, gmpo)
+def cppo(case, now, old, reference, mask):
+    """GRPO on the three of largest advantage of each group, the first of equal ones."""
+    grouped = case.rewards.view(PROMPTS, SIZE)
+    spread = grouped.std(1, keepdim=True, unbiased=False)
+    advantage = (grouped - grouped.mean(1, keepdim=True)) / (spread + 1e-4)
+    order = advantage.abs().argsort(1, descending=True, stable=True)[:, : SIZE // 2]
+    kept = (order + SIZE * torch.arange(PROMPTS)[:, None]).flatten()
+    per_token = -surrogate((now - old).exp(), advantage.flatten())
+    per_token = per_token + 0.04 * k3(now, reference)
+    return mean_of_means(per_token[kept], mask[kept])
+
+
+def dppo(case, now, old, reference, mask):
+    """Ratio to the sampler, left out where a probability has moved by 0.2 already."""
+    advantage = torch.tensor(advantage_of(methods.named("dppo"), case.taken))[:, None]
+    sampler = torch.tensor(case.taken.rollouts.log_prob)
+    moved = advantage.sign() * (now.exp() - sampler.exp()).detach()
+    beyond = (moved > 0.2)[mask > 0]
+    assert 0 < beyond.sum() < len(beyond) / 2
+    log_ratio = now - sampler
+    gain = torch.where(moved > 0.2, 0, log_ratio.exp() * advantage)
+    return ((1e-3 * log_ratio**2 - gain) * mask).sum() / mask.sum()
+
+
+def standardized(case):
+    return torch.tensor(advantage_of(methods.named("grpo_token"), case.taken))
+
+
+def sampler_ratio(case, old):
+    """Log of the policy before the update over the one that sampled."""
+    return old - torch.tensor(case.taken.rollouts.log_prob)
+
+
+def stale(case, now, old, reference, mask):
+    """Decoupled: the ratio to the old policy clipped, that to the sampler masked."""
+    weight = sampler_ratio(case, old).exp()
+    kept = (weight >= 0.5) & (weight <= 2)
+    assert not kept.all()
+    gain = surrogate((now - old).exp(), standardized(case), high=0.28)
+    return -(torch.where(kept, weight, 0) * gain * mask).sum() / mask.sum()
+
+
+def sequence(case, now, old, reference, mask):
+    """One truncated weight for the tokens of a response."""
+    weight = sampler_ratio(case, old).sum(1, keepdim=True).exp()
+    assert (weight > 2).any()
+    gain = surrogate((now - old).exp(), standardized(case), high=0.28)
+    return -(weight.clamp(max=2) * gain * mask).sum() / mask.sum()
+
+
+AUTOGRAD = (
+    stale,
+    sequence,
+    krpo,
+    cppo,
+    dppo,
+    rebel,
+    vargrad,
+    trajectory_balance,
+    flowrl,
+    dro,
+    gmpo,
+)
 
 
 @pytest.mark.parametrize("loss", AUTOGRAD, ids=lambda loss: loss.__name__)

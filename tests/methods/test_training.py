@@ -1,6 +1,7 @@
 """Every named method trains: two steps on a tiny model, resumed, split, poisoned."""
 
 import contextlib
+import copy
 import dataclasses
 
 import jax
@@ -46,6 +47,14 @@ def run(learner, store, start=0, progress=None):
     return progress, dict(log.lines)
 
 
+def assert_charged(method, ledger):
+    """Scoring costs a third of training a pass, so many times as the parts need it."""
+    expected = method.scoring_passes / (3 * method.updates_per_batch)
+    found = ledger["scoring"].flops / ledger["training"].flops
+    # Minibatches are of about equal size, and the reward's penalty is for all rollouts.
+    assert expected / 1.5 <= found <= expected * 1.5, (found, expected)
+
+
 # Without the slow tests, one method of each kind: with a reference, tracked, refilled,
 # planned, with residuals of groups, of several updates.
 QUICK = {"grpo", "tracked", "dapo", "sgpo", "rebel", "passes"}
@@ -64,10 +73,34 @@ def test_a_method_trains(name):
     assert int(progress.train.step) >= 3
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(progress.train))
     assert sum(line.get("trained", 0) for line in logged.values()) > 0
+    assert_charged(METHODS[name], progress.ledger)
     moved = jax.tree.map(
         lambda a, b: float(np.abs(a - b).max()), progress.train.params, start
     )
     assert max(jax.tree.leaves(moved)) > 1e-3
+
+
+class Uncalled:
+    """A program that must not run."""
+
+    def __call__(self, *arguments):
+        pytest.fail("a program ran that the default method does not need")
+
+    def _cache_size(self):
+        return 0
+
+
+def test_the_default_method_runs_two_programs_and_keeps_no_copies():
+    """A gradient for each shape and an update; no scores, residuals or reference."""
+    learner = make_learner(METHODS["grpo_token"])
+    programs = copy.copy(learner.programs)
+    programs.__dict__.update(score=Uncalled(), residual=Uncalled())
+    store = MemoryStore()
+    progress, logged = run(dataclasses.replace(learner, programs=programs), store)
+    assert int(progress.train.step) == 3 and len(logged) >= 3
+    # Other tests may have used the same programs, with the same shapes.
+    assert programs.compiles() == len(learner.ladder.shapes) + 1
+    assert not progress.copies and not progress.train.log_z
 
 
 @pytest.mark.parametrize("name", ["dapo", "passes", "tracked", "vargrad"])
@@ -240,14 +273,17 @@ def test_continued_groups_are_trained_on_whole():
     assert all(line["trained"] > 0 for line in steps)
 
 
-def test_a_batch_of_dead_groups_changes_nothing():
+@pytest.mark.parametrize("name", ["dapo", "grpo_token", "krpo", "gspo"])
+def test_a_batch_of_dead_groups_changes_nothing(name):
+    """Dropped, trained on with advantage 0, filtered, and under a KL penalty of 0."""
+
     @dataclasses.dataclass
     class Dead(ScriptedRollouts):
         def __call__(self, *arguments, **keywords):
             scored = super().__call__(*arguments, **keywords)
             return dataclasses.replace(scored, rewards=np.ones(len(scored.rewards)))
 
-    learner = dataclasses.replace(make_learner(METHODS["dapo"]), rollouts=Dead())
+    learner = dataclasses.replace(make_learner(METHODS[name]), rollouts=Dead())
     store = MemoryStore()
     progress, _ = run(learner, store)
     assert_same(progress.train.params, store.saved[0][1].train.params)
