@@ -83,7 +83,8 @@ SAMPLER = np.log(0.3)
 def dppo(x, a, low, high):
     keep = np.sign(a) * (np.exp(SAMPLER + x) - 0.3) <= high
     x, inside = bounded(x)
-    return -keep * a * np.exp(x), -keep * a * np.exp(x) * inside
+    value = np.where(keep, -a * np.exp(x), 0)
+    return value, value * inside
 
 
 def our_dppo(x, a, low, high):

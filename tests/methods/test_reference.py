@@ -348,7 +348,7 @@ def dro(case, now, old, reference, mask):
     grouped = case.rewards.view(PROMPTS, SIZE)
     advantage = (grouped - grouped.mean(1, keepdim=True)).flatten()
     delta = (now - reference).sum(1)
-    return -(delta * advantage - delta**2 / 2).mean()
+    return -(delta * advantage - 0.1 * delta**2 / 2).mean()
 
 
 def gmpo(case, now, old, reference, mask):

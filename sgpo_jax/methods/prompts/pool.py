@@ -59,6 +59,10 @@ class History(NamedTuple):
             total=np.zeros(count, np.float64),
         )
 
+    def of(self, rows: np.ndarray) -> "History":
+        """History of some prompts, in their order."""
+        return History(*(column[rows] for column in self))
+
     def observe(
         self, draw: Draw, group: np.ndarray, rewards: np.ndarray, step: int
     ) -> "History":

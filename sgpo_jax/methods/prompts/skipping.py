@@ -1,6 +1,7 @@
 """Shuffled passes that skip prompts by what training has seen of them."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Annotated
 
 import numpy as np
@@ -20,9 +21,10 @@ _CHUNK = 8192
 
 def take_kept(
     cursor: int,
-    keep: np.ndarray,
+    keep: Callable[[np.ndarray], np.ndarray],
     count: int,
     *,
+    total: int,
     pass_seeds: tuple[int, ...],
     seed: int,
 ) -> tuple[np.ndarray, int]:
@@ -32,22 +34,23 @@ def take_kept(
 
     Args:
       cursor: prompts looked at so far.
-      keep: probability with which each is kept, [Q].
+      keep: of rows [N], the probability with which each is kept, [N].
       count: prompts wanted.
+      total: prompts there are.
       pass_seeds: identify the passes; the number of the pass is added.
       seed: of the chances of this step.
 
     Returns:
       Rows, distinct, and the new cursor.
     """
-    rng, total = np.random.default_rng(seed), len(keep)
+    rng = np.random.default_rng(seed)
     found: list[np.ndarray] = []
     wanted, looked = count, 0
     while wanted and looked < total:
         epoch, place = divmod(cursor, total)
         stop = place + min(_CHUNK, total - looked)
         rows = shuffled(total, place, stop, seeds=(*pass_seeds, epoch))
-        chance = rng.random(len(rows)) < keep[rows]
+        chance = rng.random(len(rows)) < keep(rows)
         if found:  # one pass runs into the next
             chance &= ~np.isin(rows, np.concatenate(found))
         places = np.flatnonzero(chance)[:wanted]
@@ -125,16 +128,20 @@ class SkipZeroVariance:
         base = state["base"]
         if last > state["step"]:
             base = self._moved(base, pool.history, last)
-        keep = self.keep(pool.history, base)
+
+        def keep(rows: np.ndarray) -> np.ndarray:
+            return self.keep(pool.history.of(rows), base)
+
         rows, cursor = take_kept(
             int(state["cursor"]),
             keep,
             -(-budget // self.group_size),
+            total=pool.count,
             pass_seeds=(pool.seed, 0),
             seed=seed,
         )
         if not len(rows):  # few prompts, all skipped by chance: the likeliest one
-            rows = np.array([int(keep.argmax())])
+            rows = np.array([int(self.keep(pool.history, base).argmax())])
         after = {
             "cursor": np.asarray(cursor, np.int64),
             "base": base,
@@ -157,7 +164,7 @@ class SkipZeroVariance:
 
     def _moved(self, base: np.ndarray, history: History, last: int) -> np.ndarray:
         seen = np.flatnonzero(history.last_step == last)
-        kinds = self._kinds(History(*(column[seen] for column in history)))
+        kinds = self._kinds(history.of(seen))
         share = np.array([kind.mean() for kind in kinds])
         target = self.target * np.array([1 / 3, 2 / 3])
         moved = base + np.where(share > target, -self.change, self.change)
@@ -198,12 +205,16 @@ class DropSolved(Passes):
         """
         del progress
         history = pool.history
-        solved = history.last_mean >= self.solved_from
-        left = ~(solved & (history.streak >= self.after))
+
+        def left(rows: np.ndarray) -> np.ndarray:
+            solved = history.last_mean[rows] >= self.solved_from
+            return ~(solved & (history.streak[rows] >= self.after))
+
         rows, cursor = take_kept(
             int(state["cursor"]),
             left,
             -(-budget // self.group_size),
+            total=pool.count,
             pass_seeds=(pool.seed, 0),
             seed=seed,
         )

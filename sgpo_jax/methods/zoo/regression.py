@@ -39,10 +39,13 @@ def dro() -> Method:
     """Direct reward optimization: a quadratic penalty on log-ratios (arXiv:2405.19107).
 
     Centered rewards stand for the paper's learnt value, log-ratios are to the initial
-    policy, beta 1. The paper trains offline, this on fresh rollouts.
+    policy. The paper trains offline, this on fresh rollouts. Beta is 0.1 as for
+    `vargrad`: with 1 the log-ratio of a whole response is drawn to less than one nat.
     """
     return Method(
-        advantage=Centered(), objective=Dro(), aggregation=losses.PerSequence()
+        advantage=Centered(),
+        objective=Dro(beta=0.1),
+        aggregation=losses.PerSequence(),
     )
 
 
