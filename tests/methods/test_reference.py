@@ -38,7 +38,7 @@ PROMPTS, SIZE, LONGEST = 3, 6, 4
 # Far enough for some ratios to be clipped at 0.2, near enough for others not.
 DISTANCE = {"now": 0.0, "reference": 0.05, "old": 0.03, "sampler": 0.2}
 
-# Probabilities of the tiny model are near 1 / 13: with a bound of 0.2 none would be cut.
+# Probabilities of the tiny model are near 1 / 13: a bound of 0.2 would cut none.
 NEAR = {"dppo": METHODS["dppo"].replace(objective=methods.Dppo(bound=0.02))}
 
 
