@@ -17,7 +17,7 @@ import sys
 
 import numpy as np
 
-from sgpo_jax import methods, pipeline, rewards, training
+from sgpo_jax import methods, models, pipeline, rewards, training
 from sgpo_jax.commands.methods import headline
 from sgpo_jax.commands.options import cache_programs, experiment
 from sgpo_jax.ledger import Ledger
@@ -41,15 +41,21 @@ def train(
     cache_programs(config.cache)
     failed = {}
     with rewards.Worker() as worker:
-        setup = pipeline.Setup(config=config, worker=worker)
-        setup.check()
-        folder, display = pipeline.open_folder(config), pipeline.Display()
+        run = pipeline.open_run(config, worker, display=pipeline.Display())
+        run.check()
+        pipeline.open_folder(config)
+        initial = stages.initial_policy(run)
+        known = stages.profile(run, initial)
+        plans = stages.plans(run, known)
         for name in ["initial", *names]:
             path = out / "zoo" / f"{name}.json"
             if path.exists():
                 continue
             try:
-                row = measure(name, setup, folder, display, budget)
+                learner = None
+                if name != "initial":
+                    learner = make_learner(run, name, known, plans.get(name))
+                row = measure(run, name, initial.params, learner, budget)
             except (ValueError, FloatingPointError, pipeline.UserError) as error:
                 failed[name] = f"{type(error).__name__}: {error}"
                 print(f"{name}: {failed[name]}", file=sys.stderr)
@@ -61,19 +67,19 @@ def train(
 
 
 def measure(
+    run: pipeline.Run,
     name: str,
-    setup: pipeline.Setup,
-    folder: pipeline.RunFolder,
-    display: pipeline.Display,
+    params: models.Params,
+    learner: training.Learner | None,
     budget: int,
 ) -> dict:
     """Train a method until its budget is spent; return its line of the table."""
-    params = stages.warmup(setup, folder, display)
     spent: dict = {}
-    if name != "initial":
-        progress, lines = trained(name, setup, folder, display, budget)
+    if learner is not None:
+        folder = run.folder.method(name)
+        progress, lines = trained(learner, params, folder, budget)
         params = progress.train.params
-        ledger, optimizer = progress.ledger, setup.config.methods[name].optimizer
+        ledger, optimizer = progress.ledger, learner.method.optimizer
         spent = {
             "total_gflop": ledger.total.flops / 1e9,
             "profiling_gflop": ledger["profiling"].flops / 1e9,
@@ -85,30 +91,27 @@ def measure(
             "skipped": sum(line.get("skipped", 0) > 0 for line in lines),
             "learning_rate": getattr(optimizer, "learning_rate", None),
         }
-    samples = setup.config.eval.final_samples
+    samples = run.config.eval.final_samples
     found = training.evaluate(
-        setup.session.rollouts, params, setup.held_out, samples=samples, greedy=True
+        run.session.rollouts, params, run.held_out, samples=samples, greedy=True
     )
     success = {"mean": found.mean, "greedy": found.greedy}
     return {"name": name, **success, "low": found.low, "high": found.high} | spent
 
 
 def trained(
-    name: str,
-    setup: pipeline.Setup,
-    folder: pipeline.RunFolder,
-    display: pipeline.Display,
+    learner: training.Learner,
+    params: models.Params,
+    folder: pathlib.Path,
     budget: int,
 ) -> tuple[training.Progress, list[training.Metrics]]:
     """Train a method until it has sampled the budget; return the end and the steps."""
-    learner = make_learner(name, setup, folder, display)
-    params = stages.warmup(setup, folder, display)
     progress = learner.start(learner.programs.init(params))
     if learner.profile is not None:
         progress.ledger.update(Ledger(learner.profile.cost))
     store, lines, used = MemoryStore(), [], 0
     store.save(0, progress)
-    with contextlib.closing(training.MetricsWriter(folder.method(name))) as log:
+    with contextlib.closing(training.MetricsWriter(folder)) as log:
         log.rewind(0)
         for step, now, metrics in training.steps(
             learner,

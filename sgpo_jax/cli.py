@@ -10,7 +10,7 @@ import logging
 import pathlib
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sgpo_jax.commands import options
@@ -20,7 +20,8 @@ from sgpo_jax.presets import PRESETS
 if TYPE_CHECKING:
     from sgpo_jax.config import Experiment
     from sgpo_jax.hosts import Hosts
-    from sgpo_jax.pipeline import Display, Setup
+    from sgpo_jax.pipeline import Display, Run
+    from sgpo_jax.rewards import Worker
 
 HELP = """\
 usage: sgpo COMMAND [--preset NAME] [--OPTION VALUE ...]
@@ -102,7 +103,7 @@ def run_command(argv: list[str]) -> int:
         return code
     if name in MACHINE_COMMANDS:
         return importlib.import_module(f"sgpo_jax.commands.{name}").main(rest)
-    if name not in COMMANDS:
+    if name not in STAGES:
         return _refuse(f"unknown command {name!r}; see sgpo --help")
     try:
         dry_run = options.take_flag(rest, "--dry-run")
@@ -157,9 +158,8 @@ def _execute(name: str, config: "Experiment", dry_run: bool) -> int:
 
 
 def _work(name: str, config: "Experiment", hosts: "Hosts", dry_run: bool) -> int:
-    import jax
-
-    from sgpo_jax.pipeline import Display, RunFolder, Setup, UserError, open_folder
+    from sgpo_jax.commands.stages import do
+    from sgpo_jax.pipeline import Display, RunFolder, UserError, open_run
     from sgpo_jax.pipeline.predict import print_prediction
     from sgpo_jax.session import make_worker
 
@@ -167,35 +167,28 @@ def _work(name: str, config: "Experiment", hosts: "Hosts", dry_run: bool) -> int
     try:
         # What can fail on bad settings comes first; later errors are faults.
         worker = make_worker(config.reward, hosts.poll)
-        run = RunFolder(pathlib.Path(config.out).expanduser())
-        if name in ("plan", "eval", "report") and not run.config.exists():
+        folder = RunFolder(pathlib.Path(config.out).expanduser())
+        if name in ("plan", "eval", "report") and not folder.config.exists():
             raise UserError(
-                f"{run.path} holds no run: look at --out, or begin with sgpo run"
+                f"{folder.path} holds no run: look at --out, or begin with sgpo run"
             )
-        worker.load_functions(run.rewards)
-        setup = Setup(config=config, worker=worker, hosts=hosts)
-        setup.check()
-        if name in ("eval", "report") and not setup.held_out:
+        worker.load_functions(folder.rewards)
+        run = open_run(config, worker, hosts=hosts, display=display)
+        run.check()
+        if name in ("eval", "report") and not run.held_out:
             raise UserError(f"sgpo {name} evaluates: split.held_out must not be 0")
     except (UserError, ValueError) as error:
         return _refuse(str(error))
-    _introduce(setup, display)
+    _introduce(run)
     if dry_run:
-        print_prediction(setup, display)
+        print_prediction(run)
         return 0
     try:
         with worker, contextlib.ExitStack() as held:
-            if refused := _lock(run.path, hosts, held):
+            if refused := _lock(folder.path, hosts, held):
                 return _refuse(refused)
-            if name in ("run", "profile", "train", "eval"):
-                worker.check((*setup.train, *setup.held_out))
-            folder = open_folder(config, write=hosts.index == 0)
-            display.say(
-                f"sgpo {name}: {folder.path}, {len(setup.train)} training and"
-                f" {len(setup.held_out)} held-out questions, {jax.device_count()}"
-                f" {jax.devices()[0].platform} device(s)"
-            )
-            COMMANDS[name](setup, folder, display)
+            _begin(name, run, worker)
+            do(name, run)
             display.problems(worker.problems)
     except KeyboardInterrupt:
         display.say("interrupted; the same command goes on from here")
@@ -208,13 +201,32 @@ def _work(name: str, config: "Experiment", hosts: "Hosts", dry_run: bool) -> int
     return 0
 
 
-def _introduce(setup: "Setup", display: "Display") -> None:
+def _begin(name: str, run: "Run", worker: "Worker") -> None:
+    """Check that the folder holds results of these settings and questions, or none."""
+    import jax
+
+    from sgpo_jax.pipeline import open_folder
+    from sgpo_jax.pipeline.manifest import check_questions, record_questions
+
+    if name in ("run", "profile", "train", "eval"):
+        worker.check((*run.train, *run.held_out))
+    check_questions(run.folder, run.train, run.held_out)
+    open_folder(run.config, write=run.hosts.index == 0)
+    run.hosts.lead(lambda: record_questions(run.folder, run.train, run.held_out))
+    run.display.say(
+        f"sgpo {name}: {run.folder.path}, {len(run.train)} training and"
+        f" {len(run.held_out)} held-out questions, {jax.device_count()}"
+        f" {jax.devices()[0].platform} device(s)"
+    )
+
+
+def _introduce(run: "Run") -> None:
     """Say what was understood of the data, and what becomes of a published model."""
-    for problem in setup.questions.problems[:10]:
-        display.say(f"data: {problem}")
-    config = setup.config
+    for problem in run.questions.problems[:10]:
+        run.display.say(f"data: {problem}")
+    config = run.config
     if config.model.source and not config.warmup.steps:
-        display.say(
+        run.display.say(
             f"model: {config.model.source} as it is, without a warm-up"
             " (--warmup.steps N fine-tunes it on demonstrations first)"
         )
@@ -278,74 +290,5 @@ def _refuse(message: str) -> int:
     return 2
 
 
-def _warmup(setup, folder, display) -> None:
-    from sgpo_jax.pipeline import stages
-
-    stages.warmup(setup, folder, display)
-
-
-def _profile(setup, folder, display) -> None:
-    from sgpo_jax import report
-    from sgpo_jax.pipeline import stages
-
-    result = stages.profile(setup, folder, display)
-    report.print_profile(result, setup.train, display)
-
-
-def _plan(setup, folder, display) -> None:
-    from sgpo_jax import report
-    from sgpo_jax.pipeline import stages
-
-    plans = stages.plans(setup, folder, display)
-    if not plans:
-        names = ", ".join(setup.config.methods)
-        display.say(f"none of {names} makes a plan; sgpo does: --methods sgpo")
-    for label, plan in plans.items():
-        report.print_plan(label, plan, display)
-
-
-def _train(setup, folder, display) -> None:
-    from sgpo_jax.pipeline import stages
-
-    for label in setup.config.methods:
-        stages.train(label, setup, folder, display)
-
-
-def _eval(setup, folder, display) -> None:
-    from sgpo_jax import report
-    from sgpo_jax.pipeline import stages
-
-    results = stages.evaluate(list(setup.config.methods), setup, folder, display)
-    report.print_evaluations(results, display)
-
-
-def _report(setup, folder, display) -> None:
-    from sgpo_jax import report
-
-    report.write(setup, folder, display)
-
-
-def _run(setup, folder, display) -> None:
-    _warmup(setup, folder, display)
-    if any("profile" in method.needs for method in setup.config.methods.values()):
-        _profile(setup, folder, display)
-        _plan(setup, folder, display)
-    _train(setup, folder, display)
-    if not setup.held_out:
-        display.say("no question is held out: nothing to evaluate, no report")
-        return
-    _eval(setup, folder, display)
-    _report(setup, folder, display)
-
-
 MACHINE_COMMANDS = ("doctor", "aot", "sample", "methods", "export")
-
-COMMANDS: dict[str, Callable[..., None]] = {
-    "run": _run,
-    "warmup": _warmup,
-    "profile": _profile,
-    "plan": _plan,
-    "train": _train,
-    "eval": _eval,
-    "report": _report,
-}
+STAGES = ("run", "warmup", "profile", "plan", "train", "eval", "report")

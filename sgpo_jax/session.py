@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from sgpo_jax import methods, models, packing, rewards, sampling, sharding, training
 from sgpo_jax.config import PackConfig, RewardConfig, SamplerConfig
@@ -46,6 +47,15 @@ class Session:
     def mesh(self) -> jax.sharding.Mesh:
         """The mesh over all devices."""
         return sharding.make_mesh(self.mesh_shape, jax.devices())
+
+    @functools.cached_property
+    def abstract_params(self) -> PyTree[jax.ShapeDtypeStruct]:
+        """Shapes, dtypes and shardings of the parameters; nothing is allocated."""
+        return jax.tree.map(
+            lambda x, to: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=to),
+            models.shapes(self.decoder),
+            models.shardings(self.decoder, self.mesh),
+        )
 
     @functools.cached_property
     def sampling_mesh(self) -> jax.sharding.Mesh:

@@ -19,7 +19,14 @@ from sgpo_jax.config import Experiment
 from sgpo_jax.data import Query
 from sgpo_jax.ledger import Entry
 from sgpo_jax.models import Params
-from sgpo_jax.pipeline import Display, RunFolder, Setup, UserError, open_folder, stages
+from sgpo_jax.pipeline import (
+    Display,
+    RunFolder,
+    UserError,
+    open_folder,
+    open_run,
+    stages,
+)
 from sgpo_jax.session import Session, make_worker
 
 TRIES = (2, 4, 8)
@@ -109,22 +116,24 @@ def work(config: Experiment, only_initial: bool, processes: hosts.Hosts) -> int:
     """Do the run, or go on with it."""
     display = Display(quiet=processes.index > 0)
     with make_worker(config.reward, processes.poll) as verifiers:
-        setup = Setup(config=config, worker=verifiers, hosts=processes)
-        setup.check()
+        run = open_run(config, verifiers, hosts=processes, display=display)
+        run.check()
         folder = open_folder(config, write=processes.index == 0)
         try:
+            initial = stages.initial_policy(run)
+            needed = only_initial or run.needs_profile
+            known = stages.profile(run, initial) if needed else None
             if only_initial:
-                stages.warmup(setup, folder, display)
-                stages.profile(setup, folder, display)
                 return 0
             (label,) = config.methods
+            plan = stages.plans(run, known).get(label)
             evaluate = functools.partial(
                 metrics_of,
-                evaluator(setup.session, setup.held_out, config.eval.samples),
+                evaluator(run.session, run.held_out, config.eval.samples),
                 folder.method(label) / "questions",
-                setup.hosts,
+                run.hosts,
             )
-            stages.train(label, setup, folder, display, evaluate=evaluate)
+            stages.train(run, label, initial, known, plan, evaluate=evaluate)
         except hosts.Stopped as stopped:
             display.say(f"stopped by {stopped}; the same command goes on from here")
             return hosts.RESTART

@@ -11,8 +11,9 @@ from sgpo_jax import packing, rewards
 from sgpo_jax.config import Experiment
 from sgpo_jax.methods.advantage import evaluate, pad_groups
 from sgpo_jax.models import DecoderConfig
-from sgpo_jax.pipeline import Display, RunFolder, Setup, UserError, folder
-from sgpo_jax.pipeline import methods as pipeline_methods
+from sgpo_jax.pipeline import Run, RunFolder, UserError, folder, open_run
+from sgpo_jax.pipeline.methods import make_learner
+from sgpo_jax.pipeline.profiled import plans
 from sgpo_jax.profiling import Profile
 from sgpo_jax.training.update import minibatches
 
@@ -22,22 +23,22 @@ class Planned:
     """What a run folder says about a run.
 
     Attributes:
-      setup: its settings and questions.
-      files: where its profile and plans are; the profile is there.
+      run: its settings and questions.
+      profile: its profile.
     """
 
-    setup: Setup
-    files: RunFolder
+    run: Run
+    profile: Profile
 
     @property
     def config(self) -> Experiment:
         """The settings."""
-        return self.setup.config
+        return self.run.config
 
     @property
     def decoder(self) -> DecoderConfig:
         """Shape of the policy."""
-        return self.setup.decoder
+        return self.run.decoder
 
     def rehearse(
         self, ladder: packing.Ladder, *, steps: int = 16
@@ -58,13 +59,12 @@ class Planned:
     def _rehearse(
         self, name: str, ladder: packing.Ladder, steps: int
     ) -> collections.Counter[packing.Shape]:
-        queries, encode = self.setup.train, self.setup.tokenizer.encode_prompt
-        known = Profile.load(self.files.profile).select([q.id for q in queries])
+        queries, encode = self.run.train, self.run.tokenizer.encode_prompt
+        known = self.profile.select([q.id for q in queries])
         rate = np.nan_to_num(known.success_rate)
         method = self.config.methods[name]
-        prompts = pipeline_methods.make_learner(
-            name, self.setup, self.files, Display(quiet=True)
-        ).prompts
+        plan = plans(self.run, self.profile).get(name)
+        prompts = make_learner(self.run, name, known, plan).prompts
         growth = method.continuation.growth if method.continuation else 1.0
         state, used = prompts.init(), collections.Counter()
         for step in range(steps):
@@ -138,12 +138,8 @@ def read(path: pathlib.Path) -> Planned:
             raise ValueError(
                 f"{path} has no {file.name}: give a run folder after `sgpo profile`"
             )
-    config = folder.unflatten(
-        Experiment(), folder.read_json(files.config) | {"out": str(files.path)}
-    )
     try:
-        setup = Setup(config=config, worker=rewards.Worker())
-        _ = setup.train
+        run = open_run(folder.read_experiment(path), rewards.Worker())
     except UserError as error:
         raise ValueError(str(error)) from error
-    return Planned(setup=setup, files=files)
+    return Planned(run=run, profile=Profile.load(files.profile))

@@ -100,15 +100,15 @@ class Aot:
             ladder = session.make_buckets(
                 run.config.pack,
                 run.config.sampler,
-                longest_prompt=run.setup.longest_prompt,
+                longest_prompt=run.run.session.longest_prompt,
                 shards=shards,
             )
             ladder, lines = _used(run, ladder)
             engine = session.make_engine(
                 run.config.sampler,
                 decoder,
-                longest_prompt=run.setup.longest_prompt,
-                stop_tokens=run.setup.tokenizer.stop_ids,
+                longest_prompt=run.run.session.longest_prompt,
+                stop_tokens=run.run.tokenizer.stop_ids,
                 shards=sharding.rows_shards(host, sharding.Rules()),
                 hosts=self.num_slices * piece.hosts,
                 mesh=host,

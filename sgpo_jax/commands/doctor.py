@@ -233,11 +233,10 @@ def state_bytes(config: Experiment) -> int:
     """Return the size of parameters and Adam's moments, float32."""
     import jax
 
-    from sgpo_jax import models, rewards
-    from sgpo_jax.pipeline import Setup
+    from sgpo_jax import models
+    from sgpo_jax.pipeline import open_policy
 
-    setup = Setup(config=config, worker=rewards.Worker())
-    leaves = jax.tree.leaves(models.shapes(setup.decoder))
+    leaves = jax.tree.leaves(models.shapes(open_policy(config).config))
     return 3 * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 

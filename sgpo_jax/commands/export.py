@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from sgpo_jax.commands.options import parse_dataclass
 
 if TYPE_CHECKING:
-    from sgpo_jax.pipeline import Setup
+    from sgpo_jax.config import Experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,51 +73,46 @@ def export(options: Options) -> None:
     from sgpo_jax import models, rewards
     from sgpo_jax.commands.options import cache_programs
     from sgpo_jax.hosts import start_backends
-    from sgpo_jax.pipeline import Display, RunFolder, Setup, UserError, folder, saved
-    from sgpo_jax.presets import PRESETS
+    from sgpo_jax.pipeline import Display, UserError, folder, open_run, saved
 
-    run = RunFolder(pathlib.Path(options.out).expanduser())
-    if not run.config.exists():
-        raise UserError(f"{run.path} is no run folder; choose one with --out")
+    config = folder.read_experiment(pathlib.Path(options.out))
     target = pathlib.Path(options.to).expanduser()
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise UserError(f"{target} is not empty; choose another --to, or delete it")
-    config = folder.unflatten(PRESETS["default"](), folder.read_json(run.config))
-    config = dataclasses.replace(config, out=options.out)
     apart = options.adapters == "apart"
     adapted = config.model.lora_rank or config.model.adapters
     if apart and not (adapted and config.model.source):
         raise UserError(
-            f"{run.path} has no adapters to a published model; drop --adapters apart"
+            f"{config.out} has no adapters to a published model; drop --adapters apart"
         )
     start_backends()
     cache_programs(config.cache)
     display = Display()
-    setup = Setup(config=config, worker=rewards.Worker())
+    run = open_run(config, rewards.Worker(), display=display)
     params = saved.saved_params(
-        options.policy,
-        setup,
         run,
-        display,
+        options.policy,
         checkpoint=options.checkpoint,
         averaged=options.averaged,
     )
-    trained = setup.policy.with_params(params, identity=options.policy)
+    trained = run.policy.with_params(params, identity=options.policy)
     models.save(
         trained,
         target,
         merged=not apart,
         dtype=None if options.dtype == "as-trained" else options.dtype,
-        base=_base(setup),
+        base=_base(config),
     )
-    display.say(f"{options.policy} of {run.path} is in {target}")
+    display.say(f"{options.policy} of {config.out} is in {target}")
 
 
-def _base(setup: "Setup") -> str:
+def _base(config: "Experiment") -> str:
     """Return the name or the path of the model that adapters belong to."""
-    kind, _, place = setup.config.model.source.partition(":")
-    if setup.pretrained is None or kind != "hf":
-        return setup.config.model.source
-    path = setup.pretrained.path
+    from sgpo_jax.models import pretrained
+
+    kind, _, place = config.model.source.partition(":")
+    if kind != "hf":
+        return config.model.source
+    path = pretrained.open_source(config.model.source).path
     # A hub id stays one: where it was downloaded to is each machine's own.
     return place if "snapshots" in path.parts else str(path.resolve())

@@ -136,24 +136,17 @@ def of_run(options: Options, display: "Display") -> Policy:
     """Return a policy of a run folder."""
     from sgpo_jax import rewards
     from sgpo_jax.commands.options import cache_programs
-    from sgpo_jax.pipeline import RunFolder, Setup, UserError, folder, saved
-    from sgpo_jax.presets import PRESETS
+    from sgpo_jax.pipeline import folder, open_run, saved
 
-    run = RunFolder(pathlib.Path(options.out).expanduser())
-    if not run.config.exists():
-        raise UserError(f"{run.path} is no run folder; choose one with --out")
-    config = folder.unflatten(PRESETS["default"](), folder.read_json(run.config))
-    config = dataclasses.replace(config, out=options.out)
+    config = folder.read_experiment(pathlib.Path(options.out))
     cache_programs(config.cache)
-    setup = Setup(config=config, worker=rewards.Worker())
-    params = saved.saved_params(
-        options.policy, setup, run, display, checkpoint=options.checkpoint
-    )
+    run = open_run(config, rewards.Worker(), display=display)
+    params = saved.saved_params(run, options.policy, checkpoint=options.checkpoint)
     return Policy(
-        config=setup.decoder,
+        config=run.decoder,
         params=params,
-        tokenizer=setup.tokenizer,
-        prompts=options.prompts or [query.prompt for query in setup.held_out[:4]],
+        tokenizer=run.tokenizer,
+        prompts=options.prompts or [query.prompt for query in run.held_out[:4]],
         sampler=config.sampler,
     )
 

@@ -31,6 +31,12 @@ class Fingerprint:
     verifiers: str
     metadata: str
 
+    @property
+    def short(self) -> str:
+        """One hash of all parts, 16 hexadecimal digits."""
+        content = json.dumps(dataclasses.asdict(self)).encode()
+        return hashlib.sha256(content).hexdigest()[:16]
+
     def difference(self, other: "Fingerprint") -> str:
         """Return what differs between two sets, as words; empty if nothing does.
 

@@ -1,5 +1,6 @@
 """Tokenizers of published models, and how a conversation becomes tokens."""
 
+import array
 import dataclasses
 import functools
 import json
@@ -78,8 +79,19 @@ class TextTokenizer:
         With a chat template, its turns; a text is one turn of the user, and a
         conversation that opens with a system turn keeps it in place of `system`.
         Without one, the plain text, behind the token that the model's texts begin
-        with, if they do.
+        with, if they do. Each prompt is encoded once, and its ids kept in four bytes
+        each.
         """
+        key = prompt if isinstance(prompt, str) else tuple(map(tuple, prompt))
+        if (known := self._encoded.get(key)) is None:
+            known = self._encoded[key] = array.array("i", self._encode_prompt(prompt))
+        return known.tolist()
+
+    @functools.cached_property
+    def _encoded(self) -> dict[Any, "array.array[int]"]:
+        return {}
+
+    def _encode_prompt(self, prompt: Prompt) -> list[int]:
         if self.chat_template is None and self.templates:
             raise ValueError(_UNCHOSEN.format(", ".join(self.templates)))
         if self.chat_template is None:

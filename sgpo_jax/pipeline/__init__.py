@@ -4,4 +4,6 @@ from sgpo_jax.pipeline.display import Display as Display
 from sgpo_jax.pipeline.folder import RunFolder as RunFolder
 from sgpo_jax.pipeline.folder import UserError as UserError
 from sgpo_jax.pipeline.folder import open_folder as open_folder
-from sgpo_jax.pipeline.setup import Setup as Setup
+from sgpo_jax.pipeline.run import Run as Run
+from sgpo_jax.pipeline.run import open_policy as open_policy
+from sgpo_jax.pipeline.run import open_run as open_run

@@ -47,6 +47,11 @@ class RunFolder:
         return self.path / "config.json"
 
     @property
+    def manifest(self) -> pathlib.Path:
+        """What each part of the folder was made from."""
+        return self.path / "manifest.json"
+
+    @property
     def policy(self) -> pathlib.Path:
         """Checkpoint of the initial policy."""
         return self.path / "policy"
@@ -151,6 +156,21 @@ def _read_value(name: str, like: Any, given: Any) -> Any:
     if text or nested or (type(like) is tuple) != many or isinstance(given, dict):
         raise DamagedError(f"config.json: {name} is {str(given)[:60]!r}, like {like!r}")
     return tuple(given) if many else given
+
+
+def read_experiment(path: pathlib.Path) -> Experiment:
+    """Return the experiment of a run folder.
+
+    Raises:
+      UserError: if there is none.
+    """
+    run = RunFolder(path.expanduser())
+    if not run.config.exists():
+        raise UserError(
+            f"{run.path} holds no run: there is no {run.config.name}; choose one with"
+            " --out"
+        )
+    return unflatten(Experiment(), read_json(run.config) | {"out": str(run.path)})
 
 
 METHOD_CODE = "method.pickle"

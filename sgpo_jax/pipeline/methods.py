@@ -2,99 +2,109 @@
 
 import contextlib
 import dataclasses
-import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from sgpo_jax import methods, models, sampling, training
+from sgpo_jax import data, methods, models, sampling, training
 from sgpo_jax.ledger import Ledger
-from sgpo_jax.pipeline.display import Advance, Display
-from sgpo_jax.pipeline.folder import RunFolder, UserError, flatten
-from sgpo_jax.pipeline.policy import fingerprint, warmup
-from sgpo_jax.pipeline.profiled import plan, profile
-from sgpo_jax.pipeline.setup import Setup
+from sgpo_jax.pipeline.display import Advance
+from sgpo_jax.pipeline.folder import UserError, flatten
+from sgpo_jax.pipeline.run import Run
+from sgpo_jax.planning import Plan
+from sgpo_jax.profiling import Profile
 from sgpo_jax.session import Session
 
 
 def make_learner(
-    label: str, setup: Setup, folder: RunFolder, display: Display
+    run: Run, label: str, known: Profile | None, plan: Plan | None
 ) -> training.Learner:
-    """Return what of a method's training does not change."""
-    config, method = setup.config, setup.config.methods[label]
-    known = None
-    if "profile" in method.needs:
-        known = profile(setup, folder, display).select([q.id for q in setup.train])
+    """Return what of a method's training does not change.
+
+    Args:
+      run: the experiment.
+      label: of the method.
+      known: profile of the training questions; used if the method reads one.
+      plan: the method's, if it makes one.
+    """
+    config, method = run.config, run.config.methods[label]
+    if known is not None:
+        reads = "profile" in method.needs
+        known = known.select([q.id for q in run.train]) if reads else None
     return training.Learner(
-        programs=setup.programs(label),
-        rollouts=setup.session.rollouts,
-        queries=setup.train,
+        programs=run.session.programs(method.loss, method.optimizer),
+        rollouts=run.session.rollouts,
+        queries=run.train,
         method=method,
-        ladder=setup.session.buckets,
+        ladder=run.session.buckets,
         config=config.train,
         seed=config.seed,
         profile=known,
-        plan=plan(label, setup, folder, display),
-        trace=training.Trace(folder.method(label) / "trace", setup.traced_steps),
-        agree=lambda: setup.hosts.gather(bytes),
+        plan=plan,
+        trace=training.Trace(run.folder.method(label) / "trace", run.traced_steps),
+        agree=lambda: run.hosts.gather(bytes),
     )
 
 
+def finished(run: Run, label: str) -> bool:
+    """Return whether a method is trained to the end, its last evaluation included."""
+    lines = training.read_metrics(
+        run.folder.method(label) / "metrics.jsonl", sound=True
+    )
+    return run.hosts.tell(bool(lines) and lines[-1]["step"] == run.config.train.steps)
+
+
 def train(
-    name: str,
-    setup: Setup,
-    folder: RunFolder,
-    display: Display,
+    run: Run,
+    label: str,
+    initial: models.Policy,
+    known: Profile | None,
+    plan: Plan | None,
     *,
     evaluate: Callable[[training.Progress], training.Metrics] | None = None,
 ) -> training.Progress:
     """Train one method to the end, from its newest checkpoint if there is one.
 
     Args:
-      name: label of the method.
-      setup: the experiment.
-      folder: where the run is kept.
-      display: shows progress.
+      run: the experiment.
+      label: of the method.
+      initial: the initial policy.
+      known: profile of the training questions, if the method reads one.
+      plan: the method's, if it makes one.
       evaluate: held-out metrics; None for `training.held_out_metrics`.
     """
 
     def usual(progress: training.Progress) -> training.Metrics:
         return training.held_out_metrics(
-            setup.session.rollouts,
-            setup.held_out,
-            progress,
-            samples=config.eval.samples,
+            run.session.rollouts, run.held_out, progress, samples=config.eval.samples
         )
 
-    config = setup.config
-    params = warmup(setup, folder, display)
-    learner = make_learner(name, setup, folder, display)
-    beginning = learner.start(learner.programs.init(params))
+    config, folder = run.config, run.folder.method(label)
+    learner = make_learner(run, label, known, plan)
+    beginning = learner.start(learner.programs.init(initial.params))
     if learner.profile is not None:
         beginning.ledger.update(Ledger(learner.profile.cost))
-    checkpoints = training.Checkpoints(
-        folder.method(name) / "checkpoints", hosts=setup.hosts
-    )
-    with contextlib.closing(checkpoints), _log(name, setup, folder) as log:
+    checkpoints = training.Checkpoints(folder / "checkpoints", hosts=run.hosts)
+    with contextlib.closing(checkpoints), _log(run, label) as log:
         try:
             store = training.ProgressStore(
                 checkpoints,
                 beginning,
-                identity(learner, params, config.seed),
-                topology(setup.session),
+                identity(learner, initial.identity),
+                topology(run.session),
             )
+            del beginning
             start, progress = store.restore()
             # The line may be there and the checkpoint not, which is written meanwhile.
-            finished = _finished(folder.method(name), config.train.steps)
-            if setup.hosts.tell(finished) and start == config.train.steps:
+            if start == config.train.steps and finished(run, label):
                 return progress
             log.rewind(progress.logged)
         except ValueError as error:
             raise UserError(str(error)) from error
         finally:
-            display.lines(checkpoints.problems)
-        with display.progress(name, config.train.steps, start=start) as advance:
+            run.display.lines(checkpoints.problems)
+        with run.display.progress(label, config.train.steps, start=start) as advance:
             shown = _Shown(log, advance, start)
-            rollouts = setup.session.rollouts.adapted(
+            rollouts = run.session.rollouts.adapted(
                 watch=shown.watch,
                 # Only methods that pay for the profile know how long responses are.
                 expected=learner.profile.mean_length if learner.profile else {},
@@ -107,22 +117,22 @@ def train(
                 log=shown,
                 evaluate=evaluate or usual,
             )
-    seen = training.training_profile(setup.train, progress.prompts.history, method=name)
-    setup.hosts.lead(lambda: seen.save(folder.method(name) / "seen.parquet"))
+    seen = training.training_profile(run.train, progress.prompts.history, method=label)
+    run.hosts.lead(lambda: seen.save(folder / "seen.parquet"))
     return progress
 
 
 @contextlib.contextmanager
-def _log(name: str, setup: Setup, folder: RunFolder) -> Iterator[training.Log]:
+def _log(run: Run, label: str) -> Iterator[training.Log]:
     """Open the metrics of a method; process 0 writes them."""
-    if setup.hosts.index:
+    if run.hosts.index:
         yield training.Discard()
         return
-    path, config = folder.method(name), setup.config
+    path, config = run.folder.method(label), run.config
     trackers = training.Trackers(
         config.log.trackers,
         project=config.log.project,
-        run=f"{folder.path.name}-{name}",
+        run=f"{run.folder.path.name}-{label}",
         folder=path,
         config=flatten(config),
     )
@@ -172,20 +182,13 @@ class _Shown:
         self.log.rewind(lines)
 
 
-def _finished(path: pathlib.Path, steps: int) -> bool:
-    """Return whether the line of the last step, evaluation included, is there."""
-    lines = training.read_metrics(path / "metrics.jsonl", sound=True)
-    return bool(lines) and lines[-1]["step"] == steps
-
-
-def identity(
-    learner: training.Learner, params: models.Params, seed: int
-) -> dict[str, str]:
+def identity(learner: training.Learner, policy: str) -> dict[str, str]:
     """Return what a method's checkpoints depend on, besides the run's settings."""
     found = {
         "method": methods.fingerprint(learner.method),
-        "policy": fingerprint(params),
-        "seed": str(seed),
+        "policy": policy,
+        "questions": data.fingerprint(learner.queries).short,
+        "seed": str(learner.seed),
     }
     if learner.profile is not None:
         found["profile"] = learner.profile.fingerprint()

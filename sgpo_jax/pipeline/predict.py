@@ -6,9 +6,8 @@ import numpy as np
 from rich.table import Table
 
 from sgpo_jax import ledger
-from sgpo_jax.pipeline.display import Display
 from sgpo_jax.pipeline.folder import flatten
-from sgpo_jax.pipeline.setup import Setup
+from sgpo_jax.pipeline.run import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,15 +19,15 @@ class Predicted:
     flops: float
 
 
-def predict(setup: Setup) -> list[Predicted]:
+def predict(run: Run) -> list[Predicted]:
     """Predict rollouts and operations of each part.
 
     Prompts have their mean length and responses half the longest allowed; no group is
     taken to be dead, so training costs at most about what is said here.
     """
-    c = setup.config
-    encode = setup.tokenizer.encode_prompt
-    prompt = int(np.mean([len(encode(query.turns)) for query in setup.train]))
+    c = run.config
+    encode = run.tokenizer.encode_prompt
+    prompt = int(np.mean([len(encode(query.turns)) for query in run.train]))
     response = max(1, c.sampler.max_response // 2)
 
     def cost(
@@ -36,7 +35,7 @@ def predict(setup: Setup) -> list[Predicted]:
     ) -> float:
         lengths = [response] * group
         forward = ledger.forward_flops(
-            setup.decoder,
+            run.decoder,
             tokens=prompt + sum(lengths) - group,
             pairs=ledger.sample_pairs(prompt, lengths),
             logits=sum(lengths),
@@ -46,11 +45,11 @@ def predict(setup: Setup) -> list[Predicted]:
             "pairs": ledger.packed_pairs(prompt, lengths),
             "logits": sum(lengths),
         }
-        trained = ledger.training_flops(setup.decoder, **packed)
-        scored = ledger.forward_flops(setup.decoder, **packed)
+        trained = ledger.training_flops(run.decoder, **packed)
+        scored = ledger.forward_flops(run.decoder, **packed)
         return queries * (forward + trained * passes + scored * scoring)
 
-    n = len(setup.train)
+    n = len(run.train)
     samples, parts = c.profile.samples, []
     if any("profile" in method.needs for method in c.methods.values()):
         spent = cost(float(n), samples)
@@ -70,13 +69,13 @@ def predict(setup: Setup) -> list[Predicted]:
     return parts
 
 
-def print_prediction(setup: Setup, display: Display) -> None:
+def print_prediction(run: Run) -> None:
     """Print the resolved experiment and what it will cost."""
-    for name, value in flatten(setup.config).items():
+    for name, value in flatten(run.config).items():
         print(f"{name} = {value}")
     table = Table(title="predicted cost")
     for column in ("part", "rollouts", "TFLOP"):
         table.add_column(column, justify="right")
-    for part in predict(setup):
+    for part in predict(run):
         table.add_row(part.part, f"{part.rollouts:,}", f"{part.flops / 1e12:.2f}")
-    display.console.print(table)
+    run.display.console.print(table)

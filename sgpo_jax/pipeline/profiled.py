@@ -1,31 +1,47 @@
 """What is known of the questions before training: the profile, and the plan."""
 
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
-from sgpo_jax import methods, planning, sampling
+from sgpo_jax import data, methods, models, planning, rewards, sampling
 from sgpo_jax.pipeline.display import Display
 from sgpo_jax.pipeline.folder import RunFolder, UserError
-from sgpo_jax.pipeline.policy import fingerprint, warmup
-from sgpo_jax.pipeline.setup import Setup
-from sgpo_jax.profiling import Chunks, Profile, measure_by
+from sgpo_jax.pipeline.manifest import Manifest, differences
+from sgpo_jax.pipeline.run import Run
+from sgpo_jax.profiling import Chunks, Flat, Profile, SamplingRule, measure_by
+from sgpo_jax.session import Session
+
+_ORDER_ONLY = ("lanes", "slots", "order")
+"""Settings of the sampler that do not change what is drawn."""
 
 
-def profile(setup: Setup, folder: RunFolder, display: Display) -> Profile:
-    """Return the profile of the training queries under the initial policy."""
-    if setup.hosts.tell(folder.profile.exists()):
-        try:
-            return Profile.load(folder.profile)
-        except ValueError as error:
-            raise UserError(f"{error}; delete it: its chunks are kept") from error
-    params = warmup(setup, folder, display)
-    config = setup.config
-    source = {
-        "policy": fingerprint(params),
-        "data": config.data,
-        "seed": config.seed,
-        "temperature": config.sampler.temperature,
-    }
-    with display.progress("profile", len(setup.train)) as advance:
+def measured(
+    session: Session,
+    policy: models.Policy,
+    queries: Sequence[data.Query],
+    *,
+    samples: int,
+    chunks: Chunks,
+    display: Display,
+    rule: SamplingRule = Flat(),
+) -> Profile:
+    """Sample and score queries under a policy, and count successes.
+
+    Args:
+      session: sampler and verifiers.
+      policy: on the session's mesh.
+      queries: what to profile.
+      samples: samples per query, in the mean.
+      chunks: where finished chunks are kept.
+      display: shows progress.
+      rule: which queries get more.
+    """
+    with display.progress("profile", len(queries)) as advance:
         done = 0
 
         def on_chunk(now: int, total: int, chunk: Profile) -> None:
@@ -35,62 +51,150 @@ def profile(setup: Setup, folder: RunFolder, display: Display) -> Profile:
             advance(done, f"success {np.nanmean(chunk.success_rate):.3f}")
 
         def watch(now: sampling.Progress) -> None:
-            advance(done + now.ended // config.profile.samples, str(now))
+            advance(done + now.ended // samples, str(now))
 
-        kept = folder.path / "completions.parquet"
-        result = measure_by(
-            config.profile.sampling_rule,
-            setup.session.rollouts.adapted(watch=watch),
-            params,
-            setup.train,
-            samples=config.profile.samples,
-            chunks=Chunks(
-                folder=folder.chunks,
-                size=config.profile.chunk,
-                hosts=setup.hosts,
-                completions=kept if config.profile.completions else None,
-            ),
+        return measure_by(
+            rule,
+            session.rollouts.adapted(watch=watch),
+            policy.params,
+            queries,
+            samples=samples,
+            chunks=chunks,
             on_round=lambda round_: display.say(str(round_)),
-            source=source,
+            source=made_from(session, policy, queries),
             on_chunk=on_chunk,
-            solved_at=config.reward.solved_at,
+            solved_at=session.worker.solved_at,
         )
 
-    setup.hosts.lead(lambda: result.save(folder.profile))
+
+def made_from(
+    session: Session, policy: models.Policy, queries: Sequence[data.Query]
+) -> dict[str, object]:
+    """Return what a profile depends on: policy, questions, sampling, verifiers."""
+    sampler = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in dataclasses.asdict(session.sampler).items()
+        if name not in _ORDER_ONLY
+    }
+    verifiers = rewards.sources(query.verifier for query in queries)
+    return {
+        "policy": policy.identity,
+        "questions": data.fingerprint(queries).short,
+        "verifiers": verifiers,
+        "seed": session.seed,
+        **sampler,
+    }
+
+
+def profile(run: Run, initial: models.Policy) -> Profile:
+    """Return the profile of the training questions under the initial policy.
+
+    Raises:
+      UserError: if the one in the folder cannot be used, saying why.
+    """
+    path, config = run.folder.profile, run.config.profile
+    if run.hosts.tell(path.exists()):
+        try:
+            found = Profile.load(path)
+        except ValueError as error:
+            raise UserError(f"{error}; delete it: its chunks are kept") from error
+        _check_covers(found, run, path)
+        return found
+    texts = run.folder.path / "completions.parquet"
+    chunks = Chunks(
+        folder=run.folder.chunks,
+        size=config.chunk,
+        hosts=run.hosts,
+        completions=texts if config.completions else None,
+    )
+    result = measured(
+        run.session,
+        initial,
+        run.train,
+        samples=config.samples,
+        chunks=chunks,
+        display=run.display,
+        rule=config.sampling_rule,
+    )
+    run.hosts.lead(lambda: result.save(path))
     return result
 
 
-def plan(
-    label: str, setup: Setup, folder: RunFolder, display: Display
-) -> planning.Plan | None:
-    """Return the plan of a method, made from the profile; None if it makes none."""
-    sampler = setup.config.methods[label].prompts
-    if not isinstance(sampler, methods.Planned):
-        return None
-    path = folder.plan(label)
-    if setup.hosts.tell(path.exists()):
+def _check_covers(found: Profile, run: Run, path: pathlib.Path) -> None:
+    missing = {query.id for query in run.train} - set(found.ids)
+    if missing:
+        raise UserError(
+            f"{path} lacks {len(missing)} of {len(run.train)} training questions,"
+            f" {min(missing)!r} for one: put a profile of all there, or delete it"
+        )
+
+
+def plans(run: Run, known: Profile | None) -> dict[str, planning.Plan]:
+    """Return the plans of all methods that make one, by label.
+
+    A plan in the folder is used, also an edited one. One that was made from another
+    profile or by other rules is made again.
+
+    Raises:
+      UserError: if a plan cannot be made or read, or was edited for other rules.
+    """
+    found = {}
+    for label, method in run.config.methods.items():
+        if isinstance(method.prompts, methods.Planned):
+            assert known is not None
+            found[label] = _plan(run, label, method.prompts, known)
+    return found
+
+
+def _plan(
+    run: Run, label: str, sampler: methods.Planned, known: Profile
+) -> planning.Plan:
+    path, manifest = run.folder.plan(label), Manifest(run.folder.manifest)
+    rules = {
+        "profile": known.fingerprint(),
+        "prompts": methods.to_json(run.config.methods[label])["prompts"],
+        "seed": run.config.seed,
+    }
+    part = f"plan of {label}"
+    if run.hosts.tell(path.exists() and _fits(run.folder, label, rules)):
         try:
-            return planning.Plan.load(path, ids=[q.id for q in setup.train])
+            return planning.Plan.load(path, ids=[q.id for q in run.train])
         except ValueError as error:
             raise UserError(f"{error}; delete it: it is made again") from error
     try:
-        result = sampler.plan(profile(setup, folder, display), seed=setup.config.seed)
+        result = sampler.plan(known, seed=run.config.seed)
     except ValueError as error:
         raise UserError(str(error)) from error
 
     def save() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         result.save(path)
+        manifest.record(part, rules | {"file": _digest(path)})
 
-    setup.hosts.lead(save)
+    run.hosts.lead(save)
     return result
 
 
-def plans(
-    setup: Setup, folder: RunFolder, display: Display
-) -> dict[str, planning.Plan]:
-    """Return the plans of all methods that make one, by label."""
-    made = {
-        label: plan(label, setup, folder, display) for label in setup.config.methods
-    }
-    return {label: plan for label, plan in made.items() if plan is not None}
+def _fits(folder: RunFolder, label: str, rules: Mapping[str, object]) -> bool:
+    """Return whether a plan in the folder is to be used as it is."""
+    path, old = (
+        folder.plan(label),
+        Manifest(folder.manifest).made_from(f"plan of {label}"),
+    )
+    if old is None:
+        return True  # someone put it there
+    written = old["file"]
+    old = {name: value for name, value in old.items() if name != "file"}
+    if json.loads(json.dumps(rules)) == old:
+        return True
+    if _digest(path) != written or folder.method(label).exists():
+        why = "was edited" if _digest(path) != written else "has been trained on"
+        raise UserError(
+            f"{path} {why}, and what it was made from has changed:"
+            f" {differences(old, rules)}; delete it to plan again, or undo the change"
+        )
+    return False
+
+
+def _digest(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -1,21 +1,20 @@
 """Policies that a run has left, to be used and not trained on."""
 
 import contextlib
+import pathlib
 from typing import Literal
 
 from sgpo_jax import models, training
-from sgpo_jax.pipeline.display import Display
-from sgpo_jax.pipeline.folder import RunFolder, UserError
+from sgpo_jax.pipeline.folder import UserError
+from sgpo_jax.pipeline.initial import initial_policy
 from sgpo_jax.pipeline.methods import make_learner
-from sgpo_jax.pipeline.policy import warmup
-from sgpo_jax.pipeline.setup import Setup
+from sgpo_jax.pipeline.profiled import plans, profile
+from sgpo_jax.pipeline.run import Run
 
 
 def saved_params(
+    run: Run,
     name: str,
-    setup: Setup,
-    folder: RunFolder,
-    display: Display,
     *,
     checkpoint: Literal["newest", "best"] = "newest",
     averaged: bool = False,
@@ -26,10 +25,8 @@ def saved_params(
     aside what is not whole.
 
     Args:
+      run: the experiment; its display shows what is wrong with checkpoints.
       name: "initial", or a method.
-      setup: the experiment.
-      folder: the run.
-      display: shows what is wrong with checkpoints.
       checkpoint: which of the method's: the newest sound one, or that of its best
         evaluation so far.
       averaged: the average of the method's parameters instead of the raw ones.
@@ -37,6 +34,7 @@ def saved_params(
     Raises:
       UserError: if there is none.
     """
+    folder, config = run.folder, run.config
     if name == "initial":
         if not folder.policy.exists():
             raise UserError(
@@ -44,7 +42,7 @@ def saved_params(
             )
         if averaged:
             raise UserError("the initial policy has no averaged parameters")
-        return warmup(setup, folder, display)
+        return initial_policy(run).params
     path = folder.method(name) / "checkpoints"
     if not path.exists():
         trained = sorted(p.name for p in (folder.path / "methods").glob("*"))
@@ -52,16 +50,30 @@ def saved_params(
             f"{folder.path} has no policy {name!r}; it has"
             f" {', '.join(['initial', *trained])}"
         )
-    if name not in setup.config.methods:
+    if name not in config.methods:
         raise UserError(f"{folder.path} was not told what {name} is; add --methods")
-    if averaged and not setup.config.methods[name].averaging:
+    if averaged and not config.methods[name].averaging:
         raise UserError(
             f"{name} keeps no averaged parameters: its averaging is 0; drop --averaged"
         )
-    learner = make_learner(name, setup, folder, display)
-    beginning = learner.start(learner.programs.init(warmup(setup, folder, display)))
-    with contextlib.closing(training.Checkpoints(path, hosts=setup.hosts)) as saved:
-        display.lines(saved.problems)
+    return _of_method(run, name, path, checkpoint, averaged)
+
+
+def _of_method(
+    run: Run,
+    name: str,
+    path: pathlib.Path,
+    checkpoint: Literal["newest", "best"],
+    averaged: bool,
+) -> models.Params:
+    initial, known, made = initial_policy(run), None, {}
+    if "profile" in run.config.methods[name].needs:
+        known = profile(run, initial)
+        made = plans(run, known)
+    learner = make_learner(run, name, known, made.get(name))
+    beginning = learner.start(learner.programs.init(initial.params))
+    with contextlib.closing(training.Checkpoints(path, hosts=run.hosts)) as saved:
+        run.display.lines(saved.problems)
         step = saved.latest()
         if step is None:
             raise UserError(f"{path} holds no sound checkpoint")
@@ -70,7 +82,7 @@ def saved_params(
         if checkpoint == "best" and plain["best"] and plain["best"][0] != step:
             step = int(plain["best"][0])
             (state, _, copies), _ = saved.restore(step, like)
-    display.say(f"{name}: policy of step {step}")
+    run.display.say(f"{name}: policy of step {step}")
     if averaged:
         return training.with_copy(state, copies["averaged"])
     return state.params

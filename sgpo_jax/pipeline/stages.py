@@ -1,60 +1,64 @@
-"""The stages of a run, each a function over the same folder.
+"""The stages of a run: each takes what those before it made, and keeps its own.
 
-Every stage returns at once if its result is there, and goes on where it was killed.
+Every stage returns at once if the folder holds its result, and goes on where it was
+killed.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 
 from sgpo_jax import models, training
-from sgpo_jax.pipeline.display import Display
-from sgpo_jax.pipeline.folder import RunFolder, write_json
+from sgpo_jax.pipeline.folder import write_json
+from sgpo_jax.pipeline.initial import fingerprint as fingerprint
+from sgpo_jax.pipeline.initial import initial_policy as initial_policy
+from sgpo_jax.pipeline.methods import finished as finished
 from sgpo_jax.pipeline.methods import train as train
-from sgpo_jax.pipeline.policy import fingerprint as fingerprint
-from sgpo_jax.pipeline.policy import warmup as warmup
 from sgpo_jax.pipeline.profiled import plans as plans
 from sgpo_jax.pipeline.profiled import profile as profile
-from sgpo_jax.pipeline.setup import Setup
+from sgpo_jax.pipeline.run import Run
 
 
 def evaluate(
-    names: Sequence[str], setup: Setup, folder: RunFolder, display: Display
-) -> dict[str, training.Evaluation]:
-    """Evaluate the initial policy and the trained ones, greedily too.
+    run: Run, name: str, params: Callable[[], models.Params]
+) -> training.Evaluation:
+    """Evaluate a policy on the held-out questions, greedily too.
 
-    A method with averaging has a second one, NAME.averaged.
+    Args:
+      run: the experiment.
+      name: "initial", the label of a method, or NAME.averaged.
+      params: gives its parameters, where the folder has no evaluation.
     """
-    results = {}
-    wanted = ["initial"]
-    for name in names:
-        averaged = setup.config.methods[name].averaging > 0
-        wanted += [name, f"{name}.averaged"] if averaged else [name]
-    with display.progress("evaluate", len(wanted)) as advance:
-        for done, name in enumerate(wanted, start=1):
-            path = folder.evaluation(name)
-            if setup.hosts.tell(path.exists()):
-                results[name] = training.Evaluation.load(path)
-            else:
-                results[name] = training.evaluate(
-                    setup.session.rollouts,
-                    _trained_params(name, setup, folder, display),
-                    setup.held_out,
-                    samples=setup.config.eval.final_samples,
-                    greedy=True,
-                )
-                content = results[name].to_json()
-                setup.hosts.lead(functools.partial(write_json, path, content))
-            advance(done, f"{name} {results[name].mean:.3f}")
-    return results
+    path = run.folder.evaluation(name)
+    if run.hosts.tell(path.exists()):
+        return training.Evaluation.load(path)
+    with run.display.progress(f"evaluate {name}", 1) as advance:
+        found = training.evaluate(
+            run.session.rollouts,
+            params(),
+            run.held_out,
+            samples=run.config.eval.final_samples,
+            greedy=True,
+        )
+        run.hosts.lead(functools.partial(write_json, path, found.to_json()))
+        advance(1, f"{found.mean:.3f}")
+    return found
 
 
-def _trained_params(
-    name: str, setup: Setup, folder: RunFolder, display: Display
-) -> models.Params:
-    if name == "initial":
-        return warmup(setup, folder, display)
-    label, _, kept = name.partition(".")
-    progress = train(label, setup, folder, display)
-    if kept:
-        return training.with_copy(progress.train, progress.copies[kept])
-    return progress.train.params
+def policies(
+    run: Run, label: str, progress: Callable[[], training.Progress]
+) -> Iterator[tuple[str, Callable[[], models.Params]]]:
+    """Yield name and parameters of a method's policies: the last one, and the average.
+
+    Args:
+      run: the experiment.
+      label: of the method.
+      progress: gives the method's, at its end.
+    """
+
+    def averaged() -> models.Params:
+        last = progress()
+        return training.with_copy(last.train, last.copies["averaged"])
+
+    yield label, lambda: progress().train.params
+    if run.config.methods[label].averaging:
+        yield f"{label}.averaged", averaged

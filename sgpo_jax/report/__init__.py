@@ -5,6 +5,7 @@ from sgpo_jax.report.curves import Comparison as Comparison
 from sgpo_jax.report.curves import Curve as Curve
 from sgpo_jax.report.curves import compare as compare
 from sgpo_jax.report.profiled import write_profile as write_profile
+from sgpo_jax.report.write import check as check
 from sgpo_jax.report.write import print_evaluations as print_evaluations
 from sgpo_jax.report.write import print_plan as print_plan
 from sgpo_jax.report.write import print_profile as print_profile

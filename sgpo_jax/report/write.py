@@ -9,7 +9,7 @@ import jax
 import sgpo_jax
 from sgpo_jax.data import Query
 from sgpo_jax.ledger import Ledger
-from sgpo_jax.pipeline import Display, RunFolder, Setup, UserError, stages
+from sgpo_jax.pipeline import Display, Run, UserError
 from sgpo_jax.planning import Plan
 from sgpo_jax.profiling import Profile
 from sgpo_jax.report import figures, tables
@@ -36,31 +36,21 @@ def print_evaluations(results: Mapping[str, Evaluation], display: Display) -> No
     display.lines(tables.alarms(results))
 
 
-def write(setup: Setup, folder: RunFolder, display: Display) -> None:
-    """Write the report from what the run folder holds; process 0 writes.
+def check(run: Run) -> None:
+    """Refuse a report of a run whose methods are not trained.
 
     Raises:
-      UserError: if a method has not been trained yet.
+      UserError: naming the first of them.
     """
-    names = list(setup.config.methods)
-    metrics = {
-        name: read_metrics(folder.method(name) / "metrics.jsonl") for name in names
-    }
-    for name, lines in metrics.items():
+    for name in run.config.methods:
+        lines = read_metrics(run.folder.method(name) / "metrics.jsonl")
         if len(Curve.from_metrics(lines).steps) < 2:
             raise UserError(f"{name} has no evaluation yet; run sgpo train first")
-        if lines[-1]["step"] < setup.config.train.steps:
+        if lines[-1]["step"] < run.config.train.steps:
             raise UserError(
                 f"the metrics of {name} end at step {lines[-1]['step']} of"
-                f" {setup.config.train.steps}; run sgpo train first"
+                f" {run.config.train.steps}; run sgpo train first"
             )
-    # Where a stage is not done yet, all processes do it: they must all be here.
-    needed = any("profile" in m.needs for m in setup.config.methods.values())
-    profile = stages.profile(setup, folder, display) if needed else None
-    plans = stages.plans(setup, folder, display)
-    results = stages.evaluate(names, setup, folder, display)
-    found = Results(metrics=metrics, profile=profile, plans=plans, evaluations=results)
-    setup.hosts.lead(lambda: _write(setup, folder, display, found))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,8 +70,19 @@ class Results:
     evaluations: Mapping[str, Evaluation]
 
 
-def _write(setup: Setup, folder: RunFolder, display: Display, found: Results) -> None:
-    metrics, plans = found.metrics, found.plans
+def write(
+    run: Run,
+    profile: Profile | None,
+    plans: Mapping[str, Plan],
+    results: Mapping[str, Evaluation],
+) -> None:
+    """Write the report of a run whose methods are trained and evaluated."""
+    folder, display = run.folder, run.display
+    metrics = {
+        name: read_metrics(folder.method(name) / "metrics.jsonl")
+        for name in run.config.methods
+    }
+    found = Results(metrics=metrics, profile=profile, plans=plans, evaluations=results)
     curves = {name: Curve.from_metrics(lines) for name, lines in metrics.items()}
     ledgers = {
         name: Ledger([x for x in lines if "ledger" in x][-1]["ledger"])
@@ -104,7 +105,7 @@ def _write(setup: Setup, folder: RunFolder, display: Display, found: Results) ->
     cost = tables.comparison_grid(baseline, comparisons)
     spent = tables.ledger_grid(ledgers)
     sections = [
-        Section("", [Text(_provenance(setup))]),
+        Section("", [Text(_provenance(run))]),
         Section(
             "Held-out accuracy",
             [
@@ -114,7 +115,7 @@ def _write(setup: Setup, folder: RunFolder, display: Display, found: Results) ->
                 Text(_explanation(baseline)),
             ],
         ),
-        *_profiled(found, setup),
+        *_profiled(found, run),
         Section(
             "Signal", [Figure("dead_groups", "Groups without signal, step by step")]
         ),
@@ -142,7 +143,7 @@ def _write(setup: Setup, folder: RunFolder, display: Display, found: Results) ->
     display.say(f"report: {folder.report} and {html.name}")
 
 
-def _profiled(found: Results, setup: Setup) -> list[Section]:
+def _profiled(found: Results, run: Run) -> list[Section]:
     if found.profile is None:
         return []
     plans = [
@@ -152,14 +153,14 @@ def _profiled(found: Results, setup: Setup) -> list[Section]:
         found.profile,
         found.plans,
         found.metrics,
-        config=setup.config,
-        model=setup.decoder,
+        config=run.config,
+        model=run.decoder,
     )
     return [
         Section(
             "Profile",
             [
-                Tabular(tables.profile_grid(found.profile, setup.train)),
+                Tabular(tables.profile_grid(found.profile, run.train)),
                 Figure("profile", "Success rates of the initial policy, group sizes"),
             ],
         ),
@@ -167,12 +168,12 @@ def _profiled(found: Results, setup: Setup) -> list[Section]:
     ]
 
 
-def _provenance(setup: Setup) -> str:
+def _provenance(run: Run) -> str:
     return (
         f"sgpo_jax {sgpo_jax.__version__}, jax {jax.__version__}, Python"
         f" {platform.python_version()}, {jax.device_count()}"
-        f" {jax.devices()[0].platform} device(s). Data `{setup.config.data}`, seed"
-        f" {setup.config.seed}: {len(setup.train)} training and {len(setup.held_out)}"
+        f" {jax.devices()[0].platform} device(s). Data `{run.config.data}`, seed"
+        f" {run.config.seed}: {len(run.train)} training and {len(run.held_out)}"
         " held-out questions, none in both."
     )
 

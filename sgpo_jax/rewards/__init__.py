@@ -12,6 +12,7 @@ from .problems import UnscorableError as UnscorableError
 from .problems import VerifierError as VerifierError
 from .references import check_references as check_references
 from .references import reference_problem as reference_problem
+from .sources import sources as sources
 from .verifiers import choice as choice
 from .verifiers import exact as exact
 from .verifiers import final_number as final_number

@@ -11,7 +11,8 @@ from sgpo_jax.bounds import Seed, check_arguments
 from sgpo_jax.config import PackConfig, ProfileConfig, RewardConfig, SamplerConfig
 from sgpo_jax.data import Query
 from sgpo_jax.pipeline import Display
-from sgpo_jax.profiling import Chunks, Profile, measure
+from sgpo_jax.pipeline.profiled import measured
+from sgpo_jax.profiling import Chunks, Profile
 from sgpo_jax.session import Session, make_worker
 from sgpo_jax.trainer.sizes import pack_for, sampler_for
 
@@ -79,42 +80,6 @@ def make_session(
     )
 
 
-def measured(
-    session: Session,
-    policy: models.Policy,
-    queries: Sequence[Query],
-    *,
-    samples: int,
-    folder: pathlib.Path,
-    display: Display,
-) -> Profile:
-    """Profile the queries with a session's sampler, showing progress."""
-    source = {
-        "policy": policy.identity,
-        "seed": session.seed,
-        "temperature": session.sampler.temperature,
-        "max_response": session.sampler.max_response,
-        "verifiers": sorted({query.verifier for query in queries}),
-    }
-    with display.progress("profile", len(queries)) as advance:
-
-        def on_chunk(done: int, total: int, chunk: Profile) -> None:
-            del total
-            solved = chunk.successes.sum() / max(chunk.samples.sum(), 1)
-            advance(done, f"success {solved:.3f}")
-
-        return measure(
-            session.rollouts,
-            policy.on(session.sampling_mesh).params,
-            queries,
-            samples=samples,
-            chunks=Chunks(folder=folder),
-            source=source,
-            on_chunk=on_chunk,
-            solved_at=session.worker.solved_at,
-        )
-
-
 def profile(
     policy: models.Policy,
     queries: Any,
@@ -178,10 +143,10 @@ def profile(
             place = pathlib.Path(folder).expanduser() if folder else None
             return measured(
                 session,
-                policy,
+                policy.on(session.mesh),
                 asked,
                 samples=samples,
-                folder=place or pathlib.Path(temporary),
+                chunks=Chunks(folder=place or pathlib.Path(temporary)),
                 display=Display(),
             )
 

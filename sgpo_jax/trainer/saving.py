@@ -19,11 +19,12 @@ from sgpo_jax.config import (
 )
 from sgpo_jax.hosts import FolderInUseError, folder_lock
 from sgpo_jax.models import pretrained
-from sgpo_jax.pipeline import RunFolder, Setup, UserError, open_folder
-from sgpo_jax.pipeline.folder import METHOD_CODE, read_json, unflatten
+from sgpo_jax.pipeline import RunFolder, UserError, open_folder, open_run
+from sgpo_jax.pipeline.folder import METHOD_CODE, read_experiment
+from sgpo_jax.pipeline.initial import fingerprint, initial_policy
+from sgpo_jax.pipeline.manifest import record_questions
 from sgpo_jax.pipeline.methods import identity, topology
-from sgpo_jax.pipeline.policy import fingerprint
-from sgpo_jax.pipeline.setup import HERE
+from sgpo_jax.pipeline.run import HERE
 from sgpo_jax.planning import Plan
 from sgpo_jax.profiling import Profile
 from sgpo_jax.trainer import front
@@ -87,6 +88,7 @@ def _save(trainer: "Trainer", path: pathlib.Path) -> None:
         open_folder(config)
     except UserError as error:
         raise ValueError(str(error)) from error
+    record_questions(files, trainer.queries, trainer.held_out)
     trainer.worker.save_functions(files.rewards)
     with contextlib.closing(training.Checkpoints(files.policy, keep=1)) as saved:
         if saved.latest() is None:
@@ -107,7 +109,7 @@ def _save(trainer: "Trainer", path: pathlib.Path) -> None:
         store = training.ProgressStore(
             kept,
             trainer.progress,
-            identity(learner, params, trainer.seed),
+            identity(learner, policy),
             topology(trainer.session),
             start=trainer.step,
         )
@@ -192,10 +194,10 @@ def read(path: pathlib.Path, label: str | None, show: bool) -> dict[str, Any]:
       ValueError: if there is no such run or method.
     """
     files = RunFolder(path)
-    if not files.config.exists():
-        raise ValueError(f"{path} holds no run: there is no {files.config.name}")
-    flat = read_json(files.config) | {"out": str(path)}
-    config = unflatten(Experiment(), flat)
+    try:
+        config = read_experiment(path)
+    except UserError as error:
+        raise ValueError(str(error)) from error
     label = label or next(iter(config.methods))
     if label not in config.methods:
         raise ValueError(
@@ -203,12 +205,9 @@ def read(path: pathlib.Path, label: str | None, show: bool) -> dict[str, Any]:
         )
     if not files.policy.exists():
         raise ValueError(f"{path} has no initial policy yet: sgpo run --out {path}")
-    setup = Setup(config=config, worker=front.make_worker(config.reward))
     try:
-        policy = setup.policy
-        with contextlib.closing(training.Checkpoints(files.policy)) as saved:
-            params, note = saved.restore(0, policy.params)
-        policy = policy.with_params(params, identity=note["fingerprint"])
+        run = open_run(config, front.make_worker(config.reward))
+        policy = initial_policy(run)
         known = None
         if "profile" in config.methods[label].needs and files.profile.exists():
             known = Profile.load(files.profile)
@@ -216,8 +215,8 @@ def read(path: pathlib.Path, label: str | None, show: bool) -> dict[str, Any]:
         return {
             "policy": policy,
             "method": config.methods[label],
-            "queries": setup.train,
-            "held_out": setup.held_out,
+            "queries": run.train,
+            "held_out": run.held_out,
             "rollouts": config.train.rollouts,
             "max_response": config.sampler.max_response,
             "total_steps": config.train.steps,
@@ -247,7 +246,7 @@ def restore(trainer: "Trainer", path: pathlib.Path) -> None:
         store = training.ProgressStore(
             kept,
             trainer.progress,
-            identity(trainer.learner, params, trainer.seed),
+            identity(trainer.learner, fingerprint(params)),
             topology(trainer.session),
         )
         trainer.step, found = store.restore()

@@ -19,7 +19,8 @@ from sgpo_jax.data import Query
 from sgpo_jax.ledger import Ledger
 from sgpo_jax.methods import Method
 from sgpo_jax.pipeline import Display
-from sgpo_jax.profiling import Profile, RolloutSource
+from sgpo_jax.pipeline.profiled import measured
+from sgpo_jax.profiling import Chunks, Profile, RolloutSource
 from sgpo_jax.session import Session
 from sgpo_jax.sharding import MeshShape
 from sgpo_jax.trainer import front, saving
@@ -169,12 +170,12 @@ class Trainer:
         found = self._given_profile
         if isinstance(found, int):
             with tempfile.TemporaryDirectory() as folder:
-                found = front.measured(
+                found = measured(
                     self.session,
-                    self.initial,
+                    self.initial.on(self.session.mesh),
                     self.queries,
                     samples=found,
-                    folder=pathlib.Path(folder),
+                    chunks=Chunks(folder=pathlib.Path(folder)),
                     display=self._display,
                 )
         try:

@@ -271,8 +271,9 @@ class ProgressStore:
         (train, prompts, copies), plain = self._checkpoints.restore(step, self._like)
         if plain["identity"] != self._identity:
             raise ValueError(
-                f"checkpoint {step} belongs to {plain['identity']}, this run is"
-                f" {self._identity}; use another folder"
+                f"checkpoint {step} belongs to another run:"
+                f" {_differences(plain['identity'], self._identity)}; use another"
+                " folder, or undo what changed"
             )
         if plain["topology"] != self._topology:
             self.problems.append(
@@ -291,6 +292,15 @@ class ProgressStore:
             pending=plain["pending"],
             best=plain["best"],
         )
+
+
+def _differences(old: dict[str, str], new: dict[str, str]) -> str:
+    """Name what differs between two identities."""
+    return ", ".join(
+        f"its {name} is {old.get(name)}, here it is {new.get(name)}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    )
 
 
 def _words(topology: dict[str, Any]) -> str:

@@ -114,7 +114,7 @@ class Programs:
     def init(self, params: models.Params) -> TrainState:
         """Return the state before the first update."""
         target = self._state_sharding
-        params = jax.tree.map(jnp.array, params)  # a copy: updates donate it
+        params = jax.tree.map(jnp.copy, params)  # updates donate it
         params = jax.tree.map(sharding.put, params, target.params)
         init = jax.jit(self.optimizer.init, out_shardings=target.opt_state)
         return TrainState(

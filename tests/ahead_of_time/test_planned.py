@@ -9,7 +9,7 @@ import pytest
 from sgpo_jax import packing
 from sgpo_jax.ahead_of_time import planned, public
 from sgpo_jax.config import Experiment, PackConfig, SplitConfig, tuned_methods
-from sgpo_jax.pipeline import Display, Setup, open_folder, stages
+from sgpo_jax.pipeline import open_folder, open_run
 from sgpo_jax.profiling import Profile
 from sgpo_jax.rewards import Worker
 from sgpo_jax.training import TrainConfig
@@ -28,9 +28,9 @@ def experiment(tmp_path):
 
 def profiled(config, rate):
     """Leave a profile in which every question is solved as often as told."""
-    setup = Setup(config=config, worker=Worker())
+    run = open_run(config, Worker())
     files = open_folder(config)
-    ids = [query.id for query in setup.train]
+    ids = [query.id for query in run.train]
     count = np.full(len(ids), 8)
     Profile(
         ids=tuple(ids),
@@ -40,7 +40,7 @@ def profiled(config, rate):
         tokens=3 * count,
         truncated=0 * count,
     ).save(files.profile)
-    return setup, files
+    return run, files
 
 
 def test_a_folder_without_a_profile_is_refused(experiment, tmp_path):
@@ -53,8 +53,7 @@ def test_a_folder_without_a_profile_is_refused(experiment, tmp_path):
 
 
 def test_a_rehearsal_uses_the_shapes_that_the_tokens_need(experiment):
-    setup, files = profiled(experiment, 0.5)
-    stages.plans(setup, files, Display(quiet=True))
+    opened, files = profiled(experiment, 0.5)
     run = planned.read(files.path)
     assert run.config == dataclasses.replace(experiment, out=str(files.path))
     small, large = (
@@ -68,8 +67,8 @@ def test_a_rehearsal_uses_the_shapes_that_the_tokens_need(experiment):
     # 64 responses of 3 tokens and their prompts are a few rows of 128: the large shape
     # would be taken for more than one row, and it is.
     tokens = (
-        sum(len(setup.tokenizer.encode_prompt(q.prompt)) for q in setup.train)
-        / len(setup.train)
+        sum(len(opened.tokenizer.encode_prompt(q.prompt)) for q in opened.train)
+        / len(opened.train)
         * 8
         + 64 * 3
     )
@@ -85,8 +84,7 @@ def test_a_method_that_learns_nothing_needs_no_shape(experiment):
     config = dataclasses.replace(
         experiment, methods=tuned_methods(("grpo", "grpo_nonzero"), 1e-3)
     )
-    setup, files = profiled(config, 0.5)
-    stages.plans(setup, files, Display(quiet=True))
+    _, files = profiled(config, 0.5)
     profiled(config, 1.0)  # every group is all right: no response is worth training on
     ladder = packing.make_ladder(row_lengths=[128], rows=[8], response_length=8)
     used = planned.read(files.path).rehearse(ladder, steps=3)

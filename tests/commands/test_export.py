@@ -10,7 +10,7 @@ import pytest
 from sgpo_jax import cli, methods, models, rewards, sampling, training
 from sgpo_jax.config import ModelConfig, WarmupConfig
 from sgpo_jax.models import pretrained, text_files
-from sgpo_jax.pipeline import Display, Setup, open_folder, stages
+from sgpo_jax.pipeline import open_folder, open_run, stages
 from sgpo_jax.pipeline.methods import make_learner
 from sgpo_jax.testing import tiny_experiment
 from tests.models.test_pieces import byte_level
@@ -35,15 +35,15 @@ def make(out, **changes):
     """Make a run with an initial policy and two trained ones."""
     config = tiny_experiment(str(out), methods=METHODS, **changes)
     folder = open_folder(config)
-    setup = Setup(config=config, worker=rewards.Worker())
-    fresh = setup.initial_params()
+    run = open_run(config, rewards.Worker())
+    fresh = run.policy.params
     # With adapters the published matrices stay what they are.
     params = {**fresh, **jax.tree.map(lambda x: x + 0.03, _part(fresh))}
     first = training.Checkpoints(folder.policy, keep=1)
     first.save(0, params, {"fingerprint": stages.fingerprint(params)})
     first.close()
     for label in METHODS:
-        learner = make_learner(label, setup, folder, Display(quiet=True))
+        learner = make_learner(run, label, None, None)
         progress = learner.start(learner.programs.init(params))
         trained = {**params, **jax.tree.map(lambda x: x * 1.5, _part(params))}
         train = dataclasses.replace(progress.train, params=trained)
@@ -52,7 +52,7 @@ def make(out, **changes):
         store = training.ProgressStore(with_store, progress, {})
         store.save(3, dataclasses.replace(progress, train=train))
         with_store.close()
-    return setup, params, trained
+    return run, params, trained
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +89,8 @@ def equal(ours, wanted):
 
 
 def test_every_policy_of_a_run_is_written(made, tmp_path, capsys):
-    run, setup, initial, trained = made
-    out = ("--out", run)
+    out, run, initial, trained = made
+    out = ("--out", out)
     for args, wanted in (
         ((), initial),
         (("--policy", "raw"), trained),
@@ -102,7 +102,7 @@ def test_every_policy_of_a_run_is_written(made, tmp_path, capsys):
         assert code == 0, err
         again = models.load(str(folder))
         equal(again.params, wanted)
-        assert again.tokenizer.encode("1+1=") == setup.tokenizer.encode("1+1=")
+        assert again.tokenizer.encode("1+1=") == run.tokenizer.encode("1+1=")
 
 
 def greedy(policy, prompt):
@@ -129,10 +129,8 @@ def test_transformers_opens_it_and_completes_alike(tmp_path, capsys):
     transformers = pytest.importorskip("transformers")
     published(tmp_path / "base", template=TEMPLATE)
     model = ModelConfig(source=f"hf:{tmp_path / 'base'}", lora_rank=2, rslora=True)
-    setup, _, trained = make(
-        tmp_path / "run", model=model, warmup=WarmupConfig(steps=0)
-    )
-    policy = setup.policy.with_params(trained, identity="trained")
+    run, _, trained = make(tmp_path / "run", model=model, warmup=WarmupConfig(steps=0))
+    policy = run.policy.with_params(trained, identity="trained")
     args = ("--out", tmp_path / "run", "--policy", "raw")
     code, err = export(capsys, *args, "--to", tmp_path / "merged")
     assert code == 0, err
@@ -181,9 +179,9 @@ def test_a_run_goes_on_from_adapters_that_were_written(tmp_path, capsys):
     assert code == 0, err
     model = ModelConfig(source=model.source, adapters=str(tmp_path / "apart"))
     config = tiny_experiment(str(tmp_path / "next"), model=model)
-    setup = Setup(config=config, worker=rewards.Worker())
-    equal(setup.initial_params()["adapters"], trained["adapters"])
-    assert setup.policy.identity != setup.pretrained.identity
+    run = open_run(config, rewards.Worker())
+    equal(run.policy.params["adapters"], trained["adapters"])
+    assert run.policy.identity != models.load(model.source).identity
     with pytest.raises(ValueError, match="bring their own rank"):
         dataclasses.replace(model, lora_rank=3)
 
@@ -209,7 +207,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(args, message, made, tmp_path, ca
 def test_folders_that_are_no_run_or_not_empty_are_refused(made, tmp_path, capsys):
     code, err = export(capsys, "--out", tmp_path / "none", "--to", tmp_path / "to")
     assert (code, err.count("\n")) == (2, 1)
-    assert "is no run folder" in err
+    assert "holds no run" in err
     code, err = export(capsys, "--out", tmp_path / "none")
     assert code == 2
     assert "--to" in err

@@ -10,7 +10,7 @@ from sgpo_jax import cli, models, rewards
 from sgpo_jax.commands import options
 from sgpo_jax.config import ModelConfig, PromptConfig, SplitConfig, WarmupConfig
 from sgpo_jax.models import pretrained, text_files
-from sgpo_jax.pipeline import Display, Setup, open_folder, stages
+from sgpo_jax.pipeline import open_folder, open_run, stages
 from sgpo_jax.testing import tiny_experiment
 from tests.models.test_pieces import byte_level
 
@@ -107,9 +107,9 @@ def test_without_a_warm_up_the_published_policy_is_the_initial_one(folder, tmp_p
         split=SplitConfig(demonstrated=0.0),
         warmup=WarmupConfig(steps=0),
     )
-    setup = Setup(config=config, worker=rewards.Worker())
-    assert setup.tokenizer.encode_prompt("2") == setup.tokenizer.encode("2?>")
-    run = open_folder(config)
-    params = stages.warmup(setup, run, Display(quiet=True))
+    run = open_run(config, rewards.Worker())
+    assert run.tokenizer.encode_prompt("2") == run.tokenizer.encode("2?>")
+    open_folder(config)
+    params = stages.initial_policy(run).params
     wanted = models.load(str(folder), template="short").params
     jax.tree.map(np.testing.assert_array_equal, params, wanted)

