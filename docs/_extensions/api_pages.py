@@ -8,6 +8,7 @@ import itertools
 import pathlib
 import re
 import textwrap
+from typing import TypeVar
 
 import mirrored
 
@@ -64,7 +65,9 @@ def public_names(module: str) -> list[str]:
     return [
         name
         for name in dict.fromkeys(names)
-        if not name.startswith("_") and not inspect.ismodule(getattr(found, name))
+        if not name.startswith("_")
+        and not inspect.ismodule(getattr(found, name))
+        and not isinstance(getattr(found, name), TypeVar)
     ]
 
 

@@ -42,7 +42,7 @@ class Calibration:
       predicted: mean predicted success rate of each bin of queries, [B].
       observed: success rate of their held-out samples, [B].
       queries: queries of each bin, [B].
-      error: mean |predicted - observed| over bins, weighted by queries.
+      error: mean abs(predicted - observed) over bins, weighted by queries.
       log_score: mean log-probability of a query's held-out count, higher is better.
       jeffreys: the same under Jeffreys' prior.
       coverage: share of held-out counts inside the predictive interval.

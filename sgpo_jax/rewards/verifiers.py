@@ -84,9 +84,9 @@ def numeric(
     percent: bool = False,
     unit: str = "",
 ) -> float:
-    """Equality of final numbers within a tolerance: 1 if |a - b| is small, else 0.
+    """Equality of final numbers within a tolerance: 1 if abs(a - b) is small, else 0.
 
-    `|a - b| <= tolerance max(1, |b|)`, computed exactly: absolute for references below
+    `abs(a - b) <= tolerance max(1, |b|)`, computed exactly: absolute for references below
     1, relative above. Fractions and mixed numbers count as what they are worth.
 
     Args:
