@@ -43,6 +43,10 @@ def mirror() -> None:
             wanted[made] = write(path, _without_ids(text))
     for name, source in wanted.items():
         path = target / name.relative_to(ROOT)
+        if name.suffix == ".md" and not (text := source.read_text()).startswith("#"):
+            # Some results are a sentence and a table: pages need a title.
+            write(path, f"# {name.stem.replace('_', ' ').capitalize()}\n\n{text}")
+            continue
         path.parent.mkdir(parents=True, exist_ok=True)
         if source != path and (
             not path.exists() or path.read_bytes() != source.read_bytes()

@@ -86,7 +86,7 @@ def numeric(
 ) -> float:
     """Equality of final numbers within a tolerance: 1 if abs(a - b) is small, else 0.
 
-    `abs(a - b) <= tolerance max(1, |b|)`, computed exactly: absolute for references below
+    `|a - b| <= tolerance max(1, |b|)`, computed exactly: absolute for references below
     1, relative above. Fractions and mixed numbers count as what they are worth.
 
     Args:
