@@ -152,10 +152,11 @@ def _read_value(name: str, like: Any, given: Any) -> Any:
     """
     many = type(like) is tuple and type(given) is list
     text = isinstance(like, bool | str) and type(given) is not type(like)
-    nested = many and any(isinstance(item, list | dict | None) for item in given)
+    items = given if isinstance(given, list) else []
+    nested = any(isinstance(item, list | dict | None) for item in items)
     if text or nested or (type(like) is tuple) != many or isinstance(given, dict):
         raise DamagedError(f"config.json: {name} is {str(given)[:60]!r}, like {like!r}")
-    return tuple(given) if many else given
+    return tuple(items) if many else given
 
 
 def read_experiment(path: pathlib.Path) -> Experiment:

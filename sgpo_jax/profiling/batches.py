@@ -95,7 +95,7 @@ class LogitModel:
         """
         inner = self.covariance[np.ix_(rows, rows)]
         mean, n = self.mean[rows], self.samples
-        z = mean.copy()
+        z, weight, solved = mean.copy(), np.ones_like(mean), np.zeros_like(mean)
         for _ in range(50):
             rate = special.expit(z)
             weight = np.maximum(n * rate * (1 - rate), 1e-9)

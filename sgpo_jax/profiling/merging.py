@@ -57,7 +57,7 @@ def merge(profiles: Iterable[Profile], *, ignore: Collection[str] = ()) -> Profi
         cost.update(Ledger(part.cost))
     return Profile(
         ids=tuple(ids),
-        **{name: tuple(known) for name, known in texts.items()},
+        **{name: tuple(known.tolist()) for name, known in texts.items()},
         source=first.source,
         cost=cost.to_json(),
         **columns,

@@ -301,7 +301,7 @@ class Profile:
 
 
 def _some(texts: Sequence[str], rows: np.ndarray) -> tuple[str, ...]:
-    return tuple(texts[row] for row in rows.tolist())
+    return tuple(texts[int(row)] for row in rows)
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:

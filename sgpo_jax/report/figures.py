@@ -27,7 +27,7 @@ def _save(figure: Any, path: pathlib.Path) -> None:
 
 
 # Legible where a page shows it half as wide.
-_FONTS = {
+_FONTS: dict[Any, Any] = {
     "font.size": 12,
     "axes.titlesize": 13,
     "axes.titleweight": "bold",

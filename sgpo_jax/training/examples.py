@@ -62,5 +62,5 @@ def examples(
             reward=reward if np.isfinite(reward) else None,
             solved=bool(scored.solved[row]),
         )
-        for i, row, reward in zip(chosen, first, rewards, strict=True)
+        for i, row, reward in zip(chosen.tolist(), first.tolist(), rewards, strict=True)
     )
