@@ -4,6 +4,7 @@
 installed before the package is first imported, and pytest reads this file earlier.
 """
 
+import gc
 import importlib.metadata
 import os
 import shutil
@@ -35,6 +36,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # A process decides at its first compilation whether it keeps programs; one for a TPU
 # that is not there would decide against it.
 jax.jit(lambda x: x)(0)
+
+
+def pytest_collection_finish():
+    # Modules and tests stay; the garbage collector need not look at them again.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure():

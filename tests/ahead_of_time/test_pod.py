@@ -16,7 +16,7 @@ OPTIONS = Aot(
     topology="v5e-4",
     model="tiny",
     mesh=sharding.MeshShape(fsdp=2, tensor=2),
-    row_length=(512,),
+    row_length=(256,),
     prompt=(65,),
     response=64,
 )
@@ -173,7 +173,7 @@ def test_advice_follows_what_is_large(workload):
 
     assert advice("gradients", hbm=10 * state, temporaries=state) == ""
     # Smaller batches help where the batch is what is large, and not elsewhere.
-    long, _ = dataclasses.replace(OPTIONS, row_length=(512, 2**18)).workload()
+    long, _ = dataclasses.replace(OPTIONS, row_length=(256, 2**18)).workload()
     found = advice("gradients 2 x 262144", hbm=state, temporaries=state, mesh=long)
     assert "lower --row-length (now 262144; it need only hold" in found
     sizes = long.decoder.num_layers * long.decoder.embed_dim
@@ -182,7 +182,7 @@ def test_advice_follows_what_is_large(workload):
     assert f"take --remat offload: the inputs of layers, {inputs} GiB" in found
     assert "--row" not in advice("gradients", hbm=state // 4, temporaries=state)
     more, _ = dataclasses.replace(OPTIONS, rows=(1, 4), remat="offload").workload()
-    found = advice("gradients 8 x 512", hbm=state, temporaries=state, mesh=more)
+    found = advice("gradients 8 x 256", hbm=state, temporaries=state, mesh=more)
     assert found.startswith("lower --rows or --row-length: more micro-batches")
     assert "offload" not in found
     assert "larger slice" in advice("update", hbm=state, temporaries=state)

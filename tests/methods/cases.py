@@ -1,4 +1,4 @@
-"""Every method on the smallest decoder; programs of equal losses compile once."""
+"""Every method on the smallest decoder; all share their programs."""
 
 import dataclasses
 import functools
@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from sgpo_jax import methods, models, sharding, training
@@ -26,6 +27,7 @@ from sgpo_jax.training.update import (
     with_reference,
     with_residual_means,
 )
+from tests.methods import shared
 
 QUERIES = tiny_queries()
 SMALL = dataclasses.replace(TINY, num_layers=1)
@@ -54,6 +56,9 @@ def by_loss() -> dict[str, methods.Method]:
     return {name: METHODS[name] for name in found.values()}
 
 
+LOSSES = tuple(dict.fromkeys(method.loss for method in METHODS.values()))
+
+
 @functools.cache
 def make_programs(
     loss: methods.TokenLoss,
@@ -61,18 +66,17 @@ def make_programs(
     config: models.DecoderConfig = SMALL,
     mesh: Mesh | None = None,
 ) -> training.Programs:
-    """Programs that all tests of a process share; scores do not depend on the loss."""
-    made = training.Programs(
-        config=config, loss=loss, optimizer=optimizer.make(), mesh=mesh
+    """Programs that all tests of a process share, those of one loss among the zoo's."""
+    among = LOSSES if loss in LOSSES else (loss,)
+    made = _made(optimizer)
+    return shared.Programs(
+        config=config, loss=loss, optimizer=made, mesh=mesh, among=among
     )
-    made.__dict__["score"] = _scorer(config, mesh).score
-    return made
 
 
 @functools.cache
-def _scorer(config: models.DecoderConfig, mesh: Mesh | None) -> training.Programs:
-    loss, optimizer = methods.Method().loss, methods.Method().optimizer.make()
-    return training.Programs(config=config, loss=loss, optimizer=optimizer, mesh=mesh)
+def _made(optimizer: methods.Optimizer) -> optax.GradientTransformation:
+    return optimizer.make()
 
 
 def params_of(config: models.DecoderConfig = SMALL, seed: int = 0) -> models.Params:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from sgpo_jax import methods, models, packing, sharding
+from sgpo_jax import methods, models, packing, sharding, training
 from sgpo_jax.models.lora import LETTERS, Lora, merge
 from sgpo_jax.testing import ScriptedRollouts, tiny_buckets
 from sgpo_jax.training.batch import micro_batch
@@ -220,7 +220,9 @@ def test_every_loss_over_a_mesh_with_adapters(taken, mesh):
 def test_a_learnt_normalizer_is_split_like_the_policy(mesh):
     """Along the width of the model, its moments too; also without any array."""
     method = methods.named("flowrl")
-    programs = make_programs(method.loss, method.optimizer, ADAPTED, mesh)
+    programs = training.Programs(
+        config=ADAPTED, loss=method.loss, optimizer=method.optimizer.make(), mesh=mesh
+    )
     group = packing.Group(prompt=[1], responses=[[2]], ids=[0])
     (packed,) = packing.pack([group], LADDER)
     one = np.ones(1, np.float32)
