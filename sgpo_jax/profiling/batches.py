@@ -95,18 +95,17 @@ class LogitModel:
         """
         inner = self.covariance[np.ix_(rows, rows)]
         mean, n = self.mean[rows], self.samples
-        z, weight, solved = mean.copy(), np.ones_like(mean), np.zeros_like(mean)
-        for _ in range(50):
+        z, step = mean.copy(), np.full(len(rows), np.inf)
+        solved, whole, left = np.zeros_like(mean), inner, 50
+        while left and np.abs(step).max(initial=0) >= 1e-8:
             rate = special.expit(z)
             weight = np.maximum(n * rate * (1 - rate), 1e-9)
+            whole = inner + np.diag(1 / weight)
             target = z - mean + (successes - n * rate) / weight
-            solved = linalg.solve(inner + np.diag(1 / weight), target, assume_a="pos")
+            solved = linalg.solve(whole, target, assume_a="pos")
             step = mean + inner @ solved - z
-            z = z + np.clip(step, -4, 4)
-            if np.abs(step).max(initial=0) < 1e-8:
-                break
+            z, left = z + np.clip(step, -4, 4), left - 1
         cross = self.covariance[:, rows]
-        whole = inner + np.diag(1 / weight)
         gain = linalg.solve(whole, cross.T, assume_a="pos")
         variance = np.diag(self.covariance) - (cross * gain.T).sum(1)
         return self.mean + cross @ solved, np.maximum(variance, 1e-12)

@@ -57,7 +57,8 @@ def merge(profiles: Iterable[Profile], *, ignore: Collection[str] = ()) -> Profi
         cost.update(Ledger(part.cost))
     return Profile(
         ids=tuple(ids),
-        **{name: tuple(known.tolist()) for name, known in texts.items()},
+        prompt_hash=tuple(texts["prompt_hash"]),
+        prompts=tuple(texts["prompts"]),
         source=first.source,
         cost=cost.to_json(),
         **columns,
