@@ -23,13 +23,16 @@ def main():
     options = parser.parse_args()
     out = pathlib.Path(options.out)
     path = out / "profiling.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
+    found: dict = {}
     wanted = options.parts or [
         name for name in PARTS if options.run or name != "predictor"
     ]
     for name in wanted:
         print(f"{name} ...", flush=True)
-        found[name] = PARTS[name].run(options.run)
+        rows = PARTS[name].run(options.run)
+        # Read late: another part may have been written meanwhile.
+        found = json.loads(path.read_text()) if path.exists() else {}
+        found[name] = rows
         path.write_text(json.dumps(found, indent=1) + "\n")
         PARTS[name].plot(found[name], out / f"profiling_{name}.png")
     lines = ["# Profiles and plans", "", "`python -m benchmarks.profiling`", ""]
