@@ -80,7 +80,7 @@ def test_a_dry_run_predicts_methods_by_their_parts(tmp_path, capsys):
 def test_help_names_every_command_and_option(capsys):
     assert cli.run_command(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in (*cli.COMMANDS, *cli.MACHINE_COMMANDS))
+    assert all(name in text for name in (*cli.STAGES, *cli.MACHINE_COMMANDS))
     with pytest.raises(SystemExit) as exit_:
         cli.run_command(["plan", "--help"])
     assert exit_.value.code == 0

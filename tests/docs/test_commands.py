@@ -70,7 +70,7 @@ def _parse(words: list[str]) -> None:
 
         tyro.cli(Aot, args=rest)
     else:
-        assert command in cli.COMMANDS or command == "doctor", command
+        assert command in cli.STAGES or command == "doctor", command
         options.take_flag(rest, "--dry-run")
         options.take_flag(rest, "--open")
         options.experiment(command, rest)
