@@ -67,6 +67,7 @@ exit codes, for launchers (what to run again is the same command):
   0         done
   1         a fault of the program, a run that diverged, a disk that is full: look at it
   2         a mistake in what was asked for: running it again does not help
+  3         train.stop-on-collapse: training made the policy much worse than it was
   42        run it again: SIGTERM arrived and the work so far is saved, or another
             process of the run was lost, stands still or never came (a message says
             which)
@@ -254,7 +255,7 @@ def _explain(error: Exception, display: "Display") -> int | None:
     from sgpo_jax.hosts import RESTART, LostPeer, Stopped
     from sgpo_jax.pipeline import UserError
     from sgpo_jax.rewards import UnscorableError, VerifierError
-    from sgpo_jax.training import CheckpointError
+    from sgpo_jax.training import CheckpointError, CollapseError
 
     code, text = None, str(error)
     if isinstance(error, UserError | VerifierError | DamagedError):
@@ -264,6 +265,8 @@ def _explain(error: Exception, display: "Display") -> int | None:
         return 130 if text == "SIGINT" else RESTART
     if isinstance(error, LostPeer):
         code, text = RESTART, f"{text}; the same command goes on from here"
+    elif isinstance(error, CollapseError):
+        code = 3
     elif isinstance(error, FloatingPointError | CheckpointError | UnscorableError):
         code = 1
     elif isinstance(error, OSError) and error.errno in _DISK:

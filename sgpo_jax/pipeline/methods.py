@@ -103,7 +103,7 @@ def train(
         finally:
             run.display.lines(checkpoints.problems)
         with run.display.progress(label, config.train.steps, start=start) as advance:
-            shown = _Shown(log, advance, start)
+            shown = _Shown(log, advance, start, say=run.display.say)
             rollouts = run.session.rollouts.adapted(
                 watch=shown.watch,
                 # Only methods that pay for the profile know how long responses are.
@@ -169,9 +169,12 @@ class _Shown:
     advance: Advance
     step: int
     headline: str = ""
+    say: Callable[[str], None] = print
 
     def write(self, step: int, metrics: training.Metrics) -> None:
         self.log.write(step, metrics)
+        if said := training.alarm(step, metrics):
+            self.say(said)
         self.step, self.headline = step, training.headline(metrics)
         self.advance(step, self.headline)
 

@@ -17,7 +17,7 @@ from sgpo_jax.report.curves import Curve, compare
 from sgpo_jax.report.profiled import against_run
 from sgpo_jax.report.samples import samples
 from sgpo_jax.report.sections import Figure, Section, Tabular, Text, markdown, page
-from sgpo_jax.training import Evaluation, Metrics, read_metrics
+from sgpo_jax.training import Evaluation, Metrics, alarm, read_metrics
 
 
 def print_profile(profile: Profile, queries: Sequence[Query], display: Display) -> None:
@@ -100,6 +100,7 @@ def write(
     figures.padding_and_compiles(metrics, plots / "padding.png")
 
     evaluation = tables.evaluation_grid(found.evaluations)
+    collapses = _collapses(metrics)
     alarms = tables.alarms(found.evaluations)
     hacking = tables.hacking_grid(found.evaluations)
     cost = tables.comparison_grid(baseline, comparisons)
@@ -110,6 +111,7 @@ def write(
             "Held-out accuracy",
             [
                 Tabular(evaluation),
+                *(Text(line) for line in collapses),
                 Figure("accuracy", "Held-out success against total compute"),
                 Tabular(cost),
                 Text(_explanation(baseline)),
@@ -139,8 +141,18 @@ def write(
     html.write_bytes(content.encode("utf-8", errors="replace"))
     for grid in (spent, evaluation, hacking, cost):
         display.console.print(grid.rich())
-    display.lines(alarms)
+    display.lines([*collapses, *alarms])
     display.say(f"report: {folder.report} and {html.name}")
+
+
+def _collapses(metrics: Mapping[str, list[Metrics]]) -> list[str]:
+    """Return a line on the last collapse of each method that had one."""
+    found = []
+    for name, lines in metrics.items():
+        said = [text for line in lines if (text := alarm(line["step"], line))]
+        if said:
+            found.append(f"{name}: {len(said)} times, last at {said[-1]}")
+    return found
 
 
 def _profiled(found: Results, run: Run) -> list[Section]:

@@ -288,6 +288,8 @@ class Trainer:
             for step, self._progress, metrics in made:
                 self.step = step
                 advance(step, training.headline(metrics))
+                if said := training.alarm(step, metrics):
+                    self._display.say(said)
                 if "reward" in metrics:
                     yield {"step": step, **metrics}
         self._display.problems(self.worker.problems)

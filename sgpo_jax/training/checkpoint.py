@@ -244,6 +244,7 @@ class ProgressStore:
             "logged": progress.logged,
             "pending": progress.pending,
             "best": progress.best,
+            "initial": progress.initial,
             "behavior_version": progress.behavior_version,
         }
         if progress.best is not None:
@@ -291,6 +292,7 @@ class ProgressStore:
             logged=plain["logged"],
             pending=plain["pending"],
             best=plain["best"],
+            initial=plain.get("initial"),
         )
 
 

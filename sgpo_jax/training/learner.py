@@ -16,7 +16,7 @@ from sgpo_jax.methods.method import MAX_ROUNDS
 from sgpo_jax.methods.shaping import shape
 from sgpo_jax.planning import Plan
 from sgpo_jax.profiling import Profile, SampleAndScore
-from sgpo_jax.training import copies
+from sgpo_jax.training import collapse, copies
 from sgpo_jax.training.batch import by_response, make_groups, only_sampled, scoring_cost
 from sgpo_jax.training.collect import Collected, collect, collected
 from sgpo_jax.training.operations import Trace, rates
@@ -89,7 +89,7 @@ class Learner:
         everything, prompts = self._collect(progress, step)
         progress.ledger.add("generation", everything.cost)
         progress.ledger.add("rewards", ledger.Entry(seconds=everything.scoring_seconds))
-        metrics = rollout_metrics(everything)
+        metrics = rollout_metrics(everything) | self._against_profile(everything)
         taken = everything
         if self.method.refill is not None:
             taken = everything.only(everything.live)
@@ -112,6 +112,17 @@ class Learner:
             progress.prompts = progress.prompts._replace(drift=np.asarray(drift))
         metrics["step_time_sec"] = time.perf_counter() - started
         return metrics
+
+    def _against_profile(self, taken: Collected) -> Metrics:
+        """Return the initial policy's success on the prompts of a step, if known."""
+        if self.profile is None:
+            return {}
+        return collapse.training_metrics(
+            taken.rewards,
+            taken.solved_at,
+            self.profile.success_rate[taken.draw.rows],
+            taken.group,
+        )
 
     def _collect(self, progress: Progress, step: int) -> tuple[Collected, PromptState]:
         """Sample the rollouts of a step."""

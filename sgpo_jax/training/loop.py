@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Generator
 
 from sgpo_jax.hosts import Stopped
+from sgpo_jax.training import collapse
 from sgpo_jax.training.learner import Learner
 from sgpo_jax.training.progress import Log, Metrics, Progress, Store
 
@@ -37,13 +38,16 @@ def steps(
     Raises:
       FloatingPointError: if updates stay non-finite after going back
         `max_rollbacks` times.
+      CollapseError: if the policy has become much worse and the run is to stop then.
       Stopped: if the run was asked to stop; the last whole step is being saved then.
     """
     config = learner.config
     step = start
     while True:
         if progress.pending is not None:
-            yield step, progress, _evaluate(progress, step, evaluate, log)
+            metrics = _evaluate(progress, step, evaluate, log)
+            yield step, progress, metrics
+            _check_collapse(config.stop_on_collapse, step, metrics)
         if step >= stop:
             return
         store.check()
@@ -67,6 +71,7 @@ def steps(
             log.write(step, metrics)
             progress.logged += 1
             yield step, progress, metrics
+            _check_collapse(config.stop_on_collapse, step, metrics)
 
 
 def train(
@@ -104,9 +109,18 @@ def _evaluate(
     found = evaluate(progress)
     took = {"time/eval": time.perf_counter() - started}
     metrics = progress.pending | found | took
+    if step == 0 and "eval/success" in found:
+        error = collapse.standard_error(found)
+        progress.initial = [float(found["eval/success"]), error]
+    metrics |= collapse.held_out_collapse(progress.initial, found)
     log.write(step, metrics)
     progress.record(step, metrics)
     return metrics
+
+
+def _check_collapse(stop: bool, step: int, metrics: Metrics) -> None:
+    if stop and (said := collapse.alarm(step, metrics)):
+        raise collapse.CollapseError(said)
 
 
 def _go_back(

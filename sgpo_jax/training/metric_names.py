@@ -6,6 +6,8 @@ METRICS = {
     # What was sampled.
     "reward": "mean reward of the step's scored rollouts",
     "success": "share of rollouts that solve their query",
+    "success_initial": "success of the initial policy on the prompts, by the profile",
+    "collapse": "standard errors below that; only where success has collapsed",
     "unscorable": "share of rollouts without a reward; they are not trained on",
     "frac_reward_zero_std": "share of groups whose rewards are all equal",
     "frac_advantage_zero": "share of trained groups whose advantages are all 0",
@@ -50,6 +52,7 @@ METRICS = {
     "eval/reward": "mean held-out reward",
     "eval/low": "lower end of the 95 % interval of held-out success",
     "eval/high": "upper end of that interval",
+    "eval/collapse": "standard errors below the initial policy, where it has collapsed",
     "eval/success_averaged": "held-out success of the averaged parameters",
     "ledger": "compute spent so far by phase, as `ledger.Ledger` writes it",
     "total_flops": "operations so far, profiling included, evaluation not",

@@ -27,6 +27,8 @@ class TrainConfig:
       max_skipped: updates skipped in a row for a non-finite loss or gradient before
         the run goes back to its last checkpoint.
       max_rollbacks: how often it may go back before it gives up.
+      stop_on_collapse: end with code 3 when success is less than half the initial
+        policy's, by 4 standard errors or more; it is said and recorded in any case.
     """
 
     steps: Natural = 100
@@ -34,6 +36,7 @@ class TrainConfig:
     eval_every: Count = 10
     max_skipped: Count = 3
     max_rollbacks: Natural = 3
+    stop_on_collapse: bool = False
 
 
 class PromptState(NamedTuple):
@@ -69,6 +72,7 @@ class Progress:
       pending: metrics of the last step, if it is yet to be evaluated and logged; so a
         checkpoint is written before the evaluation, which may be cut short.
       best: step and held-out success of the best evaluation so far.
+      initial: held-out success of the initial policy, and its standard error.
     """
 
     train: TrainState
@@ -80,6 +84,7 @@ class Progress:
     logged: int = 0
     pending: Metrics | None = None
     best: list[float] | None = None
+    initial: list[float] | None = None
 
     def copy(self) -> "Progress":
         """Return what stays as it is while a step changes the original."""

@@ -59,18 +59,22 @@ def make_learner(programs, source, method=GROUPS_OF_3, **config):
     )
 
 
-def run(learner, programs, memory):
+def evaluated(progress):
+    return {"evaluated": int(progress.train.step)}
+
+
+def run(learner, programs, memory, lines=None, evaluate=evaluated):
     params = models.init(CONFIG, key=jax.random.key(0))
     progress = learner.start(programs.init(params))
     memory.save(0, progress)
-    lines = MemoryLog()
+    lines = MemoryLog() if lines is None else lines
     progress = training.train(
         learner,
         progress,
         start=0,
         store=memory,
         log=lines,
-        evaluate=lambda progress: {"evaluated": int(progress.train.step)},
+        evaluate=evaluate,
     )
     logged = dict(lines.lines)
     assert len(logged) == len(lines.lines), "a step was logged twice"
@@ -103,6 +107,28 @@ def test_non_finite_updates_lead_back_and_then_on(programs):
     assert source.steps == [1, 2, 3, 4, 5, *((16 << 24) + s for s in (5, 6))]
     assert int(progress.train.skipped) == 0
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(progress.train.params))
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_a_collapse_is_recorded_and_may_end_the_run(programs, stop):
+    def evaluate(progress):
+        mean = 0.02 if int(progress.train.step) >= 2 else 0.5
+        return {"eval/success": mean, "eval/low": mean - 0.02, "eval/high": mean + 0.02}
+
+    memory, lines = MemoryStore(), MemoryLog()
+    config = {"steps": 4, "eval_every": 2, "stop_on_collapse": stop}
+    learner = make_learner(programs, ScriptedRollouts(), **config)
+    if stop:
+        with pytest.raises(training.CollapseError, match="step 2: COLLAPSE"):
+            run(learner, programs, memory, lines, evaluate)
+    else:
+        run(learner, programs, memory, lines, evaluate)
+    logged = dict(lines.lines)
+    assert [s for s, m in logged.items() if "eval/collapse" in m] == (
+        [2] if stop else [2, 4]
+    )
+    assert [step for step, _ in memory.saved] == ([0, 2] if stop else [0, 2, 4])
+    assert memory.saved[-1][1].initial[0] == 0.5
 
 
 @pytest.mark.parametrize("behind", [1, -1])
