@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 
 import jax
-import tyro
 
 from sgpo_jax import chips, methods, models, packing, sampling, session, sharding
 from sgpo_jax.ahead_of_time import (
@@ -17,9 +16,12 @@ from sgpo_jax.ahead_of_time import (
     report,
     topology,
 )
+from sgpo_jax.bounds import Size, bounded
+from sgpo_jax.commands.options import parse_dataclass
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Aot:
     """Compile the sampler's and the training step's programs for a TPU pod.
 
@@ -50,22 +52,22 @@ class Aot:
     """
 
     topology: str
-    num_slices: int = 1
+    num_slices: Size = 1
     model: str = ""
     plan: str = ""
     method: str = "grpo_token"
     mesh: sharding.MeshShape = sharding.MeshShape()
-    row_length: tuple[int, ...] = (4096,)
+    row_length: tuple[Size, ...] = (4096,)
     remat: models.Remat = "everything"
-    rows: tuple[int, ...] = (1,)
-    prompt: tuple[int, ...] = (512,)
-    response: int = 1024
-    shortest_response: int = 64
-    lanes: int = 2
-    slots: int = 8
-    banks: int = 2
-    staged: int = 8
-    prefill_prompts: int = 4
+    rows: tuple[Size, ...] = (1,)
+    prompt: tuple[Size, ...] = (512,)
+    response: Size = 1024
+    shortest_response: Size = 64
+    lanes: Size = 2
+    slots: Size = 8
+    banks: Size = 2
+    staged: Size = 8
+    prefill_prompts: Size = 4
     only: str = ""
     out: str = ""
 
@@ -169,20 +171,24 @@ def _used(
 
 def main(args: Sequence[str]) -> int:
     """Run the command; returns 0 if everything fits, 1 if not, 2 on a mistake."""
-    options = tyro.cli(Aot, args=list(args), prog="sgpo aot")
     # What a compiler without a device wrote, it cannot read again.
     jax.config.update("jax_enable_compilation_cache", False)
     try:
+        options = parse_dataclass(Aot, list(args), prog="sgpo aot")
         workload, notes = options.workload()
+        jobs = [*workload.step_jobs(), *workload.sampler_jobs()]
+        chosen = [job for job in jobs if job.name.startswith(options.only)]
+        if not chosen:
+            names = ", ".join(job.name for job in jobs)
+            raise ValueError(f"--only {options.only}: no program is called so: {names}")
     except ValueError as error:
         print(f"sgpo: error: {error}", file=sys.stderr)
         return 2
     chip = chips.parse_slice(options.topology).chip
     results = []
-    for job in [*workload.step_jobs(), *workload.sampler_jobs()]:
-        if job.name.startswith(options.only):
-            print(f"sgpo aot: compiling {job.name}", file=sys.stderr, flush=True)
-            results.append(facts.compile_job(job))
+    for job in chosen:
+        print(f"sgpo aot: compiling {job.name}", file=sys.stderr, flush=True)
+        results.append(facts.compile_job(job))
     lines = list(report.write(options.name, workload, chip, results, notes))
     print("\n".join(lines))
     if options.out:

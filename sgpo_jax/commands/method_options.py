@@ -73,6 +73,30 @@ def override(methods: Mapping[str, Method], path: str, text: str) -> dict[str, M
     return {**methods, label: _set(methods[label], fields, text, PREFIX + path)}
 
 
+def every_option(label: str, method: Method) -> list[str]:
+    """Options of a method with their values, a line each.
+
+    >>> every_option("mine", Method())[:2]
+    ['--methods.mine.prompts.group-size 8', '--methods.mine.refill.max-rounds 4 (None)']
+    """
+    lines: list[str] = []
+
+    def walk(part: Any, path: str, absent: bool) -> None:
+        for field in dataclasses.fields(part):
+            value, name = getattr(part, field.name), f"{path}.{field.name}"
+            missing = value is None and field.name in ABSENT and part is method
+            if missing:
+                value = ABSENT[field.name]()
+            if dataclasses.is_dataclass(value) and not isinstance(value, type):
+                walk(value, name, absent or missing)
+            elif isinstance(value, bool | int | float | str):
+                option = name.replace("_", "-")
+                lines.append(f"{option} {value}{' (None)' if absent else ''}")
+
+    walk(method, f"{PREFIX}{label}", False)
+    return lines
+
+
 def _set(part: Any, fields: list[str], text: str, option: str) -> Any:
     name, *rest = fields
     if not dataclasses.is_dataclass(part) or isinstance(part, type):

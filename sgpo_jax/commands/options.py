@@ -6,7 +6,7 @@ import io
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sgpo_jax.presets import LEARNING_RATES, PRESETS
@@ -119,7 +119,13 @@ def parse(
     from sgpo_jax.pipeline import folder
 
     def read(over: Experiment) -> Experiment:
-        return parse_dataclass(Experiment, args, prog=f"sgpo {command}", default=over)
+        return parse_dataclass(
+            Experiment,
+            args,
+            prog=f"sgpo {command}",
+            default=over,
+            further=lambda: further_help(over),
+        )
 
     first = read(default)
     saved = pathlib.Path(first.out).expanduser() / "config.json"
@@ -141,9 +147,21 @@ def parse(
 
 
 def parse_dataclass(
-    kind: type[T], args: Sequence[str], *, prog: str, default: T | None = None
+    kind: type[T],
+    args: Sequence[str],
+    *,
+    prog: str,
+    default: T | None = None,
+    further: Callable[[], str] = str,
 ) -> T:
     """Parse the options of a command, which are the fields of a dataclass.
+
+    Args:
+      kind: the dataclass.
+      args: the options.
+      prog: what the command is called.
+      default: what the fields are that no option sets.
+      further: text on options that are no fields, at the end of the help.
 
     Raises:
       ValueError: one line that says what is wrong.
@@ -153,7 +171,10 @@ def parse_dataclass(
 
     over: dict[str, Any] = {} if default is None else {"default": default}
     if any(arg in ("-h", "--help") for arg in args):
-        tyro.cli(kind, args=["--help"], prog=prog, **over)
+        try:
+            tyro.cli(kind, args=["--help"], prog=prog, **over)
+        finally:
+            print(further(), end="")
     shown = io.StringIO()
     try:
         with contextlib.redirect_stderr(shown), contextlib.redirect_stdout(shown):
@@ -166,6 +187,29 @@ def parse_dataclass(
         # What a part of the experiment refuses is named as it is spelled here.
         text = re.sub(r"^Value error Error parsing ([\w.-]+): ", r"--\1.", text)
         raise ValueError(f"{text} (see {prog} --help)") from None
+
+
+FURTHER = """\
+options of the command itself:
+  --preset NAME           a complete experiment to start from: {presets}
+  --methods NAME...       what is trained: names of `sgpo methods`, or
+                          package.module:function
+  --dry-run               print the resolved experiment and its predicted cost
+  --help                  this
+
+options of the methods, one for each number, switch and text of their parts; a part that
+is None begins with its defaults when one of its fields is set:
+"""
+
+
+def further_help(config: "Experiment") -> str:
+    """Text on the options that are no fields of the experiment."""
+    from sgpo_jax.commands.method_options import every_option
+
+    lines = [FURTHER.format(presets=", ".join(PRESETS))]
+    for label, method in config.methods.items():
+        lines += [f"  {line}\n" for line in every_option(label, method)]
+    return "".join(lines)
 
 
 def take_option(args: list[str], name: str, default: str) -> str:

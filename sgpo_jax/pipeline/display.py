@@ -13,6 +13,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from sgpo_jax.rewards import Problems
 
@@ -55,15 +56,17 @@ class Display:
 
     @contextlib.contextmanager
     def _bar(self, name: str, total: int, start: int) -> Iterator[Advance]:
+        # What does not fit is cut off the text, never off name, bar, step and time.
+        rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
         columns = (
-            TextColumn("{task.description:>12}"),
-            BarColumn(),
+            TextColumn("{task.description}", table_column=Column(max_width=17)),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[text]}", table_column=rest),
         )
-        with Progress(*columns, console=self.console) as bars:
+        with Progress(*columns, console=self.console, expand=True) as bars:
             kept = ""
             task = bars.add_task(name, total=total, completed=start, text="")
 
@@ -76,6 +79,7 @@ class Display:
 
     @contextlib.contextmanager
     def _lines(self, name: str, total: int, start: int) -> Iterator[Advance]:
+        del start
         began = last = time.monotonic()
         kept = ""
 
@@ -87,6 +91,4 @@ class Display:
                 last = now
                 self.say(f"{name} {done}/{total} {now - began:.0f}s {kept}")
 
-        if start:
-            self.say(f"{name} goes on after {start}/{total}")
         yield advance

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from rich import box
+from rich.console import Group
 from rich.table import Table
 
 from sgpo_jax.data import Query
@@ -23,13 +25,45 @@ class Grid:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
-    def rich(self) -> Table:
-        """Return a table for a terminal; the first column is text, others numbers."""
-        table = Table(title=self.title, title_justify="left")
-        for i, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if i else "left")
+    def rich(self, width: int = 80) -> Group:
+        """Return tables for a terminal; the first column is text, others numbers.
+
+        No word is cut: columns that do not fit in a width go to a further table, with
+        the first column again.
+        """
+        parts = self._blocks(width)
+        return Group(*(self._table(part, first=not i) for i, part in enumerate(parts)))
+
+    def _blocks(self, width: int) -> list[list[int]]:
+        """Columns of each table."""
+        wide = [
+            max(len(word) for word in [*name.split(), *(row[i] for row in self.rows)])
+            for i, name in enumerate(self.columns)
+        ]
+        blocks, room = [[0]], width - wide[0] - 2
+        for i in range(1, len(self.columns)):
+            if wide[i] + 2 > room and len(blocks[-1]) > 1:
+                blocks.append([0])
+                room = width - wide[0] - 2
+            blocks[-1].append(i)
+            room -= wide[i] + 2
+        return blocks
+
+    def _table(self, columns: Sequence[int], *, first: bool) -> Table:
+        table = Table(
+            title=self.title if first else None,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            padding=(0, 2, 0, 0),
+        )
+        for i in columns:
+            longest = max((len(row[i]) for row in self.rows), default=0)
+            table.add_column(
+                self.columns[i], justify="right" if i else "left", min_width=longest
+            )
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*(row[i] for i in columns))
         return table
 
     def markdown(self) -> str:

@@ -22,18 +22,24 @@ from sgpo_jax.training import Evaluation, Metrics, alarm, read_metrics
 
 def print_profile(profile: Profile, queries: Sequence[Query], display: Display) -> None:
     """Print success by family and level."""
-    display.console.print(tables.profile_grid(profile, queries).rich())
+    display.console.print(
+        tables.profile_grid(profile, queries).rich(display.console.width)
+    )
 
 
 def print_plan(label: str, plan: Plan, display: Display) -> None:
     """Print the phases of a method's plan."""
-    display.console.print(tables.plan_grid(label, plan).rich())
+    _show(tables.plan_grid(label, plan), display)
 
 
 def print_evaluations(results: Mapping[str, Evaluation], display: Display) -> None:
     """Print held-out accuracies."""
-    display.console.print(tables.evaluation_grid(results).rich())
+    _show(tables.evaluation_grid(results), display)
     display.lines(tables.alarms(results))
+
+
+def _show(grid: tables.Grid, display: Display) -> None:
+    display.console.print(grid.rich(display.console.width))
 
 
 def check(run: Run) -> None:
@@ -140,7 +146,7 @@ def write(
     # What a model writes need not be valid text.
     html.write_bytes(content.encode("utf-8", errors="replace"))
     for grid in (spent, evaluation, hacking, cost):
-        display.console.print(grid.rich())
+        _show(grid, display)
     display.lines([*collapses, *alarms])
     display.say(f"report: {folder.report} and {html.name}")
 

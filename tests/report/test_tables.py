@@ -1,0 +1,53 @@
+"""Tables fit a terminal without cutting a word."""
+
+import io
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from sgpo_jax.ledger import Entry, Ledger
+from sgpo_jax.report import tables
+
+word = st.text("abcdefghij0123456789.,%", min_size=1, max_size=14)
+header = st.lists(word, min_size=1, max_size=4).map(" ".join)
+
+
+def shown(grid, width):
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=False)
+    console.print(grid.rich(width))
+    return out.getvalue()
+
+
+@st.composite
+def grids(draw):
+    columns = draw(st.lists(header, min_size=1, max_size=9))
+    row = st.lists(word, min_size=len(columns), max_size=len(columns))
+    return columns, draw(st.lists(row, min_size=1, max_size=4))
+
+
+@given(cells=grids(), width=st.sampled_from((60, 80, 120)))
+@settings(max_examples=60, deadline=None)
+def test_no_word_is_cut(cells, width):
+    grid = tables.Grid("title", *cells)
+    text = shown(grid, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    words = text.split()
+    for cell in [cell for row in grid.rows for cell in row]:
+        assert cell in words
+    for name in grid.columns:
+        assert all(part in words for part in name.split())
+
+
+def test_the_ledger_is_whole_at_80_columns():
+    ledger = Ledger()
+    ledger.add(
+        "training", Entry(flops=1.2345e13, tokens=98_765_432, rollouts=1_234_567)
+    )
+    grid = tables.ledger_grid({"tracked_posterior": ledger})
+    text = shown(grid, 80)
+    for words in ("tracked_posterior", "12345.0", "98,765,432", "1,234,567", "seconds"):
+        assert words in text
+    assert max(map(len, text.splitlines())) <= 80
