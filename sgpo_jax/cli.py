@@ -10,6 +10,7 @@ import logging
 import pathlib
 import sys
 import textwrap
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -152,6 +153,7 @@ def _execute(name: str, config: "Experiment", dry_run: bool) -> int:
     from sgpo_jax.hosts import work_on
 
     logging.getLogger("absl").addFilter(_without_traceback)
+    threading.excepthook = _thread_ended
     options.cache_programs(config.cache)
     return work_on(
         config.distributed, lambda hosts: _work(name, config, hosts, dry_run)
@@ -278,6 +280,18 @@ def _explain(error: Exception, display: "Display") -> int | None:
     return code
 
 
+def _thread_ended(ended: threading.ExceptHookArgs) -> None:
+    """Say in a line that a library's thread could not write to the disk.
+
+    What the run itself writes is reported where it is written.
+    """
+    error = ended.exc_value
+    if isinstance(error, OSError) and error.errno in _DISK:
+        print(f"sgpo: a file could not be written: {error}", file=sys.stderr)
+    else:
+        threading.__excepthook__(ended)
+
+
 def _without_traceback(record: logging.LogRecord) -> bool:
     """Shorten what Orbax logs when it cannot write, and then raises as well."""
     record.exc_info = record.exc_text = None
@@ -285,7 +299,8 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 
 
 # What a disk or a file system may refuse, through no fault of the program.
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+_DISK += (errno.EPERM, errno.EIO)
 
 
 def _refuse(message: str) -> int:

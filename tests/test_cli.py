@@ -85,7 +85,9 @@ def test_help_names_every_command_and_option(capsys):
         cli.run_command(["plan", "--help"])
     assert exit_.value.code == 0
     text = capsys.readouterr().out
-    for option in ("--train.steps", "--mesh.fsdp", "--seed"):
+    further = ("--preset NAME", "--methods NAME", "--dry-run")
+    of_methods = ("--methods.sgpo.kl.coef", "--methods.tracked.optimizer.clip-norm")
+    for option in ("--train.steps", "--mesh.fsdp", "--seed", *further, *of_methods):
         assert option in text
 
 

@@ -150,6 +150,14 @@ def test_only_gradients_cross_between_slices():
     assert rest.sent("dcn") == 0
 
 
+def test_no_program_of_a_name_is_a_mistake(capsys):
+    args = ["--topology", "v5e-4", "--model", "tiny", "--response", "64"]
+    assert aot.main([*args, "--only", "nothing"]) == 2
+    said = capsys.readouterr().err
+    assert "--only nothing: no program is called so: gradients" in said
+    assert "update" in said and "sample" in said.lower() and said.count("\n") == 1
+
+
 def test_what_does_not_fit_is_named_with_what_to_change(capsys):
     args = ["--topology", "v5e-4", "--model", "qwen3-8b", "--mesh.fsdp", "4"]
     assert aot.main([*args, "--only", "update"]) == 1
