@@ -152,8 +152,7 @@ def _beside_runs(name: str, rest: list[str]) -> int | None:
 def _execute(name: str, config: "Experiment", dry_run: bool) -> int:
     from sgpo_jax.hosts import work_on
 
-    logging.getLogger("absl").addFilter(_without_traceback)
-    threading.excepthook = _thread_ended
+    quiet_libraries()
     options.cache_programs(config.cache)
     return work_on(
         config.distributed, lambda hosts: _work(name, config, hosts, dry_run)
@@ -280,12 +279,20 @@ def _explain(error: Exception, display: "Display") -> int | None:
     return code
 
 
+def quiet_libraries() -> None:
+    """Leave out tracebacks of libraries about what is raised as well."""
+    logging.getLogger("absl").addFilter(_without_traceback)
+    threading.excepthook = _thread_ended
+
+
 def _thread_ended(ended: threading.ExceptHookArgs) -> None:
     """Say in a line that a library's thread could not write to the disk.
 
-    What the run itself writes is reported where it is written.
+    Orbax raises what its threads could not write again, where it is waited for.
     """
     error = ended.exc_value
+    if type(ended.thread).__module__.startswith("orbax"):
+        return
     if isinstance(error, OSError) and error.errno in _DISK:
         print(f"sgpo: a file could not be written: {error}", file=sys.stderr)
     else:

@@ -89,6 +89,8 @@ def run(name: str, target: Target, count: int, *, seed: int = 0) -> Counts:
             pass
         job.join()
         here.close()
+        if not total.mutations and current == start and job.exitcode == 1:
+            raise RuntimeError(f"the sound inputs of {name} do not parse; see above")
         if current < count:
             total.crashes += 1
             total.mutations += 1

@@ -335,9 +335,9 @@ SPECS = (
 )
 SOURCES = (
     "procedural:families=bits+reversal,levels=1+2+3,count=12",
-    "questions.jsonl:prompt=question,answer=solution,verifier=math",
+    "questions.jsonl,prompt=question,answer=solution,verifier=math",
     "gsm8k:/nonexistent",
-    "tfds:gsm8k,split=train",
+    "tfds:gsm8k/train,prompt=question",
 )
 
 

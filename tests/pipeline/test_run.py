@@ -150,6 +150,7 @@ def test_other_settings_in_the_same_folder_are_refused(finished, cache, capsys):
 def test_stages_one_by_one_give_the_same_run(finished, cache, tmp_path):
     """And the later ones take their settings from the folder."""
     from sgpo_jax import cli
+    from sgpo_jax.pipeline.folder import read_json
 
     out = tmp_path / "staged"
     assert run("warmup", out, cache, "--methods", "sgpo") == 0
@@ -163,8 +164,8 @@ def test_stages_one_by_one_give_the_same_run(finished, cache, tmp_path):
     evals = sorted((out / "eval").iterdir())
     assert [p.name for p in evals] == ["initial.json", "sgpo.json"]
     for path in evals:
-        ours = json.loads(path.read_text())
-        theirs = json.loads((finished / "eval" / path.name).read_text())
+        ours = read_json(path)
+        theirs = read_json(finished / "eval" / path.name)
         ours["cost"].pop("seconds"), theirs["cost"].pop("seconds")
         assert ours == theirs
 

@@ -124,7 +124,7 @@ kept = training.Checkpoints(folder / "checkpoints")
 kept.save(1, {"x": np.zeros(4)}, {"step": 1})
 kept.wait()
 log = training.MetricsWriter(folder / "log")
-cli.threading.excepthook = cli._thread_ended
+cli.quiet_libraries()
 resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 try:
     kept.save(2, {"x": np.random.default_rng(0).normal(size=200_000)}, {"step": 2})
