@@ -17,7 +17,6 @@ from sgpo_jax.ledger import Ledger
 from sgpo_jax.training import manifest
 from sgpo_jax.training.progress import Progress
 
-
 _TIMEOUT = 10 * 365 * 86_400
 """Seconds: Orbax measures by a clock that may jump by days, and one that does must not
 end a save. What stands still is noticed by the run's own watch."""
@@ -69,8 +68,7 @@ class Checkpoints:
                     create=True,
                     preservation_policy=_Preserve(self, keep),
                     async_options=ocp.AsyncOptions(
-                        timeout_secs=_TIMEOUT,
-                        post_finalization_callback=self._seal
+                        timeout_secs=_TIMEOUT, post_finalization_callback=self._seal
                     ),
                 ),
             )

@@ -1,0 +1,50 @@
+"""Some mutations of every parser's input; `python -m benchmarks.fuzz` does 10,000."""
+
+import dataclasses
+import importlib.util
+
+import jaxtyping
+import pytest
+
+from benchmarks.fuzz import harness
+from benchmarks.fuzz.targets import TARGETS
+
+COUNTS = {"command line": 12, "gguf": 20, "plan.json": 30}
+NEEDS = {"gguf": "gguf", "tokenizer.json": "tokenizers"}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", TARGETS)
+def test_no_mutation_ends_in_a_traceback_or_a_changed_number(name, tmp_path):
+    if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
+        pytest.skip(f"needs {NEEDS[name]}: pip install 'sgpo_jax[hf]'")
+    numbers = range(COUNTS.get(name, 60))
+    # Under pytest annotations are checked first; the command runs without that.
+    refusals = (*TARGETS[name].refusals, jaxtyping.TypeCheckError)
+    target = dataclasses.replace(TARGETS[name], refusals=refusals)
+    found = harness.in_process(name, target, numbers, 1, tmp_path)
+    assert found.mutations == len(numbers)
+    assert not found.faults, found.examples
+
+
+def test_a_parser_that_breaks_is_found(tmp_path):
+    """Tracebacks, hangs and silent changes are counted, refusals are none."""
+
+    def parse(path):
+        text = path.read_bytes()
+        if text == b"0":
+            raise KeyError("0")
+        if text == b"1":
+            raise ValueError("refused")
+        return text.decode()
+
+    target = harness.Target(
+        seeds=lambda folder: [b"2"],
+        mutate=lambda data, chance, others: chance.choice([b"0", b"1", b"2", b"3"]),
+        parse=parse,
+        sealed=True,
+    )
+    found = harness.in_process("broken", target, range(200), 0, tmp_path)
+    assert found.refused > 20 and found.unchanged > 20
+    assert found.tracebacks > 20 and found.silent > 20
+    assert found.faults == found.tracebacks + found.silent
