@@ -48,7 +48,7 @@ def parse_source(text: str) -> Source:
         place = text.partition(",")[0]
         folder = bool(place) and pathlib.Path(place).expanduser().is_dir()
         if not (place.endswith(SUFFIXES) or folder):
-            raise ValueError(f"data {text!r} is none of\n{SYNTAX}")
+            raise ValueError(f"data {text[:200]!r} is none of\n{SYNTAX}")
         kind, rest = "jsonl", text
     try:
         return _PARSERS[kind](rest)
