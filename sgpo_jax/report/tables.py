@@ -36,18 +36,20 @@ class Grid:
 
     def _blocks(self, width: int) -> list[list[int]]:
         """Columns of each table."""
-        wide = [
-            max(len(word) for word in [*name.split(), *(row[i] for row in self.rows)])
-            for i, name in enumerate(self.columns)
-        ]
-        blocks, room = [[0]], width - wide[0] - 2
+        wide = [self._wide(i) for i in range(len(self.columns))]
+        blocks, room = [[0]], width - wide[0] - 3
         for i in range(1, len(self.columns)):
-            if wide[i] + 2 > room and len(blocks[-1]) > 1:
+            if wide[i] + 3 > room and len(blocks[-1]) > 1:
                 blocks.append([0])
-                room = width - wide[0] - 2
+                room = width - wide[0] - 3
             blocks[-1].append(i)
-            room -= wide[i] + 2
+            room -= wide[i] + 3
         return blocks
+
+    def _wide(self, column: int) -> int:
+        """Width of the longest cell, and of the longest word of the header."""
+        words = self.columns[column].split()
+        return max(map(len, [*words, *(row[column] for row in self.rows)]), default=0)
 
     def _table(self, columns: Sequence[int], *, first: bool) -> Table:
         table = Table(
@@ -58,10 +60,8 @@ class Grid:
             padding=(0, 2, 0, 0),
         )
         for i in columns:
-            longest = max((len(row[i]) for row in self.rows), default=0)
-            table.add_column(
-                self.columns[i], justify="right" if i else "left", min_width=longest
-            )
+            justify = "right" if i else "left"
+            table.add_column(self.columns[i], justify=justify, min_width=self._wide(i))
         for row in self.rows:
             table.add_row(*(row[i] for i in columns))
         return table
