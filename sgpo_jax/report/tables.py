@@ -37,13 +37,13 @@ class Grid:
     def _blocks(self, width: int) -> list[list[int]]:
         """Columns of each table."""
         wide = [self._wide(i) for i in range(len(self.columns))]
-        blocks, room = [[0]], width - wide[0] - 3
+        blocks, room = [[0]], width - wide[0] - 4
         for i in range(1, len(self.columns)):
-            if wide[i] + 3 > room and len(blocks[-1]) > 1:
+            if wide[i] + 4 > room and len(blocks[-1]) > 1:
                 blocks.append([0])
-                room = width - wide[0] - 3
+                room = width - wide[0] - 4
             blocks[-1].append(i)
-            room -= wide[i] + 3
+            room -= wide[i] + 4
         return blocks
 
     def _wide(self, column: int) -> int:
