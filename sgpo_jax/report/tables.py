@@ -37,13 +37,13 @@ class Grid:
     def _blocks(self, width: int) -> list[list[int]]:
         """Columns of each table."""
         wide = [self._wide(i) for i in range(len(self.columns))]
-        blocks, room = [[0]], width - wide[0] - 4
+        blocks, room = [[0]], width - wide[0] - 5
         for i in range(1, len(self.columns)):
-            if wide[i] + 4 > room and len(blocks[-1]) > 1:
+            if wide[i] + 5 > room and len(blocks[-1]) > 1:
                 blocks.append([0])
-                room = width - wide[0] - 4
+                room = width - wide[0] - 5
             blocks[-1].append(i)
-            room -= wide[i] + 4
+            room -= wide[i] + 5
         return blocks
 
     def _wide(self, column: int) -> int:
