@@ -103,7 +103,9 @@ def train(
         finally:
             run.display.lines(checkpoints.problems)
         if start:
-            run.display.say(f"{label}: resumed from step {start} of {config.train.steps}")
+            run.display.say(
+                f"{label}: resumed from step {start} of {config.train.steps}"
+            )
         with run.display.progress(label, config.train.steps, start=start) as advance:
             shown = _Shown(log, advance, start, say=run.display.say)
             rollouts = run.session.rollouts.adapted(

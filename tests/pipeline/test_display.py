@@ -24,18 +24,19 @@ def test_method_bar_step_and_time_stay_visible(width):
 
 
 def test_a_prediction_names_seconds_memory_and_disk(tmp_path, capsys):
-    from sgpo_jax.pipeline import Setup, predict
+    from sgpo_jax.pipeline import open_run, predict
     from sgpo_jax.rewards import Worker
 
     config = tiny_experiment(str(tmp_path / "run"))
     with Worker() as worker:
-        setup = Setup(config=config, worker=worker)
+        display = Display(Console(file=out, width=80))
+        run = open_run(config, worker, display=display)
         out = io.StringIO()
-        predict.print_prediction(setup, Display(Console(file=out, width=80)))
+        predict.print_prediction(run)
         assert predict.operations_per_second() > 1e6
         # State in float32: parameters, gradients, a copy and two moments at least.
-        parameters, trained, moments = predict.state_bytes(setup)
-        assert predict.memory(setup) > parameters + trained + moments
-        assert predict.disk(setup) > 3 * 3 * (parameters + moments)
+        parameters, trained, moments = predict.state_bytes(run)
+        assert predict.memory(run) > parameters + trained + moments
+        assert predict.disk(run) > 3 * 3 * (parameters + moments)
     said = " ".join(out.getvalue().split())
     assert " s of sampling" in said and "of memory" in said and "of disk" in said
