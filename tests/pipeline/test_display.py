@@ -29,9 +29,9 @@ def test_a_prediction_names_seconds_memory_and_disk(tmp_path, capsys):
 
     config = tiny_experiment(str(tmp_path / "run"))
     with Worker() as worker:
+        out = io.StringIO()
         display = Display(Console(file=out, width=80))
         run = open_run(config, worker, display=display)
-        out = io.StringIO()
         predict.print_prediction(run)
         assert predict.operations_per_second() > 1e6
         # State in float32: parameters, gradients, a copy and two moments at least.
