@@ -360,7 +360,7 @@ class Trainer:
         return found
 
     def table(self) -> pa.Table:
-        """Metrics of all steps, one row each; `.to_pandas()` where pandas is there."""
+        """Metrics of all steps, one row each; pandas by `Table.to_pandas`."""
         return training.metrics_table(self.log.lines)
 
     def plot(self, axes: Any = None) -> Any:

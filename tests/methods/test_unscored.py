@@ -64,7 +64,9 @@ def groups_of(rewards):
     )
 
 
-@pytest.mark.parametrize("advantage", ADVANTAGES, ids=repr)
+@pytest.mark.parametrize(
+    "advantage", ADVANTAGES, ids=lambda part: getattr(part, "__name__", repr(part))
+)
 @LIMITED
 @given(rewards=REWARDS)
 def test_advantages(advantage, rewards):
@@ -75,7 +77,9 @@ def test_advantages(advantage, rewards):
     assert np.isfinite(with_inf).all()
 
 
-@pytest.mark.parametrize("tracker", TRACKERS, ids=repr)
+@pytest.mark.parametrize(
+    "tracker", TRACKERS, ids=lambda part: getattr(part, "__name__", repr(part))
+)
 @LIMITED
 @given(rewards=REWARDS)
 def test_trackers(tracker, rewards):
