@@ -27,7 +27,7 @@ def do(command: str, run: Run) -> None:
         return
     evaluates = command != "train" and bool(run.held_out)
     results = _trained(run, initial, known, plans, evaluates=evaluates)
-    if command in ("run", "eval") and evaluates:
+    if command == "eval" and evaluates:
         report.print_evaluations(results, run.display)
     if command in ("run", "report") and evaluates:
         run.hosts.lead(lambda: report.write(run, known, plans, results))

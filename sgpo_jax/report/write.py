@@ -17,6 +17,7 @@ from sgpo_jax.report.curves import Curve, compare
 from sgpo_jax.report.profiled import against_run
 from sgpo_jax.report.samples import samples
 from sgpo_jax.report.sections import Figure, Section, Tabular, Text, markdown, page
+from sgpo_jax.report.verdict import unsolved, verdict
 from sgpo_jax.training import Evaluation, Metrics, alarm, read_metrics
 
 
@@ -25,6 +26,8 @@ def print_profile(profile: Profile, queries: Sequence[Query], display: Display) 
     display.console.print(
         tables.profile_grid(profile, queries).rich(display.console.width)
     )
+    if text := unsolved(profile):
+        display.say(text)
 
 
 def print_plan(label: str, plan: Plan, display: Display) -> None:
@@ -111,16 +114,16 @@ def write(
     hacking = tables.hacking_grid(found.evaluations)
     cost = tables.comparison_grid(baseline, comparisons)
     spent = tables.ledger_grid(ledgers)
+    lines = verdict(found.evaluations, comparisons, baseline)
     sections = [
-        Section("", [Text(_provenance(run))]),
+        Section("", [Text(_provenance(run)), *(Text(line) for line in lines)]),
         Section(
             "Held-out accuracy",
             [
                 Tabular(evaluation),
                 *(Text(line) for line in collapses),
                 Figure("accuracy", "Held-out success against total compute"),
-                Tabular(cost),
-                Text(_explanation(baseline)),
+                *([Tabular(cost), Text(_explanation(baseline))] if others else []),
             ],
         ),
         *_profiled(found, run),
@@ -145,9 +148,9 @@ def write(
     content = page(title, sections, folder.path)
     # What a model writes need not be valid text.
     html.write_bytes(content.encode("utf-8", errors="replace"))
-    for grid in (spent, evaluation, hacking, cost):
+    for grid in (spent, evaluation, hacking, *([cost] if others else [])):
         _show(grid, display)
-    display.lines([*collapses, *alarms])
+    display.lines([*lines, *collapses, *alarms])
     display.say(f"report: {folder.report} and {html.name}")
 
 

@@ -1,0 +1,87 @@
+"""How a run went, in sentences."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from sgpo_jax.profiling import Profile
+from sgpo_jax.report.curves import Comparison
+from sgpo_jax.training import Evaluation
+
+SHARE = 0.9
+"""Share of the baseline's gain at which sentences compare costs."""
+
+
+def verdict(
+    evaluations: Mapping[str, Evaluation],
+    comparisons: Mapping[str, Sequence[Comparison]],
+    baseline: str,
+) -> list[str]:
+    """Sentences on how far each policy came, and what that cost beside the baseline.
+
+    A success has changed if the 95 % intervals before and after do not meet. They are
+    over questions, so a change is seen late rather than seen where there is none.
+
+    Args:
+      evaluations: by policy; "initial" is one.
+      comparisons: with the baseline, by method.
+      baseline: the method that others are compared with.
+
+    Example:
+      >>> from sgpo_jax.ledger import Entry
+      >>> def of(mean):
+      ...     return Evaluation(
+      ...         mean=mean, low=mean - 0.05, high=mean + 0.05, greedy=None,
+      ...         unscorable=0.0, cost=Entry(),
+      ...     )
+      >>> verdict({"initial": of(0.4), "grpo": of(0.6)}, {}, "grpo")
+      ['grpo: held-out success rose from 0.400 to 0.600.']
+    """
+    first, found = evaluations["initial"], []
+    for name, last in evaluations.items():
+        if name == "initial":
+            continue
+        if last.low > first.high:
+            how = f"rose from {first.mean:.3f} to {last.mean:.3f}."
+        elif last.high < first.low:
+            how = f"fell from {first.mean:.3f} to {last.mean:.3f}."
+        else:
+            how = (
+                f"did not change beyond noise: {first.mean:.3f} before, {last.mean:.3f}"
+                f" after, 95 % interval {last.low:.3f} to {last.high:.3f}."
+            )
+        cost = _cost(comparisons[name], baseline) if name in comparisons else ""
+        found.append(f"{name}: held-out success {how}{cost}")
+    return found
+
+
+def _cost(points: Sequence[Comparison], baseline: str) -> str:
+    if not points:
+        return f" {baseline} gained nothing, so costs cannot be compared."
+    (point,) = (point for point in points if point.share == SHARE)
+    if not np.isfinite(point.other):
+        return f" It never reached {SHARE:.0%} of {baseline}'s gain."
+    ratio, word = point.ratio, "less"
+    if ratio < 1:
+        ratio, word = 1 / ratio, "more"
+    return (
+        f" {SHARE:.0%} of {baseline}'s gain took {ratio:.2f} times {word} total"
+        " compute, profiling included."
+    )
+
+
+def unsolved(profile: Profile) -> str:
+    """Sentence for a profile in which nothing was solved; empty for any other.
+
+    Example:
+      >>> unsolved(Profile(ids=("a", "b"), samples=[8, 8], successes=[0, 0]))[:42]
+      'None of the 16 samples solved its question'
+    """
+    if profile.successes.any():
+        return ""
+    return (
+        f"None of the {int(profile.samples.sum())} samples solved its question: there"
+        " is nothing to learn from. Look at completions (sgpo sample), at the longest"
+        " response (--sampler.max-response) and at the verifier; then take easier"
+        " questions, or a policy that solves some."
+    )
