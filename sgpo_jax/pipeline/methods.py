@@ -97,7 +97,6 @@ def train(
             # The line may be there and the checkpoint not, which is written meanwhile.
             if start == config.train.steps and finished(run, label):
                 return progress
-            log.rewind(progress.logged)
         except ValueError as error:
             raise UserError(str(error)) from error
         finally:

@@ -27,7 +27,7 @@ def steps(
       start: steps already done.
       stop: last step.
       store: keeps checkpoints.
-      log: takes the metrics of a step.
+      log: takes the metrics of a step; lines after `progress.logged` are dropped.
       evaluate: returns held-out metrics; they are merged into the step's.
 
     Yields:
@@ -43,6 +43,8 @@ def steps(
     """
     config = learner.config
     step = start
+    # Lines of steps that the checkpoint does not have, and of its own evaluation.
+    log.rewind(progress.logged)
     while True:
         if progress.pending is not None:
             metrics = _evaluate(progress, step, evaluate, log)

@@ -28,11 +28,11 @@ class MetricsWriter:
         """Keep the first `lines` lines, and begin the event file anew after them.
 
         Raises:
-          ValueError: if there are fewer.
+          DamagedError: if there are fewer.
         """
         kept = read_metrics(self._path, sound=True)
         if len(kept) < lines:
-            raise ValueError(
+            raise DamagedError(
                 f"{self._path} holds {len(kept)} sound lines, the checkpoint counts"
                 f" {lines}; put the file back, or start over in another folder"
             )

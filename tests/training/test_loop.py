@@ -94,6 +94,24 @@ def test_steps_evaluations_and_checkpoints(programs):
     assert progress.ledger["generation"].rollouts == 60
 
 
+def test_a_finished_run_that_is_trained_again_has_each_line_once(programs):
+    """Its last checkpoint is older than the evaluation of its last step."""
+    memory, source, log = MemoryStore(), ScriptedRollouts(), MemoryLog()
+    learner = make_learner(programs, source, steps=2, eval_every=2)
+    _, first = run(learner, programs, memory, log)
+    start, progress = memory.restore()
+    assert start == 2
+    training.train(
+        learner, progress, start=start, store=memory, log=log, evaluate=evaluated
+    )
+    steps = [step for step, _ in log.lines]
+    assert steps == [0, 1, 2]
+    clocks = ("time/eval", "step_time_sec")
+    for step, line in log.lines:
+        for name in line.keys() - set(clocks):
+            assert line[name] == first[step][name], name
+
+
 def test_non_finite_updates_lead_back_and_then_on(programs):
     """Three bad steps after a checkpoint: back to it, on with other noise."""
     memory, source = MemoryStore(), ScriptedRollouts()
