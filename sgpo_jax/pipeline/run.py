@@ -139,12 +139,13 @@ def open_run(
 def open_policy(config: Experiment) -> models.Policy:
     """Return the policy of an experiment before the warm-up, no weight read.
 
+    Its parameters would be placed on one device.
+
     Raises:
-      UserError: if there is no such mesh.
       ValueError: if there is no such policy.
     """
     source = data.parse_source(_path(config, config.data))
-    return _policy(config, source, _mesh(config))
+    return _policy(config, source, None)
 
 
 def _path(config: Experiment, source: str) -> str:
@@ -160,7 +161,7 @@ def _mesh(config: Experiment) -> jax.sharding.Mesh:
 
 
 def _policy(
-    config: Experiment, source: data.Source, mesh: jax.sharding.Mesh
+    config: Experiment, source: data.Source, mesh: jax.sharding.Mesh | None
 ) -> models.Policy:
     """Return the published policy, or a fresh one over characters or bytes."""
     model = config.model
