@@ -1,1 +1,1 @@
-"""Commands that work on machines rather than on a run folder's stages."""
+"""The commands of `sgpo`: stages of a run folder, and what stands beside runs."""

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 
@@ -58,7 +58,9 @@ def _kept(run: Run) -> training.Checkpoints:
     return training.Checkpoints(run.folder.policy, keep=1, hosts=run.hosts)
 
 
-def _unread(run: Run, reader, identity: str) -> models.Policy:
+def _unread(
+    run: Run, reader: Callable[[], models.Params], identity: str
+) -> models.Policy:
     """Return the policy whose parameters a function reads onto the run's mesh."""
     mesh = run.session.mesh
     return dataclasses.replace(
