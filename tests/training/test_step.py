@@ -174,7 +174,7 @@ def test_a_mesh_that_does_not_fit_is_refused():
 
 
 def test_objective_and_optimizer_refuse_bad_numbers():
-    with pytest.raises(ValueError, match="from 0 to below 1, got 1.0"):
+    with pytest.raises(ValueError, match="from 0 to below 1, got 1"):
         methods.ClippedSurrogate(low=1.0)
     with pytest.raises(ValueError, match="learning_rate"):
         methods.AdamW(learning_rate=0.0)
