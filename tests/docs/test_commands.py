@@ -89,7 +89,10 @@ def test_the_script_exists(page, line):
         if words[0] == "python" and words[1] == "-m":
             module = words[2].replace(".", "/")
             here = (ROOT / f"{module}.py").exists() or (ROOT / module).is_dir()
-            assert here or importlib.util.find_spec(words[2].partition(".")[0])
+            package = words[2].partition(".")[0]
+            if package == "sphinx":  # of the extra `docs`
+                pytest.importorskip(package)
+            assert here or importlib.util.find_spec(package)
         elif words[0] == "python":
             assert (ROOT / words[1]).exists()
 
