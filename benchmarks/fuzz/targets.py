@@ -363,7 +363,7 @@ OPTIONS = [
         "6",
         "--reward.deadline",
         "5",
-        "--methods.sgpo.kl.coef",
+        "--methods.sgpo.averaging",
         "0.1",
     ),
     *("--split.held-out", "0.25", "--data", "procedural:families=bits"),

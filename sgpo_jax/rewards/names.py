@@ -43,6 +43,9 @@ _WHOLE = {"format": "pattern", "command": "command"}
 _OPTION = re.compile(r"[,+](?=[a-z_]+=)")
 _TERM = re.compile(r"\s*(-?[0-9.]+(?:[eE][+-]?[0-9]+)?)\s*\*\s*")
 
+LONGEST = 2_000
+"""Most characters of a verifier's name, options included."""
+
 SYNTAX = """\
 exact | integer | gsm8k | choice[:letters=ABCD] | math
 numeric[:tolerance=1e-3,percent=true,unit=km]
@@ -108,6 +111,11 @@ def find(name: str, payload: bytes | None = None) -> Call:
     """
     if payload is not None:
         return _loaded(name, payload)
+    if len(name) > LONGEST:
+        raise ValueError(
+            f"verifier {name[:60]!r}... has {len(name):,} characters, {LONGEST:,} are"
+            " allowed: put the expression or the command into a file"
+        )
     kind, _, rest = name.partition(":")
     if kind == "reasoning_gym":
         return _reasoning_gym()
