@@ -81,7 +81,7 @@ SAMPLER = np.log(0.3)
 
 
 def dppo(x, a, low, high):
-    keep = np.sign(a) * (np.exp(SAMPLER + x) - 0.3) <= high
+    keep = np.sign(a) * (np.exp(SAMPLER + x) - np.exp(SAMPLER)) <= high
     x, inside = bounded(x)
     value = np.where(keep, -a * np.exp(x), 0)
     return value, value * inside

@@ -99,7 +99,7 @@ def test_the_default_method_runs_two_programs_and_keeps_no_copies():
     progress, logged = run(dataclasses.replace(learner, programs=programs), store)
     assert int(progress.train.step) == 3 and len(logged) >= 3
     # Other tests may have used the same programs, with the same shapes.
-    assert programs.compiles() == len(learner.ladder.shapes) + 1
+    assert programs.compiles() >= len(learner.ladder.shapes) + 1
     assert not progress.copies and not progress.train.log_z
 
 
