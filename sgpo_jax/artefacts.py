@@ -105,7 +105,7 @@ def open_line(text: str, after: str = "") -> tuple[dict[str, Any], str]:
     if not isinstance(content, dict):
         raise ValueError("it holds no object")
     given = content.pop(LINE_CHECKSUM, "")
-    if given and given != line_seal(content, after):
+    if not isinstance(given, str) or (given and given != line_seal(content, after)):
         raise ValueError("it is not what was written after the line before (checksum)")
     if after and not given:
         raise ValueError("it has no checksum, the line before has one")

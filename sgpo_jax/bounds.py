@@ -59,6 +59,16 @@ class Range:
         return f"{zero}from {_show(self.low)} {to} {_show(self.high)}"
 
 
+def shown(value: Any, most: int = 60) -> str:
+    """A value as an error shows it: as Python writes it, cut if it is long.
+
+    >>> shown("abc"), shown("a" * 999, most=9)
+    ("'abc'", "'aaaaa...")
+    """
+    text = repr(value[: most + 1] if isinstance(value, str | bytes) else value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def _show(value: int | float) -> str:
     return str(value) if isinstance(value, int) else f"{value:g}"
 
@@ -178,9 +188,7 @@ def check_number(name: str, value: Any, kind: Any) -> None:
             noun = "whole number" if wanted.whole else "number"
             noun = f"{noun}s" if wanted.many else f"a {noun}"
             where = f" {wanted.range}" if wanted.range else ""
-            text = repr(item)
-            text = text if len(text) <= 60 else f"{text[:57]}..."
-            raise ValueError(f"{name} must be {noun}{where}, got {text}")
+            raise ValueError(f"{name} must be {noun}{where}, got {shown(item)}")
 
 
 def _fits(value: Any, wanted: Number) -> bool:

@@ -32,7 +32,7 @@ def parse() -> argparse.Namespace:
 def page(results: dict[str, dict]) -> str:
     """Return the results as Markdown."""
     head = ("mutations", "refused", "accepted", "unchanged", "tracebacks", "hangs")
-    head += ("crashes", "silent")
+    head += ("crashes", "silent", "long_lines")
     lines = [
         "# Damage and hostile input, parser by parser",
         "",
@@ -41,9 +41,10 @@ def page(results: dict[str, dict]) -> str:
         f" {SECONDS} s and {BYTES >> 30} GB.",
         "Refused is one line that says what is wrong; accepted is another sound input;",
         "silent is a file of a run that was accepted with another content than was",
-        "written. A traceback, a hang, a crash and a silent change are faults.",
+        "written; a long line is a refusal of more than 2,500 characters. A traceback,",
+        "a hang, a crash, a silent change and a long line are faults.",
         "",
-        "| parser | " + " | ".join(head) + " | slowest | memory |",
+        f"| parser | {' | '.join(head).replace('_', ' ')} | slowest | memory |",
         "|---" * (len(head) + 3) + "|",
     ]
     for name, found in results.items():

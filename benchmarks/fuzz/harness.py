@@ -200,6 +200,14 @@ def _one(
     counts.slowest = max(counts.slowest, time.perf_counter() - begin)
 
 
+def read_back(path: pathlib.Path, write: Any) -> bytes:
+    """Return what a function writes to a path."""
+    write(path)
+    content = path.read_bytes()
+    path.unlink()
+    return content
+
+
 def _placed(path: pathlib.Path, target: Target, data: Any) -> Any:
     if not target.file:
         return data

@@ -134,35 +134,25 @@ class Workload:
         trained = device_bytes(models.trainable(state.params)[0])
         copies = trained * len(training.copy_names(self.method))
         beside = device_bytes(state) - device_bytes(state.params) + copies
-        jobs = [
-            Job(
-                name=f"gradients {shape.rows} x {shape.row_length}",
-                lower=functools.partial(accumulate, shape),
-                mesh=self.mesh,
-                holds=beside,
-            )
-            for shape in self.ladder.shapes
-        ]
+
+        def of_shapes(
+            name: str, lower: Callable[[packing.Shape], jax.stages.Lowered]
+        ) -> list[Job]:
+            return [
+                Job(
+                    name=f"{name} {shape.rows} x {shape.row_length}",
+                    lower=functools.partial(lower, shape),
+                    mesh=self.mesh,
+                    holds=beside,
+                )
+                for shape in self.ladder.shapes
+            ]
+
+        jobs = of_shapes("gradients", accumulate)
         if {"reference", "drift"} & self.method.needs or self.method.minibatches > 1:
-            jobs += [
-                Job(
-                    name=f"log-probabilities {shape.rows} x {shape.row_length}",
-                    lower=functools.partial(score, shape),
-                    mesh=self.mesh,
-                    holds=beside,
-                )
-                for shape in self.ladder.shapes
-            ]
+            jobs += of_shapes("log-probabilities", score)
         if "residual_mean" in self.method.needs:
-            jobs += [
-                Job(
-                    name=f"residuals {shape.rows} x {shape.row_length}",
-                    lower=functools.partial(residual, shape),
-                    mesh=self.mesh,
-                    holds=beside,
-                )
-                for shape in self.ladder.shapes
-            ]
+            jobs += of_shapes("residuals", residual)
         return [*jobs, Job(name="update", lower=update, mesh=self.mesh, holds=copies)]
 
     def sampler_jobs(self) -> list[Job]:

@@ -196,8 +196,10 @@ def _measure(
     rule: "SamplingRule",
     display: "Display",
 ) -> "Profile":
+    from sgpo_jax.data import fingerprint
     from sgpo_jax.pipeline import RunFolder
     from sgpo_jax.profiling import Chunks, measure_by
+    from sgpo_jax.rewards import sources
     from sgpo_jax.sampling import Progress
 
     folder = RunFolder(pathlib.Path(options.out).expanduser())
@@ -234,13 +236,14 @@ def _measure(
                 if options.model == "default"
                 else options.model,
                 "data": options.data,
+                "questions": fingerprint(queries).short,
                 "seed": options.seed,
                 "temperature": options.temperature,
                 "max_response": options.max_response,
                 "stop": list(options.stop),
                 "tokenizer": options.tokenizer,
                 "prompt": options.prompt.options,
-                "verifiers": sorted({query.verifier for query in queries}),
+                "verifiers": sources(query.verifier for query in queries),
             },
             on_chunk=on_chunk,
             on_round=lambda round_: display.say(str(round_)),

@@ -7,6 +7,8 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
+from sgpo_jax.bounds import shown
+
 from .files import SUFFIXES
 from .gsm8k import Gsm8k
 from .procedural import Mixture, Procedural
@@ -30,6 +32,10 @@ saved:PATH                             queries.jsonl of a trainer's folder"""
 """Syntax of data sources, as `sgpo --help` prints it."""
 
 
+LONGEST = 2_000
+"""Most characters of a source."""
+
+
 def parse_source(text: str) -> Source:
     """Make a source of its description; see `SYNTAX`.
 
@@ -43,17 +49,22 @@ def parse_source(text: str) -> Source:
       >>> [generator.family for generator in gym.generators]
       ['chain_sum', 'gcd']
     """
+    if len(text) > LONGEST:
+        raise ValueError(
+            f"data {shown(text)} has {len(text):,} characters, {LONGEST:,} are allowed:"
+            " give a folder in place of many files"
+        )
     kind, _, rest = text.partition(":")
     if kind not in _PARSERS:
         place = text.partition(",")[0]
         folder = bool(place) and pathlib.Path(place).expanduser().is_dir()
         if not (place.endswith(SUFFIXES) or folder):
-            raise ValueError(f"data {text[:200]!r} is none of\n{SYNTAX}")
+            raise ValueError(f"data {shown(text, 200)} is none of\n{SYNTAX}")
         kind, rest = "jsonl", text
     try:
         return _PARSERS[kind](rest)
     except ValueError as error:
-        raise ValueError(f"data {text!r}: {error}") from None
+        raise ValueError(f"data {shown(text, 200)}: {error}") from None
 
 
 def _procedural(rest: str) -> Source:
@@ -115,9 +126,9 @@ def _options(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not key or not equals or not value:
-            raise ValueError(f"option {pair!r} is not of the form name=value")
+            raise ValueError(f"option {shown(pair)} is not of the form name=value")
         if key in options:
-            raise ValueError(f"option {key!r} comes twice")
+            raise ValueError(f"option {shown(key)} comes twice")
         options[key] = value
     return options
 
@@ -132,7 +143,9 @@ def _build(cls: type, options: dict[str, str], **given: Any) -> Any:
     values = {}
     for key, value in options.items():
         if key not in types:
-            raise ValueError(f"no option {key!r}; there are {', '.join(sorted(types))}")
+            raise ValueError(
+                f"no option {shown(key)}; there are {', '.join(sorted(types))}"
+            )
         values[key] = _cast(key, value, types[key])
     return cls(**given, **values)
 
@@ -146,7 +159,9 @@ def _cast(key: str, value: str, wanted: Any) -> Any:
     parsed = _value(value)
     allowed = (typing.get_args(wanted) or (wanted,))[0]
     if type(parsed) is not allowed:
-        raise ValueError(f"option {key!r} must be {allowed.__name__}, got {value!r}")
+        raise ValueError(
+            f"option {shown(key)} must be {allowed.__name__}, got {shown(value)}"
+        )
     return parsed
 
 

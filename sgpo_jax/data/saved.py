@@ -5,6 +5,8 @@ import json
 import pathlib
 from collections.abc import Sequence
 
+from sgpo_jax.bounds import shown
+
 from .queries import Query
 from .source import Loaded
 
@@ -34,9 +36,12 @@ class Saved:
                     turns = tuple(tuple(turn) for turn in row.pop("messages"))
                     side = sides[bool(row.pop("held_out"))]
                     side.append(Query(**row, messages=turns))
-                except (ValueError, TypeError, KeyError, AttributeError) as error:
+                except (
+                    *(ValueError, TypeError, KeyError),
+                    *(AttributeError, RecursionError),
+                ) as error:
                     raise ValueError(
-                        f"{path} line {number} is not a saved query: {error!r}"
+                        f"{path} line {number} is not a saved query: {shown(error, 200)}"
                     ) from None
         return Loaded(tuple(sides[0]), held_out=tuple(sides[1]))
 

@@ -5,11 +5,14 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from sgpo_jax.bounds import shown
 from sgpo_jax.models.text import TextTokenizer, library
 from sgpo_jax.models.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 
 _SPECIALS = ("bos_token", "eos_token", "unk_token", "pad_token")
 _LARGEST = 1 << 28
+_SPARSEST = 4
+"""Ids for each token: the library keeps one entry for each id up to the largest."""
 
 
 def read_folder(folder: pathlib.Path, *, rows: int | None = None) -> TextTokenizer:
@@ -39,6 +42,13 @@ def read_folder(folder: pathlib.Path, *, rows: int | None = None) -> TextTokeniz
         if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
             raise
         raise ValueError(f"{path} is no tokenizer: {_line(error)}") from None
+    known = core.get_vocab(with_added_tokens=True)
+    last = max(known, key=known.__getitem__, default="")
+    if known and known[last] >= _SPARSEST * len(known) + 2**16:
+        raise ValueError(
+            f"{path}: token {shown(last)} has id {known[last]}, and there are"
+            f" {len(known)} tokens"
+        )
     config = read_object(folder / "tokenizer_config.json")
     specials = {
         name: text

@@ -9,6 +9,7 @@ from sgpo_jax import methods
 from sgpo_jax.artefacts import DamagedError
 from sgpo_jax.artefacts import read_json as read_json
 from sgpo_jax.artefacts import write_json as write_json
+from sgpo_jax.bounds import shown
 from sgpo_jax.config import Experiment
 
 STAGES = ("warmup", "profile", "plan", "train", "eval")
@@ -133,7 +134,7 @@ def unflatten(default: Any, flat: dict[str, Any], prefix: str = "") -> Any:
         if name == "methods":
             saved, run = flat.get("methods", {}), RunFolder(pathlib.Path(flat["out"]))
             if not isinstance(saved, dict):
-                raise DamagedError(f"config.json: methods is {str(saved)[:60]!r}")
+                raise DamagedError(f"config.json: methods is {shown(saved)}")
             changes["methods"] = {
                 label: _read_method(content, run.method(label) / METHOD_CODE)
                 for label, content in saved.items()
@@ -155,7 +156,7 @@ def _read_value(name: str, like: Any, given: Any) -> Any:
     items = given if isinstance(given, list) else []
     nested = any(isinstance(item, list | dict | None) for item in items)
     if text or nested or (type(like) is tuple) != many or isinstance(given, dict):
-        raise DamagedError(f"config.json: {name} is {str(given)[:60]!r}, like {like!r}")
+        raise DamagedError(f"config.json: {name} is {shown(given)}, like {like!r}")
     return tuple(items) if many else given
 
 
@@ -187,7 +188,7 @@ def _read_method(content: Any, code: pathlib.Path) -> methods.Method:
     try:
         found = methods.from_json(content)
         if not isinstance(found, methods.Method):
-            raise DamagedError(f"config.json: {str(content)[:60]!r} is no method")
+            raise DamagedError(f"config.json: {shown(content)} is no method")
         return found
     except ValueError:
         if not code.exists():

@@ -12,10 +12,14 @@ import jax
 
 from sgpo_jax import data, ledger, methods, models, sharding, training
 from sgpo_jax.pipeline.folder import UserError, flatten
+from sgpo_jax.pipeline.manifest import Manifest, differences
 from sgpo_jax.pipeline.run import Run
 
 MEET_EVERY = 10
 """Warm-up steps between two looks whether to stop: all processes meet for one."""
+
+PART = "initial policy"
+"""Its entry in the manifest."""
 
 # Fields of the experiment that decide the initial policy; the shapes of packed rows
 # do so by the order of sums.
@@ -42,15 +46,17 @@ def initial_policy(run: Run) -> models.Policy:
 
     One that the folder holds is read when its parameters are asked for, once.
     """
-    path = run.folder.policy
     with contextlib.closing(_kept(run)) as kept:
         run.display.lines(kept.problems)
         if kept.latest() is not None:
+            _check_taught(run)
             name = kept.plain(0)["fingerprint"]
             return _unread(run, functools.partial(_read, run, name), name)
+        manifest = Manifest(run.folder.manifest)
+        run.hosts.lead(lambda: manifest.record(PART, _taught(run)))
         params, note = _cached(run)
         kept.save(0, params, note)
-    run.display.say(f"initial policy {note['fingerprint']} in {path}")
+    run.display.say(f"initial policy {note['fingerprint']} in {run.folder.policy}")
     return _unread(run, lambda: params, note["fingerprint"])
 
 
@@ -61,10 +67,14 @@ def _kept(run: Run) -> training.Checkpoints:
 def _unread(
     run: Run, reader: Callable[[], models.Params], identity: str
 ) -> models.Policy:
-    """Return the policy whose parameters a function reads onto the run's mesh."""
-    mesh = run.session.mesh
+    """Return the policy whose parameters a function reads, once, onto any mesh."""
+    once, mesh = functools.cache(reader), run.session.mesh
+
+    def place(mesh: jax.sharding.Mesh | None) -> models.Params:
+        return jax.tree.map(sharding.put, once(), models.shardings(run.decoder, mesh))
+
     return dataclasses.replace(
-        run.policy, reader=lambda _: reader(), identity=identity, source="", mesh=mesh
+        run.policy, reader=place, identity=identity, source="", mesh=mesh
     )
 
 
@@ -103,12 +113,24 @@ def cache_key(run: Run) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _taught(run: Run) -> list[dict]:
+def _taught(run: Run) -> dict[str, dict]:
     """Return what identifies the questions that the warm-up reads or leaves out."""
     if not run.config.warmup.steps:
-        return []
-    parts = (run.questions.demonstrated, run.held_out)
-    return [dict(data.fingerprint(part).to_json()) for part in parts]
+        return {}
+    parts = {"demonstrated": run.questions.demonstrated, "held-out": run.held_out}
+    return {k: dict(data.fingerprint(part).to_json()) for k, part in parts.items()}
+
+
+def _check_taught(run: Run) -> None:
+    """Refuse a policy that was fine-tuned on other demonstrations than these."""
+    old = Manifest(run.folder.manifest).made_from(PART)
+    if old is None:
+        return
+    if changed := differences(old, json.loads(json.dumps(_taught(run)))):
+        raise UserError(
+            f"the initial policy in {run.folder.policy} was taught on other questions:"
+            f" {changed}; put them back as they were, or use another --out"
+        )
 
 
 def _make(run: Run) -> tuple[models.Params, dict]:

@@ -42,10 +42,16 @@ class Manifest:
         return self.read().get(part)
 
     def record(self, part: str, made_from: Mapping[str, Any]) -> None:
-        """Remember what a part is made from; called before it is begun."""
+        """Remember what a part is made from."""
         found = self.read()
         if found.get(part) != made_from:
             write_json(self.path, found | {part: dict(made_from)})
+
+    def forget(self, part: str) -> None:
+        """Drop an entry, before its part is made again."""
+        found = self.read()
+        if found.pop(part, None) is not None:
+            write_json(self.path, found)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -168,6 +168,7 @@ def _plan(
 
     def save() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        manifest.forget(part)  # a kill before the end is not taken for an edit
         result.save(path)
         manifest.record(part, rules | {"file": _digest(path)})
 
@@ -177,10 +178,8 @@ def _plan(
 
 def _fits(folder: RunFolder, label: str, rules: Mapping[str, object]) -> bool:
     """Return whether a plan in the folder is to be used as it is."""
-    path, old = (
-        folder.plan(label),
-        Manifest(folder.manifest).made_from(f"plan of {label}"),
-    )
+    path, manifest = folder.plan(label), Manifest(folder.manifest)
+    old = manifest.made_from(f"plan of {label}")
     if old is None:
         return True  # someone put it there
     written = old["file"]

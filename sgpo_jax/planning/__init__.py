@@ -30,6 +30,7 @@ from sgpo_jax.planning.filters import Filter as Filter
 from sgpo_jax.planning.filters import KeepAll as KeepAll
 from sgpo_jax.planning.filters import SignalRange as SignalRange
 from sgpo_jax.planning.measured import compare_with_run as compare_with_run
+from sgpo_jax.planning.plan import EmptyPlanError as EmptyPlanError
 from sgpo_jax.planning.plan import Phase as Phase
 from sgpo_jax.planning.plan import Plan as Plan
 from sgpo_jax.planning.plan import make_plan as make_plan

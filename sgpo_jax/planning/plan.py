@@ -121,6 +121,10 @@ class Plan:
         return cls(phases=phases, **content)
 
 
+class EmptyPlanError(ValueError):
+    """A filter keeps no query of a profile; the message says why."""
+
+
 def make_plan(
     profile: Profile | Posterior,
     *,
@@ -150,7 +154,7 @@ def make_plan(
     counts = belief.profile
     kept = filter(belief, rng=np.random.default_rng(seed))
     if not kept.any():
-        raise ValueError(_why_empty(counts, filter))
+        raise EmptyPlanError(_why_empty(counts, filter))
     rest = belief.rows(np.flatnonzero(kept))
     sizes = allocate(rest)
     phases = []

@@ -1,7 +1,6 @@
 """Reading a plan that was edited by hand: every mistake is named by its entry."""
 
 import json
-import math
 import pathlib
 from collections.abc import Collection
 from typing import Any
@@ -117,6 +116,6 @@ def _phase(phase: Any, place: str, known: frozenset[str] | None) -> dict[str, An
                 f"{place}.sizes[{i}] is {_show(size)}; a group size is a whole number"
                 f" from 1 to {LARGEST_GROUP}"
             )
-    if not (math.isfinite(dead) and 0 <= dead <= 1):
+    if not 0 <= dead <= 1:
         raise _Wrong(f"{place}.dead is {_show(dead)}, not a share in [0, 1]")
     return {"ids": tuple(ids), "sizes": tuple(sizes), "dead": float(dead)}

@@ -4,13 +4,11 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from sgpo_jax import ledger
 from sgpo_jax.data import Query
 from sgpo_jax.models import Params, Tokenizer
-from sgpo_jax.profiling.scored import Scored, query_key
-from sgpo_jax.rewards import Worker, watch
+from sgpo_jax.profiling.scored import Scored, query_key, watched
+from sgpo_jax.rewards import Worker
 from sgpo_jax.sampling import (
     IncompleteError,
     Method,
@@ -86,19 +84,16 @@ class ServerRollouts:
         rollouts = dataclasses.replace(rollouts, version=version)
         texts = [done[place].text for place in sorted(done)]
         asked = [queries[i] for i in rollouts.request.tolist()]
-        rewards = self.worker.score(texts, asked)
+        with self.worker.batch() as batch:
+            for text, query in zip(texts, asked, strict=True):
+                batch.add(text, query)
+            rewards = batch.results()
         self.worker.problems.raise_if_nothing_scored()
-        found = watch(
-            texts,
-            rewards,
-            prompts=[query.prompt for query in asked],
-            finished=rollouts.finished,
-            solved=self.worker.solved_at,
-        )
+        found = watched(self.worker, rollouts, texts, rewards, asked, batch.parts)
         stats = rollouts.stats
         return Scored(
             rollouts=rollouts,
-            rewards=np.asarray(rewards),
+            rewards=rewards,
             texts=texts,
             cost=ledger.Entry(
                 rollouts=len(texts),

@@ -34,6 +34,35 @@ def query_key(query: Query) -> int:
     return zlib.crc32(query.id.encode())
 
 
+def watched(
+    worker: Worker,
+    rollouts: Rollouts,
+    texts: Sequence[str],
+    rewards: np.ndarray,
+    asked: Sequence[Query],
+    parts: Mapping[str, np.ndarray],
+) -> Watch:
+    """Look for signs of hacking, with the worker's second verifier if it has one.
+
+    Args:
+      worker: that gave the rewards.
+      rollouts: what was scored.
+      texts: completions, as all that follows one of each rollout.
+      rewards: NaN where there is none.
+      asked: the query of each.
+      parts: rewards of a weighted sum's parts.
+    """
+    return watch(
+        texts,
+        rewards,
+        prompts=[query.prompt for query in asked],
+        finished=rollouts.finished,
+        solved=worker.solved_at,
+        second=worker.second_opinion(texts, asked, rewards),
+        parts=parts,
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scored:
     """Rollouts of some queries with one reward each.
@@ -204,15 +233,7 @@ class RolloutSource:
         self.worker.problems.raise_if_nothing_scored()
         self.poll()
         asked = [queries[i] for i in owners]
-        found = watch(
-            texts,
-            rewards,
-            prompts=[query.prompt for query in asked],
-            finished=rollouts.finished,
-            solved=self.worker.solved_at,
-            second=self.worker.second_opinion(texts, asked, rewards),
-            parts=parts,
-        )
+        found = watched(self.worker, rollouts, texts, rewards, asked, parts)
         return Scored(
             rollouts=rollouts,
             rewards=rewards,

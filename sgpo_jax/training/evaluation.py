@@ -66,7 +66,8 @@ class Evaluation:
             given = {**saved, "cost": cost, "watch": watch, "examples": seen}
             found = cls(**given)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"this is no evaluation: {error}") from None
+            reason = str(error)[:200]
+            raise ValueError(f"this is no evaluation: {reason}") from None
         if not found.low <= found.mean <= found.high:
             raise ValueError(
                 f"this is no evaluation: its mean {found.mean} lies outside of"

@@ -127,6 +127,33 @@ def test_a_folder_of_other_answers_is_refused_before_anything(copied, capsys):
     }
 
 
+def test_a_policy_that_was_taught_on_other_questions_is_refused(copied, capsys):
+    path = copied / "manifest.json"
+    content = json.loads(path.read_text())
+    content["initial policy"]["held-out"]["prompts"] = "0" * 32
+    del content["checksum"]
+    path.write_text(json.dumps(content))
+    assert run("warmup", copied) == 2
+    assert "taught on other questions: held-out: prompts" in capsys.readouterr().err
+
+
+def test_a_kill_after_a_plan_was_written_is_not_taken_for_an_edit(copied, monkeypatch):
+    shutil.rmtree(copied / "methods" / "sgpo")
+    rule, record = "--methods.sgpo.prompts.allocate.maximum", Manifest.record
+
+    def killed(self, part, made_from):
+        if part == "plan of sgpo":
+            raise KeyboardInterrupt
+        record(self, part, made_from)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Manifest, "record", killed)
+        assert run("plan", copied, rule, "4") == 130
+    again = (copied / "plans" / "sgpo.json").read_text()
+    assert run("plan", copied) == 0
+    assert (copied / "plans" / "sgpo.json").read_text() == again
+
+
 def test_other_rules_plan_again_but_not_over_an_edited_plan(copied, capsys):
     shutil.rmtree(copied / "methods" / "sgpo")
     plan, rule = (

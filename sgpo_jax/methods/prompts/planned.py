@@ -119,17 +119,25 @@ class _ById:
 
 @functools.lru_cache(maxsize=8)
 def _phases(sampler: Planned, profile: _ById, plan: _ById, seed: int) -> ShuffledPhases:
-    ids = profile.value.ids
     made = plan.value or sampler.plan(profile.value, seed=seed)
-    row = {id_: row for row, id_ in enumerate(ids)}
+    return ShuffledPhases(phases=phase_rows(made, profile.value))
+
+
+def phase_rows(
+    plan: planning.Plan, profile: Profile
+) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """Rows of a plan's prompts in its profile, and their group sizes, by phase.
+
+    Raises:
+      ValueError: if the plan names a prompt that the profile does not have.
+    """
     try:
-        phases = tuple(
-            (np.array([row[id_] for id_ in phase.ids]), np.array(phase.sizes))
-            for phase in made.phases
+        return tuple(
+            (np.array([profile.place[id_] for id_ in phase.ids]), np.array(phase.sizes))
+            for phase in plan.phases
         )
     except KeyError as error:
         raise ValueError(
             f"the plan names prompt {error.args[0]!r}, which is not in the profile;"
             " make the plan again from this profile"
         ) from None
-    return ShuffledPhases(phases=phases)

@@ -1,5 +1,6 @@
 """A plan made again at the end of each phase, from the rollouts of training itself."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from sgpo_jax import planning
 from sgpo_jax.bounds import Count, bounded
-from sgpo_jax.methods.prompts.planned import Planned
+from sgpo_jax.methods.prompts.planned import Planned, phase_rows
 from sgpo_jax.methods.prompts.pool import Draw, PromptPool, State
 from sgpo_jax.methods.prompts.shuffled import take
 from sgpo_jax.profiling import Profile
@@ -21,7 +22,8 @@ class Replanned(Planned):
     Prompts that training has sampled often enough count by their rewards in training,
     which are older than a new profile would be but free; the others by the profile.
     Phase i of the new plan follows phase i - 1 of the old one, so that prompts which
-    became easier move to smaller groups, and trivial ones are dropped.
+    became easier move to smaller groups, and trivial ones are dropped. Where the rules
+    leave no prompt at all, the old plan goes on.
 
     Attributes:
       least: scored rollouts from which training's counts replace the profile's.
@@ -66,13 +68,8 @@ class Replanned(Planned):
         phases: Any = self._phases(pool).phases
         if phase:
             known = refreshed(pool, least=self.least)
-            try:
-                made = self.plan(known, seed=pool.seed)
-            except ValueError:
-                # Everything is trivial or unsolved by now: the old plan goes on.
-                made = None
-            if made is not None:
-                phases = _rows(made, known)
+            with contextlib.suppress(planning.EmptyPlanError):
+                phases = phase_rows(self.plan(known, seed=pool.seed), known)
         rows, sizes = phases[min(phase, len(phases) - 1)]
         found = np.zeros(pool.count, np.int64)
         found[rows] = sizes
@@ -91,13 +88,4 @@ def refreshed(pool: PromptPool, *, least: int) -> Profile:
         tokens=known.tokens,
         unscorable=known.unscorable,
         source={**known.source, "refreshed": int(often.sum())},
-    )
-
-
-def _rows(
-    made: planning.Plan, known: Profile
-) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    return tuple(
-        (np.array([known.place[id_] for id_ in phase.ids]), np.array(phase.sizes))
-        for phase in made.phases
     )

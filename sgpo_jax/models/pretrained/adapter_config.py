@@ -5,10 +5,11 @@ import json
 import math
 import pathlib
 import re
+import sys
 from collections.abc import Mapping
-from reprlib import repr as short
 from typing import Any
 
+from sgpo_jax.bounds import shown
 from sgpo_jax.models.config import DecoderConfig
 from sgpo_jax.models.lora import LETTERS, Lora
 from sgpo_jax.models.pretrained.names import layer_names, layer_prefix
@@ -68,17 +69,17 @@ def read_description(folder: pathlib.Path, config: DecoderConfig) -> Described:
     given = read_object(path)
     for key, allowed in _ALLOWED.items():
         if key in given and given[key] not in allowed:
-            raise ValueError(f"{path}: {key}={short(given[key])} is not supported")
+            raise ValueError(f"{path}: {key}={shown(given[key])} is not supported")
     rslora = given.get("use_rslora") or False
     if type(rslora) is not bool:
-        raise ValueError(f"{path}: use_rslora must be a boolean, got {short(rslora)}")
+        raise ValueError(f"{path}: use_rslora must be a boolean, got {shown(rslora)}")
     try:
         modules = _modules(given, config)
         ranks = _by_pattern(given, "r", "rank_pattern", modules)
         alphas = _by_pattern(given, "lora_alpha", "alpha_pattern", modules)
         bad = next((r for r in ranks.values() if r != int(r)), None)
         if bad is not None:
-            raise ValueError(f"r must be whole, got {short(bad)}")
+            raise ValueError(f"r must be whole, got {shown(bad)}")
     except (ValueError, re.error) as error:
         raise ValueError(f"{path}: {error}") from None
     whole = {module: int(rank) for module, rank in ranks.items()}
@@ -123,19 +124,19 @@ def _modules(given: Mapping[str, Any], config: DecoderConfig) -> dict[Module, st
         }
         for one in wanted:
             if not any(n == one or n.endswith(f".{one}") for n in every.values()):
-                raise ValueError(f"target_modules: {short(one)} has no adapters here")
+                raise ValueError(f"target_modules: {shown(one)} has no adapters here")
     else:
-        raise ValueError(f"target_modules must be names, got {short(wanted)}")
+        raise ValueError(f"target_modules must be names, got {shown(wanted)}")
     layers = given.get("layers_to_transform")
     if layers is not None:
         layers = layers if isinstance(layers, list) else [layers]
         if any(type(layer) is not int for layer in layers):
             raise ValueError(
-                f"layers_to_transform must be numbers, got {short(layers)}"
+                f"layers_to_transform must be numbers, got {shown(layers)}"
             )
         found = {module: name for module, name in found.items() if module[1] in layers}
     if not found:
-        raise ValueError(f"target_modules={short(wanted)} names no matrix of the model")
+        raise ValueError(f"target_modules={shown(wanted)} names no matrix of the model")
     return found
 
 
@@ -148,7 +149,7 @@ def _by_pattern(
     """Return a number per module: that of the first pattern that ends its name."""
     patterns = given.get(pattern_key) or {}
     if not isinstance(patterns, dict):
-        raise ValueError(f"{pattern_key} must be an object, got {short(patterns)}")
+        raise ValueError(f"{pattern_key} must be an object, got {shown(patterns)}")
     number = _number(key, given.get(key, _DEFAULT))
     found = {}
     for module, name in modules.items():
@@ -160,8 +161,8 @@ def _by_pattern(
 
 def _number(key: str, value: Any) -> float:
     plain = isinstance(value, int | float) and not isinstance(value, bool)
-    if not plain or not 0 < value < math.inf:
-        raise ValueError(f"{key} must be a positive number, got {short(value)}")
+    if not plain or not 0 < value <= sys.float_info.max:
+        raise ValueError(f"{key} must be a positive number, got {shown(value)}")
     return float(value)
 
 

@@ -1,8 +1,9 @@
 """A `config.json` of any family into a `DecoderConfig`."""
 
-import math
+import sys
 from typing import Any
 
+from sgpo_jax.bounds import shown
 from sgpo_jax.models.config import DecoderConfig
 from sgpo_jax.models.pretrained.families import ACTIVATIONS, FAMILIES, SIZES, Json
 from sgpo_jax.models.rope import LinearScaling, Llama3Scaling, RopeScaling, YarnScaling
@@ -31,7 +32,8 @@ def read_config(json: Json) -> DecoderConfig:
     name = str(json.get("model_type"))
     if name not in FAMILIES:
         raise ValueError(
-            f"model_type {name!r} is not supported; there are {', '.join(FAMILIES)}"
+            f"model_type {shown(name)} is not supported; there are"
+            f" {', '.join(FAMILIES)}"
         )
     family = FAMILIES[name]
     given = {**family.defaults, **{k: v for k, v in json.items() if v is not None}}
@@ -40,14 +42,14 @@ def read_config(json: Json) -> DecoderConfig:
     given |= {key: None for key in nullable if key in json and json[key] is None}
     for key, allowed in _UNSUPPORTED.items():
         if given.get(key) not in allowed:
-            raise ValueError(f"{name}: {key}={given[key]!r} is not supported")
+            raise ValueError(f"{name}: {key}={shown(given[key])} is not supported")
     sizes = _read_sizes(name, given)
     options = dict(family.options)
     activation = options.get("activation", "silu")
     for key in ("hidden_activation", "hidden_act"):
         if key in given:
             if given[key] not in ACTIVATIONS[activation]:
-                raise ValueError(f"{name}: {key}={given[key]!r} is not supported")
+                raise ValueError(f"{name}: {key}={shown(given[key])} is not supported")
             break
     if "query_pre_attn_scalar" in given:
         scalar = given["query_pre_attn_scalar"]
@@ -75,8 +77,8 @@ def _positive(name: str, key: str, value: Any) -> float:
       ValueError: naming the key and the value.
     """
     plain = isinstance(value, int | float) and not isinstance(value, bool)
-    if not plain or not 0 < value < math.inf:
-        raise ValueError(f"{name}: {key} must be a positive number, got {value!r}")
+    if not plain or not 0 < value <= sys.float_info.max:
+        raise ValueError(f"{name}: {key} must be a positive number, got {shown(value)}")
     return float(value)
 
 
@@ -87,7 +89,7 @@ def _soft_cap(name: str, given: Json, key: str) -> float | None:
 
 def _mapping(name: str, key: str, value: Any) -> Json:
     if not isinstance(value, dict):
-        raise ValueError(f"{name}: {key} must be an object, got {value!r}")
+        raise ValueError(f"{name}: {key} must be an object, got {shown(value)}")
     return value
 
 
@@ -100,7 +102,9 @@ def _read_sizes(name: str, given: Json) -> dict[str, int]:
         if value is None and key == "head_dim":
             value = sizes["embed_dim"] // sizes["num_heads"]
         if type(value) is not int or not 0 < value < 2**31:
-            raise ValueError(f"{name}: {key} must be a positive number, got {value!r}")
+            raise ValueError(
+                f"{name}: {key} must be a positive number, got {shown(value)}"
+            )
         sizes[field] = value
     return sizes
 
@@ -112,7 +116,7 @@ def _read_rope(name: str, given: Json) -> dict[str, Any]:
     if "full_attention" in new:
         local = _mapping(name, "sliding_attention", new.get("sliding_attention", {}))
         if local.get("rope_type", "default") != "default":
-            raise ValueError(f"{name}: local rope_type {local['rope_type']!r}")
+            raise ValueError(f"{name}: local rope_type {shown(local['rope_type'])}")
         local_base = local.get("rope_theta", local_base)
         new = _mapping(name, "full_attention", new["full_attention"])
     scaling = _mapping(name, "rope_scaling", given.get("rope_scaling") or new)
@@ -151,9 +155,9 @@ def _read_scaling(name: str, scaling: Json, given: Json) -> RopeScaling | None:
             case "yarn":
                 return _read_yarn(name, scaling, given)
     except KeyError as error:
-        raise ValueError(f"{name}: rope scaling {kind!r} lacks {error}") from None
+        raise ValueError(f"{name}: rope scaling {shown(kind)} lacks {error}") from None
     raise ValueError(
-        f"{name}: rope type {kind!r} is not supported; there are default, linear,"
+        f"{name}: rope type {shown(kind)} is not supported; there are default, linear,"
         " llama3 and yarn"
     )
 
@@ -181,7 +185,9 @@ def _read_yarn(name: str, scaling: Json, given: Json) -> YarnScaling:
         sharpening = over / under
     truncate = scaling.get("truncate", True)
     if type(truncate) is not bool:
-        raise ValueError(f"{name}: yarn truncate must be a boolean, got {truncate!r}")
+        raise ValueError(
+            f"{name}: yarn truncate must be a boolean, got {shown(truncate)}"
+        )
     fast, slow = number("beta_fast", 32.0), number("beta_slow", 1.0)
     if slow > fast:
         raise ValueError(f"{name}: yarn beta_slow {slow} exceeds beta_fast {fast}")
@@ -202,7 +208,7 @@ def _read_windows(name: str, given: Json, layers: int) -> dict[str, Any]:
     _positive(name, "sliding_window", window)
     types = given.get("layer_types")
     if types is not None and not isinstance(types, list):
-        raise ValueError(f"{name}: layer_types must be a list, got {types!r}")
+        raise ValueError(f"{name}: layer_types must be a list, got {shown(types)}")
     if types is not None:
         unknown = set(types) - {"full_attention", "sliding_attention"}
         if unknown or len(types) != layers:
@@ -220,7 +226,9 @@ def _read_windows(name: str, given: Json, layers: int) -> dict[str, Any]:
     else:
         first = given.get("max_window_layers", 28)
         if type(first) is not int:
-            raise ValueError(f"{name}: max_window_layers must be whole, got {first!r}")
+            raise ValueError(
+                f"{name}: max_window_layers must be whole, got {shown(first)}"
+            )
         everywhere = list(range(min(first, layers)))
     if len(everywhere) == layers and name != "gemma3_text":
         return {}
