@@ -41,7 +41,8 @@ class Saved:
                     *(AttributeError, RecursionError),
                 ) as error:
                     raise ValueError(
-                        f"{path} line {number} is not a saved query: {shown(error, 200)}"
+                        f"{path} line {number} is not a saved query:"
+                        f" {shown(error, 200)}"
                     ) from None
         return Loaded(tuple(sides[0]), held_out=tuple(sides[1]))
 
