@@ -2,8 +2,10 @@
 
 import contextlib
 
+import pytest
 from tensorboardX.proto import event_pb2
 
+from sgpo_jax.artefacts import DamagedError
 from sgpo_jax.training import MetricsWriter, read_metrics
 
 
@@ -33,3 +35,45 @@ def test_a_new_writer_writes_lines_and_events(tmp_path):
 def test_no_metrics_are_no_lines(tmp_path):
     assert read_metrics(tmp_path) == []
     assert read_metrics(tmp_path / "nothing") == []
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Metrics of four steps."""
+    with contextlib.closing(MetricsWriter(tmp_path)) as writer:
+        for step in range(4):
+            writer.write(step, {"reward": step / 4})
+    return tmp_path / "metrics.jsonl"
+
+
+def test_a_last_line_that_a_kill_has_cut_is_left_out(written):
+    written.write_bytes(written.read_bytes()[:-9])
+    assert [line["step"] for line in read_metrics(written)] == [0, 1, 2]
+
+
+def test_lines_that_the_checkpoint_counts_must_be_there(written):
+    """A file that ends behind a line looks whole: the count finds it."""
+    whole = written.read_text().splitlines(keepends=True)
+    written.write_text("".join(whole[:2]))
+    assert len(read_metrics(written)) == 2
+    with contextlib.closing(MetricsWriter(written.parent)) as writer:
+        writer.rewind(2)
+        with pytest.raises(DamagedError, match="2 sound lines, the checkpoint counts"):
+            writer.rewind(4)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda lines: [lines[0], *lines[2:]],
+        lambda lines: [lines[0], lines[1], *lines[1:]],
+        lambda lines: [lines[1], lines[0], *lines[2:]],
+        lambda lines: [lines[0], lines[1].replace("0.25", "0.26"), *lines[2:]],
+        lambda lines: [lines[0], lines[1].replace('"crc"', '"c"'), *lines[2:]],
+    ],
+    ids=["gone", "twice", "moved", "digit", "seal"],
+)
+def test_damage_between_lines_is_named(written, damage):
+    written.write_text("".join(damage(written.read_text().splitlines(keepends=True))))
+    with pytest.raises(DamagedError, match=r"metrics\.jsonl.* line [123]"):
+        read_metrics(written)
