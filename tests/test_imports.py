@@ -10,6 +10,7 @@ ORDER = [
     "types",
     "bounds",
     "artefacts",
+    "streams",
     "prompt_config",
     "sharding",
     "chips",

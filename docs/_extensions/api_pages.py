@@ -41,6 +41,7 @@ PACKAGES = {
     "sgpo_jax.testing": "Testing",
     "sgpo_jax.bounds": "Ranges of settings",
     "sgpo_jax.artefacts": "Files that are checked",
+    "sgpo_jax.streams": "Random streams",
     "sgpo_jax.types": "Types",
 }
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sgpo_jax import packing, rewards
+from sgpo_jax import packing, rewards, streams
 from sgpo_jax.config import Experiment
 from sgpo_jax.methods.advantage import evaluate, pad_groups
 from sgpo_jax.models import DecoderConfig
@@ -68,7 +68,7 @@ class Planned:
         growth = method.continuation.growth if method.continuation else 1.0
         state, used = prompts.init(), collections.Counter()
         for step in range(steps):
-            rng = np.random.default_rng([self.config.seed, step])
+            rng = streams.rehearsal(self.config.seed, step)
             draw, state = prompts.draw(
                 state,
                 budget=int(np.ceil(self.config.train.rollouts / growth)),

@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from sgpo_jax import streams
+
 from .families import FAMILIES, LETTERS, Family
 from .procedural import Mixture
 from .queries import Prompt, Query, normalize
@@ -120,7 +122,7 @@ class Demonstrations:
         ]
         if not shown:
             raise ValueError(f"{self} shows none of {len(pool)} questions")
-        rng = np.random.default_rng([seed, 0xDE50])
+        rng = streams.demonstrations(seed)
         drawn = (shown[i] for i in rng.integers(len(shown), size=count))
         return tuple(
             (q.turns, demonstrate(rng, q, noise, self.errors)) for q, noise in drawn
@@ -154,7 +156,7 @@ class Demonstrations:
         ]
         if not shown:
             raise ValueError(f"{self} shows no family and level of {mixture}")
-        rng = np.random.default_rng([seed, 0xDE50])
+        rng = streams.demonstrations(seed)
         unseen = {normalize(query.prompt) for query in exclude}
         pairs = []
         for _ in range(count):

@@ -2,10 +2,11 @@
 
 import collections
 import dataclasses
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
+
+from sgpo_jax import streams
 
 from .families import FAMILIES, LEVELS, SHORT, Family
 from .queries import Query
@@ -55,7 +56,7 @@ class Mixture:
         found: dict[str, Query] = {}
         for name in self.families:
             for level in self.levels:
-                rng = np.random.default_rng([seed, zlib.crc32(name.encode()), level])
+                rng = streams.questions(seed, name, level)
                 drawn = _distinct(rng, FAMILIES[name], level, self.count)
                 found.update({query.id: query for query in drawn})
         return tuple(found.values())

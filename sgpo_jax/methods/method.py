@@ -16,9 +16,7 @@ from sgpo_jax.methods.penalty import KL, Correction
 from sgpo_jax.methods.prompts import Draw, PromptSampler, Shuffled
 from sgpo_jax.methods.shaping import Shaping
 from sgpo_jax.methods.subsample import KeepAll, Subsample
-
-MAX_ROUNDS = 16
-"""Rounds of sampling in a step that have noise of their own."""
+from sgpo_jax.streams import ROUNDS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,10 +100,10 @@ class Method:
                 f"max_staleness={self.max_staleness} trains on rollouts of older"
                 " parameters: give a correction, for example correction=Truncated()"
             )
-        if self.rounds > MAX_ROUNDS:
+        if self.rounds > ROUNDS:
             raise ValueError(
                 f"refill and continuation may take {self.rounds} rounds of sampling a"
-                f" step, at most {MAX_ROUNDS} are possible: lower refill.max_rounds or"
+                f" step, at most {ROUNDS} are possible: lower refill.max_rounds or"
                 " continuation.max_rounds"
             )
         thinned = not isinstance(self.subsample, KeepAll)

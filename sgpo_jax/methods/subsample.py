@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import jax.numpy as jnp
 import numpy as np
 
-from sgpo_jax import advantages
+from sgpo_jax import advantages, streams
 from sgpo_jax.bounds import Decay, Positive, Share, bounded
 from sgpo_jax.methods.inputs import RewardGroups
 
@@ -94,7 +94,7 @@ class RussianRoulette:
         """Return 1/p for the kept responses and 0 for the others."""
         del groups
         probability = np.clip(np.abs(advantage) / self.keep_above, self.floor, 1.0)
-        kept = np.random.default_rng(seed).random(len(advantage)) < probability
+        kept = streams.generator(seed).random(len(advantage)) < probability
         safe = np.where(kept, probability, 1.0)
         return np.where(kept, 1 / safe, 0.0).astype(np.float32)
 

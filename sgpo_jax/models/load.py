@@ -9,6 +9,7 @@ from typing import Any, TypedDict, Unpack, cast
 import jax
 from jax.sharding import Mesh
 
+from sgpo_jax import streams
 from sgpo_jax.models import lora, policy, pretrained
 from sgpo_jax.models.config import DecoderConfig, Dtype, Remat
 from sgpo_jax.models.decoder import Params
@@ -156,7 +157,7 @@ def of_pretrained(
             found.tensors,
             config,
             shardings=policy.shardings(config, mesh),
-            lora_key=jax.random.key(seed),
+            lora_key=streams.parameters(seed),
         )
         if adapters is None:
             return params

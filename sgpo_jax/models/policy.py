@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from sgpo_jax import sharding
+from sgpo_jax import sharding, streams
 from sgpo_jax.models import decoder
 from sgpo_jax.models.config import DecoderConfig
 from sgpo_jax.models.decoder import Params
@@ -117,6 +117,6 @@ def fresh(
         config=config,
         tokenizer=tokenizer,
         identity=f"fresh:{described}:{seed}",
-        reader=lambda mesh: initializer(config, mesh)(jax.random.key(seed)),
+        reader=lambda mesh: initializer(config, mesh)(streams.parameters(seed)),
         mesh=mesh,
     )

@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from sgpo_jax import streams
 from sgpo_jax.bounds import Count, Seed, Share, bounded
 from sgpo_jax.planning.concave import tie_order
 from sgpo_jax.profiling import Posterior
@@ -107,7 +108,7 @@ class RandomOrder:
         """Return the phases."""
         del sizes
         sorted_rows = np.argsort(np.asarray(belief.profile.ids, str))
-        order = np.random.default_rng(self.seed).permutation(sorted_rows)
+        order = streams.generator(self.seed).permutation(sorted_rows)
         parts = np.array_split(order, min(self.phases, len(order)))
         return [np.sort(part) for part in parts]
 

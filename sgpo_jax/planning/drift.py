@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from sgpo_jax import streams
 from sgpo_jax.planning.allocators import Allocator, InverseSuccess
 from sgpo_jax.planning.curricula import Mixed
 from sgpo_jax.planning.filters import DropTrivial, Filter
@@ -118,7 +119,7 @@ def drift(
     one, two = (np.array(part, np.int64) for part in zip(*rows, strict=True))
     old = Posterior.of(first, prior).rows(one)
     new = Posterior.of(later, prior).rows(two)
-    rng = np.random.default_rng(seed)
+    rng = streams.generator(seed)
     found, low, high = _correlated(old.mean, new.profile.success_rate, draws, rng)
     still = _unchanged(old, new.profile.samples, draws, rng)
     decision = Decision()

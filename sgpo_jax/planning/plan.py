@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sgpo_jax import streams
 from sgpo_jax.artefacts import digest
 from sgpo_jax.planning.allocators import Allocator, InverseSuccess
 from sgpo_jax.planning.curricula import Curriculum, EasyToHard
@@ -152,7 +153,7 @@ def make_plan(
     """
     belief = profile if isinstance(profile, Posterior) else Posterior.of(profile, prior)
     counts = belief.profile
-    kept = filter(belief, rng=np.random.default_rng(seed))
+    kept = filter(belief, rng=streams.plan(seed))
     if not kept.any():
         raise EmptyPlanError(_why_empty(counts, filter))
     rest = belief.rows(np.flatnonzero(kept))

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import linalg, special
 
+from sgpo_jax import streams
 from sgpo_jax.bounds import Count, bounded
 
 Rows = Int[np.ndarray, " B"]
@@ -135,7 +136,7 @@ class RandomBatch:
 
     def __call__(self, model: LogitModel, size: int, *, seed: int) -> Rows:
         """Return rows drawn without replacement."""
-        return np.random.default_rng(seed).permutation(len(model.mean))[:size]
+        return streams.generator(seed).permutation(len(model.mean))[:size]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,7 +146,7 @@ class MostUncertain:
     def __call__(self, model: LogitModel, size: int, *, seed: int) -> Rows:
         """Return the rows; the seed breaks ties."""
         rate = model.rate(model.mean, np.diag(model.covariance).copy())
-        tie = np.random.default_rng(seed).random(len(rate))
+        tie = streams.generator(seed).random(len(rate))
         return np.lexsort((tie, -np.round(rate * (1 - rate), 9)))[:size]
 
 
@@ -162,7 +163,7 @@ class Stratified:
 
     def __call__(self, model: LogitModel, size: int, *, seed: int) -> Rows:
         """Return the rows, drawn within each stratum in turn."""
-        rng = np.random.default_rng(seed)
+        rng = streams.generator(seed)
         order = np.lexsort((rng.random(len(model.mean)), model.mean))
         parts = [rng.permutation(part) for part in np.array_split(order, self.strata)]
         longest = max(len(part) for part in parts)
@@ -179,7 +180,7 @@ class GreedyInformation:
 
     def __call__(self, model: LogitModel, size: int, *, seed: int) -> Rows:
         """Return the rows; the seed breaks ties."""
-        rng = np.random.default_rng(seed)
+        rng = streams.generator(seed)
         noise, variance = model.noise, np.diag(model.covariance).copy()
         tie, factors = rng.random(len(variance)) * 1e-9, []
         chosen: list[int] = []

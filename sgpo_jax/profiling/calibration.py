@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from sgpo_jax import theory
+from sgpo_jax import streams, theory
 from sgpo_jax.profiling.posterior import Fitted, Posterior, Prior
 from sgpo_jax.profiling.profile import Profile
 
@@ -20,7 +20,7 @@ def split_samples(
     hypergeometric. Queries with no sample left over keep none in the second part. Only
     counts are divided; tokens and rewards stay behind.
     """
-    rng = np.random.default_rng(seed)
+    rng = streams.generator(seed)
     count = np.minimum(first, profile.samples)
     failures = profile.samples - profile.successes
     solved = rng.hypergeometric(profile.successes, failures, count)

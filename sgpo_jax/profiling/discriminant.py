@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import optimize, special, stats
 
-from sgpo_jax import theory
+from sgpo_jax import streams, theory
 from sgpo_jax.profiling.profile import Profile
 
 
@@ -128,7 +128,7 @@ class Predictor:
                 f"a predictor needs at least {2 * folds} profiled queries, got"
                 f" {len(rows)}"
             )
-        fold = np.random.default_rng(seed).permutation(len(rows)) % folds
+        fold = streams.generator(seed).permutation(len(rows)) % folds
         z = np.zeros(len(rows))
         for part in range(folds):
             fit, out = rows[fold != part], rows[fold == part]

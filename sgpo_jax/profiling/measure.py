@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sgpo_jax import streams
 from sgpo_jax.data import Query, content_id
 from sgpo_jax.hosts import Alone, Hosts
 from sgpo_jax.ledger import Entry, Ledger
@@ -259,8 +260,10 @@ def _sample(rollouts: SampleAndScore, params: Params | None, part: _Chunk) -> Sc
     counts = [len(indices) for indices in part.indices]
     first = [indices.start for indices in part.indices]
     if not any(first):
-        return rollouts(params, part.queries, counts, step=0)
-    return rollouts(params, part.queries, counts, step=0, first_sample=first)
+        return rollouts(params, part.queries, counts, step=streams.PROFILE)
+    return rollouts(
+        params, part.queries, counts, step=streams.PROFILE, first_sample=first
+    )
 
 
 def _join(parts: Sequence[_Chunk], path: pathlib.Path) -> None:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from sgpo_jax import models
+from sgpo_jax import models, streams
 from sgpo_jax.models import DecoderConfig
 from sgpo_jax.sampling import cache
 from sgpo_jax.sampling.ending import Ending, is_one_of
@@ -169,7 +169,7 @@ def decode(
     Returns:
       The grid and the tape.
     """
-    base = jax.random.fold_in(jax.random.key(noise.seed), noise.step)
+    base = streams.sampling(noise.seed, noise.step)
 
     def go_on(carry: tuple[State, Tape]) -> Array:
         state, tape = carry

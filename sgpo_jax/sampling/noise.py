@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
+from sgpo_jax import streams
+
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
@@ -23,8 +25,8 @@ def gumbel(
     """
 
     def fold(key: Array, age: Array) -> Array:
-        folded = jax.random.fold_in(jax.random.wrap_key_data(key), age)
-        return jax.random.key_data(folded)
+        own = streams.token(jax.random.wrap_key_data(key), age)
+        return jax.random.key_data(own)
 
     bits = _threefry(jax.vmap(fold)(key, age), size)
     # As many bits as the significand has: a number in [1, 2), less 1.

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from sgpo_jax import streams
 from sgpo_jax.models import Tokenizer
 from sgpo_jax.sampling.completions import Completion, parse, payload
 from sgpo_jax.sampling.exchange import BusyError, RefusedError, post
@@ -195,8 +196,7 @@ class Server:
           sample: its index.
           clock: seed and step of the call.
         """
-        words = np.random.SeedSequence([*clock, request.key, sample])
-        return int(words.generate_state(1)[0]) >> 1
+        return streams.request_seed(*clock, request.key, sample)
 
     def _one(
         self, request: Request, sample: int, clock: tuple[int, int], method: Method

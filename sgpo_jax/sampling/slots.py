@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, UInt32
 
+from sgpo_jax import streams
+
 FREE = -1
 
 
@@ -94,8 +96,7 @@ def sample_key(
     """Fold (query key, sample index) into the key of (seed, step)."""
 
     def fold(query: Array, sample: Array) -> Array:
-        key = jax.random.fold_in(jax.random.fold_in(base, query), sample)
-        return jax.random.key_data(key)
+        return jax.random.key_data(streams.sample(base, query, sample))
 
     flat = jax.vmap(fold)(query.reshape(-1), sample.reshape(-1))
     return flat.reshape(*query.shape, 2)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sgpo_jax import streams
 from sgpo_jax.artefacts import DamagedError, read_json
 from sgpo_jax.bounds import Share, bounded
 from sgpo_jax.data import Query
@@ -105,8 +106,7 @@ def evaluate(
     methods come from the policy. The interval is over queries: each query's mean is one
     observation, since samples of one query are not independent draws of the task.
     """
-    # Training uses noise steps from 1 on and the profile step 0.
-    noise = 2**31 - 1
+    noise = streams.EVALUATION
     scored = rollouts(params, queries, [samples] * len(queries), step=noise)
     wins = np.bincount(scored.rollouts.request, scored.solved, minlength=len(queries))
     rates = wins / samples

@@ -8,7 +8,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, PyTree
 
-from sgpo_jax import methods, packing, sharding
+from sgpo_jax import methods, packing, sharding, streams
 
 NAME = "log_z"
 """Its place among the weights that are trained."""
@@ -33,7 +33,7 @@ def head_of(loss: methods.TokenLoss) -> methods.LogZ | None:
 
 def start(head: methods.LogZ, embed_dim: int) -> dict[str, PyTree]:
     """Parameters and optimizer state before the first update, always the same."""
-    params = head.init(jax.random.key(0), embed_dim=embed_dim)
+    params = head.init(streams.parameters(0), embed_dim=embed_dim)
     return {"params": params, "opt_state": head.make_optimizer().init(params)}
 
 

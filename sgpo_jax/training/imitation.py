@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from sgpo_jax import ledger, packing
+from sgpo_jax import ledger, packing, streams
 from sgpo_jax.training.batch import micro_batch, training_cost
 from sgpo_jax.training.state import TrainState
 from sgpo_jax.training.step import Programs, apply_batch
@@ -45,7 +45,7 @@ def imitate(
     cost = ledger.Entry()
     for step in range(steps):
         epoch, place = divmod(step, per_pass)
-        order = np.random.default_rng([seed, epoch]).permutation(len(demonstrations))
+        order = streams.fine_tuning(seed, epoch).permutation(len(demonstrations))
         rows = order[place * batch_size : (place + 1) * batch_size]
         groups = [
             packing.Group(

@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from sgpo_jax import ledger, methods, packing, sharding
+from sgpo_jax import ledger, methods, packing, sharding, streams
 from sgpo_jax.data import Query
 from sgpo_jax.methods import Method
 from sgpo_jax.methods.advantage import evaluate, pad_groups
-from sgpo_jax.methods.method import MAX_ROUNDS
 from sgpo_jax.methods.shaping import shape
 from sgpo_jax.planning import Plan
 from sgpo_jax.profiling import Profile, SampleAndScore
@@ -135,7 +134,7 @@ class Learner:
                 prompts,
                 budget=budget,
                 progress=min((step - 1) / self.config.steps, 1.0),
-                seed=hash_seed(self.seed, number),
+                seed=streams.draw_seed(self.seed, number),
             )
             return chosen
 
@@ -149,14 +148,13 @@ class Learner:
             )
             return collected(queries, chosen, scored)
 
-        # After going back, the same draws would only lead to the same place.
-        rounds = range(progress.rollbacks * MAX_ROUNDS, 1 << 30)
         taken = collect(
             self.method,
             draw,
             sample,
             budget=self.config.rollouts,
-            numbers=(step + (number << 24) for number in rounds),
+            # After going back, the same draws would only lead to the same place.
+            numbers=iter(streams.rounds(step, progress.rollbacks)),
         )
         return taken, prompts
 
@@ -194,7 +192,7 @@ class Learner:
         factor = self.method.subsample(
             advantage,
             groups.restricted(methods.needs_of(self.method.subsample)),
-            seed=hash_seed(self.seed, step + (progress.rollbacks << 28), 1),
+            seed=streams.subsample_seed(self.seed, step, progress.rollbacks),
         )
         # What could not be scored is neither right nor wrong.
         factor = np.where(np.isfinite(rewards), factor, 0)
@@ -262,11 +260,6 @@ class Learner:
         progress.ledger.add("scoring", cost)
         logged = {"kl": float(total[scored].mean()) if scored.any() else 0.0}
         return taken.rewards - kl.coef * total, logged
-
-
-def hash_seed(*parts: int) -> int:
-    """Mix integers into one seed."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
 
 
 def rollout_metrics(taken: Collected) -> Metrics:

@@ -4,6 +4,8 @@ import functools
 
 import numpy as np
 
+from sgpo_jax import streams
+
 _DRAWN = 1 << 16
 _ROUNDS = 12
 
@@ -37,7 +39,7 @@ def shuffled(
 
 @functools.lru_cache(maxsize=4)
 def _drawn(count: int, seeds: tuple[int, ...]) -> np.ndarray:
-    order = np.random.default_rng(seeds).permutation(count)
+    order = streams.generator(*seeds).permutation(count)
     order.flags.writeable = False
     return order
 
@@ -54,7 +56,7 @@ def encrypt(places: np.ndarray, count: int, *, seeds: tuple[int, ...]) -> np.nda
       seeds: the key.
     """
     bits = max(int(count - 1).bit_length(), 2)
-    keys = np.random.SeedSequence(seeds).generate_state(_ROUNDS, np.uint64)
+    keys = streams.cipher_keys(seeds, _ROUNDS)
     found = _feistel(places.astype(np.uint64), bits, keys)
     outside = np.flatnonzero(found >= count)
     while len(outside):  # at most half the values of so many bits lie outside

@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 
-from sgpo_jax import planning
+from sgpo_jax import planning, streams
 from sgpo_jax.methods.prompts.pool import Draw, PromptPool, State
 from sgpo_jax.methods.prompts.shuffled import take
 from sgpo_jax.profiling import Profile
@@ -46,7 +46,10 @@ class ShuffledPhases:
         phase = min(int(progress * len(self.phases)), len(self.phases) - 1)
         rows, sizes = self.phases[phase]
         items, cursor = take(
-            int(state["cursor"][phase]), sizes, budget=budget, seeds=(pool.seed, phase)
+            int(state["cursor"][phase]),
+            sizes,
+            budget=budget,
+            seeds=streams.passes(pool.seed, phase),
         )
         cursors = state["cursor"].copy()
         cursors[phase] = cursor

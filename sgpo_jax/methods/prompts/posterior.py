@@ -5,7 +5,7 @@ from typing import Annotated
 
 import numpy as np
 
-from sgpo_jax import theory
+from sgpo_jax import streams, theory
 from sgpo_jax.bounds import TINY, GroupSize, Range, bounded
 from sgpo_jax.methods.prompts.pool import Draw, PromptPool, State
 from sgpo_jax.methods.prompts.shuffled import Passes, take
@@ -52,11 +52,11 @@ class ThompsonSampling(Passes):
             int(state["cursor"]),
             ones,
             budget=count * self.candidates,
-            seeds=(pool.seed, 0),
+            seeds=streams.passes(pool.seed),
         )
         weight = np.asarray(pool.baseline_weight[rows], np.float64)
         mean = np.clip(np.asarray(pool.baseline[rows], np.float64), 1e-6, 1 - 1e-6)
-        rate = np.random.default_rng(seed).beta(mean * weight, (1 - mean) * weight)
+        rate = streams.generator(seed).beta(mean * weight, (1 - mean) * weight)
         nearest = np.argsort(np.abs(rate - self.target), kind="stable")[:count]
         rows = rows[np.sort(nearest)]
         return (
@@ -110,7 +110,7 @@ class KnapsackAllocation(Passes):
             int(state["cursor"]),
             np.broadcast_to(np.int64(self.group_size), pool.count),
             budget=budget,
-            seeds=(pool.seed, 0),
+            seeds=streams.passes(pool.seed),
         )
         sizes = self.sizes(pool.history.last_mean[rows], budget)
         return Draw(rows, sizes), {"cursor": np.asarray(cursor, np.int64)}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sgpo_jax import planning
+from sgpo_jax import planning, streams
 from sgpo_jax.bounds import Count, bounded
 from sgpo_jax.methods.prompts.planned import Planned, phase_rows
 from sgpo_jax.methods.prompts.pool import Draw, PromptPool, State
@@ -58,7 +58,10 @@ class Replanned(Planned):
         rows = np.flatnonzero(state["sizes"])
         sizes = state["sizes"][rows]
         items, cursor = take(
-            int(state["cursor"]), sizes, budget=budget, seeds=(pool.seed, phase)
+            int(state["cursor"]),
+            sizes,
+            budget=budget,
+            seeds=streams.passes(pool.seed, phase),
         )
         after = {**state, "cursor": np.asarray(cursor, np.int64)}
         return Draw(rows[items], sizes[items], phase), after

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from sgpo_jax import streams
 from sgpo_jax.bounds import GroupSize, bounded
 from sgpo_jax.methods.prompts.order import shuffled
 from sgpo_jax.methods.prompts.pool import Draw, PromptPool, State
@@ -79,6 +80,6 @@ class Shuffled(Passes):
         del progress, seed  # the order depends on the cursor alone
         sizes = np.broadcast_to(np.int64(self.group_size), pool.count)
         rows, cursor = take(
-            int(state["cursor"]), sizes, budget=budget, seeds=(pool.seed, 0)
+            int(state["cursor"]), sizes, budget=budget, seeds=streams.passes(pool.seed)
         )
         return Draw(rows, sizes[rows]), {"cursor": np.asarray(cursor, np.int64)}

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import numpy as np
 
+from sgpo_jax import streams
 from sgpo_jax.bounds import TINY, Count, Finite, GroupSize, Range, Share, bounded
 from sgpo_jax.methods.prompts.order import shuffled
 from sgpo_jax.methods.prompts.pool import (
@@ -43,7 +44,7 @@ def take_kept(
     Returns:
       Rows, distinct, and the new cursor.
     """
-    rng = np.random.default_rng(seed)
+    rng = streams.generator(seed)
     found: list[np.ndarray] = []
     wanted, looked = count, 0
     while wanted and looked < total:
@@ -137,7 +138,7 @@ class SkipZeroVariance:
             keep,
             -(-budget // self.group_size),
             total=pool.count,
-            pass_seeds=(pool.seed, 0),
+            pass_seeds=streams.passes(pool.seed),
             seed=seed,
         )
         if not len(rows):  # few prompts, all skipped by chance: the likeliest one
@@ -215,7 +216,7 @@ class DropSolved(Passes):
             left,
             -(-budget // self.group_size),
             total=pool.count,
-            pass_seeds=(pool.seed, 0),
+            pass_seeds=streams.passes(pool.seed),
             seed=seed,
         )
         if not len(rows):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sgpo_jax import streams
+
 
 def draw_by_weight(weight: np.ndarray, count: int, *, seed: int) -> np.ndarray:
     """Rows drawn by weight without replacement, ascending.
@@ -30,9 +32,7 @@ def draw_by_weight(weight: np.ndarray, count: int, *, seed: int) -> np.ndarray:
             " at the baselines it reads"
         )
     count = min(count, len(weight))
-    race = np.random.default_rng(seed).standard_exponential(
-        len(weight), dtype=np.float32
-    )
+    race = streams.generator(seed).standard_exponential(len(weight), dtype=np.float32)
     # P(E < w t) is at most w t, and nearly that where few are drawn.
     ahead = np.flatnonzero(race <= weight * np.float32(2 * count / total))
     if len(ahead) < count:
