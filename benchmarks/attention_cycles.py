@@ -41,7 +41,7 @@ def chosen(chip, shape):
     """Return the tiles that are chosen for a row of one group."""
     prefix, responses = SHAPES[shape]
     heads = tiles.Heads(group=GROUP, width=WIDTH, itemsize=2)
-    facts = tiles.Chip(vmem_bytes=128 * 2**20, wide=chip == "v6e")
+    facts = tiles.TpuCore(vmem_bytes=128 * 2**20, wide=chip == "v6e")
     return tiles.plan_for(prefix + sum(responses), heads, facts)
 
 
@@ -135,7 +135,7 @@ def packed_pairs(shape, block):
 @functools.cache
 def counted(shape, query, key, part, chunk):
     """Pairs in full and in masked tiles, and items; the same on every chip."""
-    plan = tiles.Plan(
+    plan = tiles.TilePlan(
         query=query, backward_query=query, key=key, part=part, chunk=chunk
     )
     return computed(*SHAPES[shape], plan)

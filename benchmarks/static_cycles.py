@@ -136,7 +136,7 @@ def plan_of(case: Case):
     """Return the tiles of a case as the kernels take them."""
     from sgpo_jax.kernels.shared_prefix_attention import tiles
 
-    return tiles.Plan(
+    return tiles.TilePlan(
         query=case.query,
         backward_query=case.query,
         key=case.key,
@@ -156,7 +156,7 @@ def ours(case: Case, array):
 
     plan = plan_of(case)
     length, work = packed(case, plan) if case.group else dense(case, plan)
-    shape = pallas.Shape(1, length, 1, GROUP, WIDTH)
+    shape = pallas.AttentionShape(1, length, 1, GROUP, WIDTH)
     keys, scores = slice(0, length // case.key), Scores(scale=WIDTH**-0.5)
     step = pallas.step_of(shape, plan, scores, keys, windowed=False)
     step = dataclasses.replace(step, item=tabulated(work))
@@ -228,7 +228,7 @@ def tabulated(work):
     """Return a function of the grid step that finds its item by comparisons."""
     import jax.numpy as jnp
 
-    from sgpo_jax.kernels.shared_prefix_attention.worklist import Item
+    from sgpo_jax.kernels.shared_prefix_attention.worklist import WorkItem
 
     def signed(x):
         return (x + 2**31) % 2**32 - 2**31
@@ -245,7 +245,7 @@ def tabulated(work):
                 tiles = jnp.where(w >= n, words[n][0], tiles)
             if words[n][1] != words[n - 1][1]:
                 parts = jnp.where(w >= n, words[n][1], parts)
-        return Item(jnp.int32(0), tiles & 255, tiles >> 8 & 255, tiles >> 16, parts)
+        return WorkItem(jnp.int32(0), tiles & 255, tiles >> 8 & 255, tiles >> 16, parts)
 
     return item
 

@@ -24,7 +24,7 @@ from sgpo_jax.kernels.shared_prefix_attention import (
     tiles,
 )
 from sgpo_jax.kernels.shared_prefix_attention.scores import Scores
-from sgpo_jax.kernels.shared_prefix_attention.tiles import Plan
+from sgpo_jax.kernels.shared_prefix_attention.tiles import TilePlan
 from sgpo_jax.kernels.shared_prefix_attention.worklist import (
     TAILED,
     read_part,
@@ -40,9 +40,9 @@ from .comparisons import (
 from .layouts import forests, inputs, ragged
 
 LENGTH = 60
-SMALL = Plan(query=16, backward_query=32, key=16, part=8, chunk=4, interpret=True)
+SMALL = TilePlan(query=16, backward_query=32, key=16, part=8, chunk=4, interpret=True)
 PLANS = {
-    "wide keys": Plan(
+    "wide keys": TilePlan(
         query=8,
         backward_query=8,
         key=32,
@@ -51,7 +51,7 @@ PLANS = {
         mxu_sums=True,
         interpret=True,
     ),
-    "wide queries": Plan(
+    "wide queries": TilePlan(
         query=32,
         backward_query=16,
         key=8,
@@ -198,7 +198,7 @@ def test_no_race_and_nothing_read_before_it_is_written(ranges):
 @pytest.mark.slow
 def test_rows_and_heads_over_a_mesh(monkeypatch):
     monkeypatch.setattr(tiles, "plan_for", lambda *_: SMALL)
-    monkeypatch.setattr(tiles.Chip, "current", lambda: None)
+    monkeypatch.setattr(tiles.TpuCore, "current", lambda: None)
     layout = ragged(LENGTH)
     arrays = inputs(layout, heads=2)
     mesh = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("data", "tensor"))

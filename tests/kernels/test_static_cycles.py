@@ -75,7 +75,7 @@ def test_tiles_are_chosen_by_the_table():
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("length", [2048, 5120, 20480])
 def test_chosen_tiles_are_those_held_against_the_targets(wide, length):
-    chip = tiles.Chip(vmem_bytes=128 * 2**20, wide=wide)
+    chip = tiles.TpuCore(vmem_bytes=128 * 2**20, wide=wide)
     plan = tiles.plan_for(length, tiles.Heads(group=4, width=128, itemsize=2), chip)
     assert (plan.query, plan.backward_query, plan.key) == (512, 1024, 1024)
     assert plan.key_ranges == 1

@@ -90,7 +90,7 @@ def shared_prefix_attention(
                 width=q.shape[3] + -q.shape[3] % tiles.LANES,
                 itemsize=q.dtype.itemsize,
             )
-            plan = tiles.plan_for(q.shape[1], heads, tiles.Chip.current())
+            plan = tiles.plan_for(q.shape[1], heads, tiles.TpuCore.current())
             # Zero at padding already; a second pass would keep a second copy.
             return pallas.attend(q, k, v, layout, window, scores, plan)
     return jnp.where(real, out, jnp.zeros((), out.dtype))

@@ -1,4 +1,4 @@
-"""Which keys each token of a packed row may read, as data."""
+"""Layout of packed rows: the attention mask of a forest of segments, as data."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

@@ -21,13 +21,13 @@ from .layout import Layout
 from .pallas_kernels import LANES, Step
 from .reads import Window
 from .scores import Scores
-from .tiles import Plan
+from .tiles import TilePlan
 from .worklist import WorkList, work_list
 
 LOG2_E = math.log2(math.e)
 
 
-class Shape(NamedTuple):
+class AttentionShape(NamedTuple):
     """Sizes of a call, after padding."""
 
     rows: int
@@ -44,7 +44,7 @@ def attend(
     layout: Layout,
     window: Window,
     scores: Scores,
-    plan: Plan,
+    plan: TilePlan,
 ) -> Float[Array, "N L H C"]:
     """Attention over the keys each query reads; exactly 0 where it reads none.
 
@@ -108,9 +108,9 @@ def _backward(scores, plan, residuals, dout):
 _attend.defvjp(_forward, _backward)
 
 
-def _shape_of(q, k) -> Shape:
+def _shape_of(q, k) -> AttentionShape:
     rows, heads, length, width = q.shape
-    return Shape(rows, length, k.shape[1], heads // k.shape[1], width)
+    return AttentionShape(rows, length, k.shape[1], heads // k.shape[1], width)
 
 
 def _heads_first(x, unit: int):
@@ -128,12 +128,12 @@ def _heads_last(x, size: tuple[int, ...]):
     return jnp.moveaxis(x, 1, 2)[:, : size[1], :, : size[3]]
 
 
-def _padded(layout: Layout, shape: Shape) -> Layout:
+def _padded(layout: Layout, shape: AttentionShape) -> Layout:
     long = shape.length - layout.end.shape[1]
     return Layout(*(jnp.pad(x, ((0, 0), (0, long))) for x in layout))
 
 
-def outputs(arrays, work: WorkList, step: Step, shape: Shape, plan: Plan):
+def outputs(arrays, work: WorkList, step: Step, shape: AttentionShape, plan: TilePlan):
     """Run the forward kernel: the outputs and the log2-sum-exp2 of every query."""
     q = arrays[0]
     specs = specs_of(shape, step)
@@ -158,7 +158,7 @@ def outputs(arrays, work: WorkList, step: Step, shape: Shape, plan: Plan):
     )
 
 
-def gradients(arrays, work: WorkList, step: Step, shape: Shape, plan: Plan):
+def gradients(arrays, work: WorkList, step: Step, shape: AttentionShape, plan: TilePlan):
     """Run the backward kernel for a range of keys: part of dq, all of its dk and dv."""
     q, k, v = arrays[:3]
     specs = specs_of(shape, step)
@@ -195,7 +195,7 @@ def gradients(arrays, work: WorkList, step: Step, shape: Shape, plan: Plan):
 
 
 class Specs(NamedTuple):
-    """What a step of the grid sees of each array."""
+    """Block specs of a kernel call: the part of each array in one grid step."""
 
     inputs: tuple[pl.BlockSpec, ...]  # of q, k, v and what `tokens` returns
     query: pl.BlockSpec  # of [N, H, L, C]: the query tile, all heads of a key head
@@ -203,7 +203,7 @@ class Specs(NamedTuple):
     row: pl.BlockSpec  # of [N, K, range, C]: the whole row's range of keys
 
 
-def specs_of(shape: Shape, step: Step) -> Specs:
+def specs_of(shape: AttentionShape, step: Step) -> Specs:
     """Return the blocks of a call."""
     queries = shape.length // step.query_tile
     keys = shape.length // step.key_tile
@@ -248,7 +248,7 @@ def specs_of(shape: Shape, step: Step) -> Specs:
 
 
 def step_of(
-    shape: Shape, plan: Plan, scores: Scores, keys: slice, *, windowed: bool
+    shape: AttentionShape, plan: TilePlan, scores: Scores, keys: slice, *, windowed: bool
 ) -> Step:
     """Specialize a kernel's body to a call."""
     return Step(
@@ -285,7 +285,7 @@ def _call(body, how, arrays, *, out_shape, input_output_aliases=None, **specs):
     )(*items, *arrays)
 
 
-def tokens(layout: Layout, window: Window, plan: Plan) -> tuple[Array, ...]:
+def tokens(layout: Layout, window: Window, plan: TilePlan) -> tuple[Array, ...]:
     """Return what masks need, by chunk of keys and, for a window, by query tile."""
     end = jnp.asarray(layout.end).reshape(-1, 1, plan.chunk)
     if window is None:

@@ -28,7 +28,7 @@ from .worklist import (
     ROW_FIRST,
     ROW_LAST,
     TAILED,
-    Item,
+    WorkItem,
     listed,
     read_part,
 )
@@ -41,7 +41,7 @@ SUBLANES = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Step:
-    """What a kernel's body is specialized to."""
+    """Static arguments of a kernel."""
 
     group: int
     width: int
@@ -55,7 +55,7 @@ class Step:
     mxu_sums: bool
     first_key: int
     range_length: int
-    item: Callable[..., Item] = listed
+    item: Callable[..., WorkItem] = listed
 
     @property
     def slope(self) -> float:
@@ -202,7 +202,7 @@ class Piece(NamedTuple):
     mask: jax.Array | None
 
 
-def _each_part(item: Item, step: Step, attend, mask):
+def _each_part(item: WorkItem, step: Step, attend, mask):
     """Call `attend(*pieces)` with the whole tile, or by part with what it takes."""
 
     @pl.when(item.flags & MASKED == 0)
@@ -241,7 +241,7 @@ def _each_part(item: Item, step: Step, attend, mask):
                     attend(piece(row, half, chunks - 1), piece(lower, half, chunks))
 
 
-def _mask(item: Item, tokens, step: Step, query_axis: int, row, rows, chunk, number):
+def _mask(item: WorkItem, tokens, step: Step, query_axis: int, row, rows, chunk, number):
     """Return what to add to the scores of `rows` queries and `number` chunks of keys.
 
     Of shape [i, j], or [j, i] for query axis 1: 0 where a query reads a key. A number

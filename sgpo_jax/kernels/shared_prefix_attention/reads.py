@@ -1,4 +1,4 @@
-"""Who reads whom: token by token, and tile by tile."""
+"""Attention masks of packed rows: by token, and by tile."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ Window = int | Int[Array | np.ndarray, ""] | None
 def reads(
     query: Int[Array, "*#N q"], key: Int[Array, "*#N k"], end: Int[Array, "*#N k"]
 ) -> Bool[Array, "*N q k"]:
-    """Whether tokens `query` read tokens `key`, without a window."""
+    """Return the attention mask: whether tokens `query` read tokens `key`, no window."""
     query, key, end = query[..., :, None], key[..., None, :], end[..., None, :]
     return (key <= query) & (query < end)
 
@@ -25,12 +25,12 @@ def recent(
     key: Int[Array, "*#N k"],
     window: int | Int[Array | np.ndarray, ""],
 ) -> Bool[Array, "*N q k"]:
-    """Whether positions `key` lie in the window of positions `query` after them."""
+    """Return the sliding-window mask of positions, where `query` is not before `key`."""
     return query[..., :, None] - key[..., None, :] < window
 
 
 def dense(layout: Layout, *, window: Window = None) -> Bool[Array, "N L L"]:
-    """Whether each token of a row reads each other, itself included.
+    """Return the dense attention mask of packed rows, the diagonal included.
 
     Example:
       >>> from .layout import from_lengths
@@ -49,7 +49,7 @@ def dense(layout: Layout, *, window: Window = None) -> Bool[Array, "N L L"]:
 
 
 class Tiles(NamedTuple):
-    """Of each tile, whether any query reads any key, and whether all read all.
+    """Block mask: tiles in which any query reads any key, and in which all read all.
 
     Without a window, and with padding at the end of rows, both are exact. A window may
     leave a tile live in which every key that is still read lies outside of it.
@@ -62,7 +62,7 @@ class Tiles(NamedTuple):
 def tiles(
     layout: Layout, *, query_tile: int, key_tile: int, window: Window = None
 ) -> Tiles:
-    """Decide by the extremes of each tile; tile sizes divide the length of rows.
+    """Return the block mask, from the extremes of each tile; tile sizes divide rows.
 
     Example:
       >>> from .layout import from_lengths

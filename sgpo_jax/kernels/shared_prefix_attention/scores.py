@@ -1,4 +1,4 @@
-"""What happens to a product q . k before the softmax."""
+"""Scale and soft cap of attention scores."""
 
 import dataclasses
 

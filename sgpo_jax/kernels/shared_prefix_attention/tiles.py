@@ -32,8 +32,8 @@ PART = 256  # queries at a time where some pairs are masked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How the kernels cut a row, and what they are compiled to.
+class TilePlan:
+    """Tile sizes of the kernels, and their compiler settings.
 
     Attributes:
       query: queries per tile, forward.
@@ -73,7 +73,7 @@ class Plan:
 
     @property
     def unit(self) -> int:
-        """What the length of rows is a multiple of."""
+        """Multiple to which rows are padded."""
         return math.lcm(self.query, self.backward_query, self.key)
 
     @property
@@ -89,8 +89,8 @@ class Plan:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Chip:
-    """What decides tile sizes.
+class TpuCore:
+    """Properties of a TPU core that decide tile sizes.
 
     Attributes:
       vmem_bytes: size of VMEM.
@@ -102,7 +102,7 @@ class Chip:
 
     @classmethod
     def current(cls) -> "Chip":
-        """Return the chip that is compiled for.
+        """Return the core that is compiled for.
 
         Raises:
           ValueError: if that is no TPU. To compile ahead of time, enter
@@ -128,7 +128,7 @@ class Heads:
     itemsize: int
 
 
-def plan_for(length: int, heads: Heads, chip: Chip) -> Plan:
+def plan_for(length: int, heads: Heads, chip: TpuCore) -> TilePlan:
     """Choose the cheapest tiles that fit.
 
     Raises:
@@ -146,7 +146,7 @@ def plan_for(length: int, heads: Heads, chip: Chip) -> Plan:
         held = (budget - tile) // resident  # key tiles whose gradients fit
         if held < 1 or forward_bytes(query, key, heads) > budget:
             continue
-        plan = Plan(
+        plan = TilePlan(
             query=query,
             backward_query=backward_query,
             key=key,
@@ -162,7 +162,7 @@ def plan_for(length: int, heads: Heads, chip: Chip) -> Plan:
     return min(plans, key=lambda priced: priced[0])[1]
 
 
-def cost(plan: Plan, chip: Chip) -> float:
+def cost(plan: TilePlan, chip: TpuCore) -> float:
     """Compare plans: cycles of a dense row forward and backward, and of more ranges.
 
     With parts of one size, tiles compute the same pairs of any layout: what differs is

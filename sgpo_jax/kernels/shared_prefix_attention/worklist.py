@@ -12,7 +12,7 @@ from jaxtyping import Array, Int
 
 from .layout import Layout
 from .reads import Window, tiles
-from .tiles import Plan
+from .tiles import TilePlan
 
 FIRST, LAST = 1, 2  # of the items of one query tile
 ROW_FIRST, ROW_LAST = 4, 8  # of the items of one row
@@ -26,7 +26,7 @@ class WorkList(NamedTuple):
 
     Only the first `number` items count. `flags` holds the bits above. `parts` says for
     each part of the query tile, a byte each, which run of chunks of keys it takes, as
-    `Part` reads it.
+    `KeyRun` reads it.
     """
 
     row: Int[Array, " W"]
@@ -37,7 +37,7 @@ class WorkList(NamedTuple):
     number: Int[Array, " 1"]
 
 
-class Item(NamedTuple):
+class WorkItem(NamedTuple):
     """One entry of the work list: tiles within the row, flags and parts."""
 
     row: Int[Array, ""]
@@ -47,13 +47,13 @@ class Item(NamedTuple):
     parts: Int[Array, ""]
 
 
-def listed(w, *work) -> Item:
+def listed(w, *work) -> WorkItem:
     """Look item w up in the arrays of a work list."""
-    return Item(*(x[w] for x in work))
+    return WorkItem(*(x[w] for x in work))
 
 
-class Part(NamedTuple):
-    """Which chunks of keys a part of a query tile takes.
+class KeyRun(NamedTuple):
+    """Run of key chunks that a part of a query tile reads.
 
     Its queries take `chunks` of them from `low` on, but its first half not the last one
     if `tail`, as below a diagonal.
@@ -64,10 +64,10 @@ class Part(NamedTuple):
     tail: Int[Array, ""]
 
 
-def read_part(parts: Int[Array, ""], index) -> Part:
+def read_part(parts: Int[Array, ""], index) -> KeyRun:
     """Decode a part of an item."""
     code = lax.shift_right_logical(parts, index * PART_BITS)
-    return Part(
+    return KeyRun(
         low=code & (1 << COUNT) - 1,
         chunks=lax.shift_right_logical(code, COUNT) & (1 << TAIL - COUNT) - 1,
         tail=lax.shift_right_logical(code, TAIL) & 1,
@@ -75,7 +75,7 @@ def read_part(parts: Int[Array, ""], index) -> Part:
 
 
 def _parts(
-    layout: Layout, plan: Plan, *, window: Window = None
+    layout: Layout, plan: TilePlan, *, window: Window = None
 ) -> Int[Array, "N nq nk"]:
     """Return the `parts` of each tile: the least that covers their live chunks."""
     half = plan.part // 2
@@ -98,7 +98,7 @@ def _parts(
 
 
 def work_list(
-    layout: Layout, plan: Plan, *, keys: slice, window: Window = None
+    layout: Layout, plan: TilePlan, *, keys: slice, window: Window = None
 ) -> WorkList:
     """List the live tiles whose key tile lies in `keys`.
 
@@ -108,7 +108,7 @@ def work_list(
     Example:
       >>> from .layout import from_lengths
       >>> work = work_list(from_lengths([[(4, [2, 2])]], length=8),
-      ...                  Plan(query=4, backward_query=4, key=4, part=4, chunk=2),
+      ...                  TilePlan(query=4, backward_query=4, key=4, part=4, chunk=2),
       ...                  keys=slice(0, 2))
       >>> int(work.number[0]), work.query[:3].tolist(), work.key[:3].tolist()
       (3, [0, 1, 1], [0, 0, 1])
@@ -131,7 +131,7 @@ def work_list(
     live = jnp.arange(item.size, dtype=jnp.int32) < number
 
     def changes(x):
-        """Whether an item is the first of its kind, and whether the last."""
+        """Return whether each item is the first, and whether the last, of equal ones."""
         x = jnp.where(live, x, -1)
         differs = x[1:] != x[:-1]
         edge = jnp.ones((1,), bool)

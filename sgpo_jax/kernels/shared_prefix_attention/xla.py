@@ -84,7 +84,7 @@ _attend.defvjp(_forward, _backward)
 
 
 class _Queries(NamedTuple):
-    """What the gradients need of queries, in tiles; q and dout in either order."""
+    """Residuals of queries for the gradients, in tiles; q and dout in either order."""
 
     q: Float[Array, "... K i C"]
     dout: Float[Array, "... K i C"]
