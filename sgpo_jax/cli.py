@@ -20,7 +20,7 @@ from sgpo_jax.presets import PRESETS
 # Everything else is imported where it is used: help and typos are answered at once.
 if TYPE_CHECKING:
     from sgpo_jax.config import Experiment
-    from sgpo_jax.hosts import Hosts
+    from sgpo_jax.hosts import ProcessGroup
     from sgpo_jax.pipeline import Display, Run
     from sgpo_jax.rewards import Worker
 
@@ -159,7 +159,7 @@ def _execute(name: str, config: "Experiment", dry_run: bool) -> int:
     )
 
 
-def _work(name: str, config: "Experiment", hosts: "Hosts", dry_run: bool) -> int:
+def _work(name: str, config: "Experiment", hosts: "ProcessGroup", dry_run: bool) -> int:
     from sgpo_jax.commands.stages import do
     from sgpo_jax.pipeline import Display, RunFolder, UserError, open_run
     from sgpo_jax.pipeline.predict import print_prediction
@@ -193,7 +193,7 @@ def _work(name: str, config: "Experiment", hosts: "Hosts", dry_run: bool) -> int
             do(name, run)
             display.problems(worker.problems)
     except KeyboardInterrupt:
-        display.say("interrupted; the same command goes on from here")
+        display.say("interrupted; the same command resumes")
         return 130
     except Exception as error:
         code = _explain(error, display)
@@ -214,7 +214,9 @@ def _begin(name: str, run: "Run", worker: "Worker") -> None:
         worker.check((*run.train, *run.held_out))
     check_questions(run.folder, run.train, run.held_out)
     open_folder(run.config, write=run.hosts.index == 0)
-    run.hosts.lead(lambda: record_questions(run.folder, run.train, run.held_out))
+    run.hosts.on_main_process(
+        lambda: record_questions(run.folder, run.train, run.held_out)
+    )
     run.display.say(
         f"sgpo {name}: {run.folder.path}, {len(run.train)} training and"
         f" {len(run.held_out)} held-out questions, {jax.device_count()}"
@@ -234,7 +236,9 @@ def _introduce(run: "Run") -> None:
         )
 
 
-def _lock(folder: pathlib.Path, hosts: "Hosts", held: contextlib.ExitStack) -> str:
+def _lock(
+    folder: pathlib.Path, hosts: "ProcessGroup", held: contextlib.ExitStack
+) -> str:
     """Lock the run folder, by process 0; returns why it cannot be, "" if it can."""
     from sgpo_jax.hosts import FolderInUseError, folder_lock
 
@@ -247,7 +251,7 @@ def _lock(folder: pathlib.Path, hosts: "Hosts", held: contextlib.ExitStack) -> s
         except OSError as error:
             refused = f"cannot write the run folder {folder}: {error.strerror}; choose"
             refused += " another --out"
-    return hosts.tell(refused)
+    return hosts.broadcast(refused)
 
 
 def _explain(error: Exception, display: "Display") -> int | None:
@@ -262,10 +266,10 @@ def _explain(error: Exception, display: "Display") -> int | None:
     if isinstance(error, UserError | VerifierError | DamagedError):
         return _refuse(text)
     if isinstance(error, Stopped):
-        display.say(f"stopped by {text}; the same command goes on from here")
+        display.say(f"stopped by {text}; the same command resumes")
         return 130 if text == "SIGINT" else RESTART
     if isinstance(error, LostPeer):
-        code, text = RESTART, f"{text}; the same command goes on from here"
+        code, text = RESTART, f"{text}; the same command resumes"
     elif isinstance(error, CollapseError):
         code = 3
     elif isinstance(error, FloatingPointError | CheckpointError | UnscorableError):

@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 
 from sgpo_jax import methods, models, packing, rewards, sampling, sharding, training
 from sgpo_jax.config import PackConfig, RewardConfig, SamplerConfig
-from sgpo_jax.hosts import Alone, Hosts
+from sgpo_jax.hosts import ProcessGroup, SingleProcess
 from sgpo_jax.profiling import RolloutSource, SharedRollouts
 
 
@@ -41,7 +41,7 @@ class Session:
     longest_prompt: int
     seed: int = 0
     mesh_shape: sharding.MeshShape = sharding.MeshShape()
-    hosts: Hosts = Alone()
+    hosts: ProcessGroup = SingleProcess()
 
     @functools.cached_property
     def mesh(self) -> jax.sharding.Mesh:

@@ -92,7 +92,7 @@ def evaluator(session: Session, queries: Sequence[Query], samples: int):
 def metrics_of(
     evaluate,
     folder: pathlib.Path,
-    processes: hosts.Hosts,
+    processes: hosts.ProcessGroup,
     progress: training.Progress,
 ) -> training.Metrics:
     """Held-out metrics of a step; success by question goes into a file of its own."""
@@ -112,7 +112,7 @@ def metrics_of(
     return metrics | training.compute_spent(progress)
 
 
-def work(config: Experiment, only_initial: bool, processes: hosts.Hosts) -> int:
+def work(config: Experiment, only_initial: bool, processes: hosts.ProcessGroup) -> int:
     """Do the run, or go on with it."""
     display = Display(quiet=processes.index > 0)
     with make_worker(config.reward, processes.poll) as verifiers:
@@ -135,7 +135,7 @@ def work(config: Experiment, only_initial: bool, processes: hosts.Hosts) -> int:
             )
             stages.train(run, label, initial, known, plan, evaluate=evaluate)
         except hosts.Stopped as stopped:
-            display.say(f"stopped by {stopped}; the same command goes on from here")
+            display.say(f"stopped by {stopped}; the same command resumes")
             return hosts.RESTART
         finally:
             _add_usage(folder)

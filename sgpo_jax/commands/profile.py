@@ -43,6 +43,6 @@ def main(kind: str, args: Sequence[str]) -> int:
         print(f"sgpo: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; the same command resumes", file=sys.stderr)
         return 130
     return 0

@@ -141,7 +141,7 @@ def run(options: Options) -> str:
     except IncompleteError as error:
         raise UserError(
             f"{options.server}: {error}. Finished chunks are kept; the same command"
-            " goes on"
+            " resumes"
         ) from None
     except FolderInUseError as error:
         raise UserError(str(error)) from None

@@ -30,7 +30,7 @@ def do(command: str, run: Run) -> None:
     if command == "eval" and evaluates:
         report.print_evaluations(results, run.display)
     if command in ("run", "report") and evaluates:
-        run.hosts.lead(lambda: report.write(run, known, plans, results))
+        run.hosts.on_main_process(lambda: report.write(run, known, plans, results))
     elif command == "run":
         run.display.say("no question is held out: nothing to evaluate, no report")
 

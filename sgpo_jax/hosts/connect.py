@@ -1,4 +1,4 @@
-"""Which processes a run has, and how they find each other."""
+"""Distributed initialization: the process group of a run."""
 
 import dataclasses
 import os
@@ -11,17 +11,17 @@ from typing import Annotated
 import jax
 
 from sgpo_jax.bounds import Natural, Range, Size, bounded
-from sgpo_jax.hosts.alone import Alone, Hosts
 from sgpo_jax.hosts.backends import start_backends
+from sgpo_jax.hosts.multi_process import MultiProcess, is_lost_peer
 from sgpo_jax.hosts.signals import RESTART, Signals
-from sgpo_jax.hosts.together import Together, is_lost_peer
+from sgpo_jax.hosts.single_process import ProcessGroup, SingleProcess
 from sgpo_jax.hosts.watch import end_for_restart
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 @bounded
 class DistributedConfig:
-    """How the processes of a run find each other; nothing of it changes the results.
+    """Settings of distributed initialization; none of them changes the results.
 
     Attributes:
       coordinator: HOST:PORT of process 0, the same on every process; "auto" takes
@@ -29,8 +29,8 @@ class DistributedConfig:
       processes: number of processes.
       process: number of this process.
       heartbeat: seconds after which a silent process is taken for dead.
-      patience: seconds to wait for the slowest process wherever all meet; more than
-        the longest compilation.
+      patience: timeout of every barrier in seconds; more than the longest
+        compilation.
     """
 
     coordinator: str = ""
@@ -57,13 +57,13 @@ class DistributedConfig:
             )
 
 
-def connect(config: DistributedConfig, signals: Signals) -> Hosts:
-    """Find the other processes; before anything touches a device.
+def connect(config: DistributedConfig, signals: Signals) -> ProcessGroup:
+    """Initialize the process group; before anything touches a device.
 
-    If not all came within `patience` seconds, those that did end with code 42.
+    If not all processes connect within `patience` seconds, the others exit with 42.
     """
     if not config.coordinator:
-        return Alone(signals)
+        return SingleProcess(signals)
     explicit = {}
     where = "the coordinator of the environment"
     if config.coordinator != "auto":
@@ -74,7 +74,7 @@ def connect(config: DistributedConfig, signals: Signals) -> Hosts:
             "process_id": config.process,
         }
     # jax would abort with a stack of C++ frames, so it gets a little longer.
-    problem = f"not all processes came to {where} within {config.patience} s: one that"
+    problem = f"not all processes reached {where} within {config.patience} s: one that"
     problem += " does not say this itself never started, or cannot reach that address"
     due = threading.Timer(config.patience, end_for_restart, [problem])
     due.start()
@@ -82,17 +82,17 @@ def connect(config: DistributedConfig, signals: Signals) -> Hosts:
         jax.distributed.initialize(
             **explicit,
             initialization_timeout=config.patience + 60,
-            # `Watch` is first, and says who is lost.
+            # `HeartbeatWatch` is first, and says who is lost.
             heartbeat_timeout_seconds=2 * config.heartbeat + 10,
             shutdown_timeout_seconds=config.patience,
         )
     finally:
         due.cancel()
-    return Together(signals, heartbeat=config.heartbeat, patience=config.patience)
+    return MultiProcess(signals, heartbeat=config.heartbeat, patience=config.patience)
 
 
-def work_on(config: DistributedConfig, work: Callable[[Hosts], int]) -> int:
-    """Find the other processes, work, and return an exit code or end with it.
+def work_on(config: DistributedConfig, work: Callable[[ProcessGroup], int]) -> int:
+    """Initialize the process group, call `work`, and return or exit with its code.
 
     Signals become `Stopped` while `work` runs. What a lost process does to the others'
     collectives is an error like many; it is told apart here, and named if it is silent.
@@ -111,8 +111,8 @@ def work_on(config: DistributedConfig, work: Callable[[Hosts], int]) -> int:
             code = 1
             if is_lost_peer(error):
                 print(
-                    f"sgpo: a collective failed, {hosts.suspects()}; the same command"
-                    " goes on from the last checkpoint",
+                    f"sgpo: a collective failed, {hosts.diagnose()}; the same command"
+                    " resumes from the last checkpoint",
                     file=sys.stderr,
                 )
                 code = RESTART

@@ -87,7 +87,7 @@ def _myself() -> dict[str, Any]:
 
 
 def _began(pid: int) -> str:
-    """When a process began, as the kernel counts; "" if it is not there.
+    """Return the start time of a process, as the kernel counts; "" if it is gone.
 
     Numbers of processes come again, in a container the same one every time.
     """
@@ -140,7 +140,7 @@ def _create(path: pathlib.Path, holder: dict[str, Any]) -> bool:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
-    """The holder; None if there is no file, or none that makes sense."""
+    """Return the holder; None if there is no file."""
     for _ in range(5):
         try:
             found = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""How a run is asked to stop."""
+"""Signals that stop a run: SIGTERM and SIGINT, polled at safe points."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ STOPPED = (RESTART, 130)
 
 
 class Stopped(Exception):
-    """This run was asked to stop; `args[0]` is the name of the signal."""
+    """A signal asked this run to stop; `args[0]` is its name."""
 
 
 class Signals:
@@ -47,5 +47,5 @@ class Signals:
             raise KeyboardInterrupt
         self.asked = signal.Signals(number).name
         # The console may be in the middle of a line; this cannot interleave with it.
-        text = f"\nsgpo: {self.asked}, stopping at the next safe place\n"
+        text = f"\nsgpo: {self.asked}, stopping at the next safe point\n"
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text.encode())

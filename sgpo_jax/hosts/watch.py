@@ -1,8 +1,8 @@
-"""A watch over the other processes: one that is lost ends this one too.
+"""Heartbeats of the processes of a run: a lost process ends the others.
 
-A collective waits for ever for a process that is gone, and the error that jax raises
-after a while says neither which it was nor what to do. So every process beats in the
-key-value store of the run, from a thread, and looks at the beats of all others.
+A collective hangs on a process that is gone, and the error that jax raises
+after a while says neither which it was nor what to do. So every process writes a
+heartbeat to the key-value store of the run, from a thread, and reads all others.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ LEAVING = 1.0
 
 
 @runtime_checkable
-class Store(Protocol):
+class KeyValueStore(Protocol):
     """The part of a client of jax's coordination service that is used here."""
 
     def key_value_set(self, key: str, value: str, allow_overwrite: bool) -> None:
@@ -41,36 +41,36 @@ class Store(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Beat:
-    """What a process says about itself.
+    """Heartbeat of a process.
 
     Attributes:
       number: grows with every beat.
       name: where the process runs.
-      met: meetings it has come to.
+      barriers_passed: number of barriers it has passed.
       left: its exit code, once it is about to end.
     """
 
     number: int
     name: str
-    met: int
+    barriers_passed: int
     left: int | None = None
 
 
 class Peers:
-    """What is known of the processes of a run, and whether that is too little.
+    """Failure detector: the last heartbeat of each process of a run.
 
     Args:
       index: number of this process.
       count: number of processes.
       heartbeat: seconds without a beat after which a process is lost.
-      patience: seconds after which this process is stuck if it reached no safe place.
+      patience: seconds after which this process is stuck if it reached no safe point.
       clock: seconds that never go back.
 
     >>> now = [0.0]
     >>> peers = Peers(0, 2, heartbeat=10.0, patience=60.0, clock=lambda: now[0])
-    >>> peers.saw({1: Beat(1, "pod-1", met=3)})
+    >>> peers.update({1: Beat(1, "pod-1", barriers_passed=3)})
     >>> for now[0] in (4.0, 8.0, 12.0):
-    ...     peers.saw({1: Beat(1, "pod-1", met=3)})
+    ...     peers.update({1: Beat(1, "pod-1", barriers_passed=3)})
     ...     peers.lost()
     'process 1 (pod-1) has given no sign of life for 12 s'
     """
@@ -89,22 +89,22 @@ class Peers:
         now = clock()
         self._beats = {i: Beat(0, "not seen yet", 0) for i in range(count)}
         self._seen = dict.fromkeys(range(count), now)
-        self._answered = self._moved = self._looked = now
+        self._answered = self._progressed = self._looked = now
 
-    def saw(self, beats: dict[int, Beat]) -> None:
-        """Take the beats that the coordinator knows now."""
+    def update(self, beats: dict[int, Beat]) -> None:
+        """Take the heartbeats that the coordinator has now."""
         now = self._clock()
         self._answered = now
         for process, beat in beats.items():
             if beat != self._beats[process]:
                 self._beats[process], self._seen[process] = beat, now
 
-    def moved(self) -> None:
-        """This process has reached a safe place."""
-        self._moved = self._clock()
+    def mark_progress(self) -> None:
+        """Record that this process has reached a safe point."""
+        self._progressed = self._clock()
 
     def lost(self) -> str | None:
-        """Return who is lost, or None.
+        """Return which process is lost, or None.
 
         Time in which this process itself stood still does not count: it could not
         listen.
@@ -114,7 +114,7 @@ class Peers:
         self._looked = now
         if gap > self._heartbeat / 2:
             self._answered += gap
-            self._moved += gap
+            self._progressed += gap
             self._seen = {i: seen + gap for i, seen in self._seen.items()}
         deaf = now - self._answered
         if deaf > self._heartbeat and self._beats[0].left is None:
@@ -129,14 +129,13 @@ class Peers:
                 silent = now - self._seen[process]
                 if silent > self._heartbeat and beat.left != 0:
                     return f"{who} has given no sign of life for {silent:.0f} s"
-        if now - self._moved > self._patience:
-            return (
-                f"this process is stuck for {now - self._moved:.0f} s{self._behind()}"
-            )
+        if now - self._progressed > self._patience:
+            stuck = now - self._progressed
+            return f"this process is stuck for {stuck:.0f} s{self._behind()}"
         return None
 
     def silent(self, seconds: float) -> str:
-        """Return who has not been heard of for so long, for a message."""
+        """Return the processes without a heartbeat for so long, for a message."""
         now = self._clock()
         if now - self._answered > seconds:
             return f"process 0 ({self._beats[0].name}), which coordinates, is silent"
@@ -148,26 +147,26 @@ class Peers:
         return f"no sign of life from {', '.join(names)}" if names else "all are alive"
 
     def all_left(self) -> bool:
-        """Tell whether all others are about to end."""
+        """Return whether all others are about to end."""
         return all(beat.left is not None for _, beat in self._others())
 
     def _others(self) -> list[tuple[int, Beat]]:
         return [(i, beat) for i, beat in self._beats.items() if i != self._index]
 
     def _behind(self) -> str:
-        mine = self._beats[self._index].met
-        late = [i for i, beat in self._beats.items() if beat.met < mine]
+        mine = self._beats[self._index].barriers_passed
+        late = [i for i, beat in self._beats.items() if beat.barriers_passed < mine]
         return f", waiting for process {', '.join(map(str, late))}" if late else ""
 
 
-class Watch:
+class HeartbeatWatch:
     """The two threads that beat and that look at `Peers`.
 
     They are two since a coordinator that stands still also keeps the first waiting.
 
     Args:
       store: where beats are kept.
-      peers: what is known.
+      peers: the failure detector.
       index: number of this process.
       name: where this process runs.
       interval: seconds between beats.
@@ -176,7 +175,7 @@ class Watch:
 
     def __init__(
         self,
-        store: Store,
+        store: KeyValueStore,
         peers: Peers,
         *,
         index: int,
@@ -186,24 +185,24 @@ class Watch:
     ):
         self._store, self._peers, self._end = store, peers, end
         self._index, self._name, self._interval = index, name, interval
-        self._met = 0
+        self._passed = 0
         self._left: int | None = None
         self._closing, self._told = threading.Event(), threading.Event()
         for work in (self._beat, self._look):
             threading.Thread(target=work, daemon=True, name="sgpo-watch").start()
 
-    def moved(self, met: int) -> None:
-        """This process has reached a safe place, after `met` meetings."""
-        self._peers.moved()
-        self._met = met
+    def mark_progress(self, barriers_passed: int) -> None:
+        """Record that this process has reached a safe point, after so many barriers."""
+        self._peers.mark_progress()
+        self._passed = barriers_passed
 
-    def suspects(self) -> str:
-        """Wait for a few beats, then say who gave none; after a failed collective."""
+    def diagnose(self) -> str:
+        """Wait a few intervals, then name processes without heartbeat."""
         time.sleep(3 * self._interval)
         return self._peers.silent(2 * self._interval)
 
     def close(self, code: int) -> None:
-        """Say that this process ends now; process 0 lets the others go first.
+        """Announce that this process ends now; process 0 ends last.
 
         It keeps what the others read, and jax aborts who loses it: they are waited for
         until they have said so, and a moment more, in which they end.
@@ -215,7 +214,7 @@ class Watch:
     def _beat(self) -> None:
         for number in itertools.count(1):
             left = self._left
-            beat = Beat(number, self._name, self._met, left)
+            beat = Beat(number, self._name, self._passed, left)
             try:
                 self._store.key_value_set(
                     f"{PREFIX}{self._index}",
@@ -230,7 +229,7 @@ class Watch:
                 pass  # `Peers` sees that there was no answer.
             else:
                 beats = {int(k.removeprefix(PREFIX)): json.loads(v) for k, v in found}
-                self._peers.saw({i: Beat(**beat) for i, beat in beats.items()})
+                self._peers.update({i: Beat(**beat) for i, beat in beats.items()})
                 if left is not None and self._peers.all_left():
                     time.sleep(LEAVING)
                     self._told.set()
@@ -247,14 +246,14 @@ class Watch:
 
 
 def end_for_restart(problem: str) -> None:
-    """Say what is wrong and where this process stands, and end it; from any thread.
+    """Print what is wrong and a stack trace, and end this process; from any thread.
 
     The main thread may be inside a collective, where no exception reaches it.
     """
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     where = "".join(traceback.format_stack(frame, limit=6)) if frame else ""
     text = (
-        f"\n{where}sgpo: {problem}; the same command goes on from the last checkpoint\n"
+        f"\n{where}sgpo: {problem}; the same command resumes from the last checkpoint\n"
     )
     os.write(2, text.encode())
     os._exit(RESTART)

@@ -3,8 +3,8 @@
 from sgpo_jax.packing.pack import Group as Group
 from sgpo_jax.packing.pack import Packed as Packed
 from sgpo_jax.packing.pack import Waste as Waste
+from sgpo_jax.packing.pack import gather_hidden as gather_hidden
 from sgpo_jax.packing.pack import pack as pack
-from sgpo_jax.packing.pack import predicting as predicting
 from sgpo_jax.packing.pack import unpack as unpack
 from sgpo_jax.packing.pack import waste as waste
 from sgpo_jax.packing.shapes import Ladder as Ladder

@@ -48,12 +48,12 @@ class Packed:
 
     Attributes:
       tokens: token ids; 0 where padding.
-      layout: who may attend to whom, and positions: each response restarts at the
+      layout: attention mask and positions: each response restarts at the
         length of its prompt.
-      source: per target, the position in the row that predicts it: the token before
-        it, or the last token of the prefix for the first token of every response.
+      predictor_index: per target, the position in the row that predicts it: the token
+        before, or the last of the prefix for the first token of every response.
       target: token id of each target; 0 where padding.
-      aimed: True where a target is real.
+      target_mask: True where a target is real.
       gather: for response r and its token t, an index into targets of all rows.
       mask: True where response r has a token t.
       response: the caller's id of response r; -1 where the slot is empty.
@@ -61,17 +61,21 @@ class Packed:
 
     tokens: Int[Any, "N L"]
     layout: Layout
-    source: Int[Any, "N M"]
+    predictor_index: Int[Any, "N M"]
     target: Int[Any, "N M"]
-    aimed: Bool[Any, "N M"]
+    target_mask: Bool[Any, "N M"]
     gather: Int[Any, "R T"]
     mask: Bool[Any, "R T"]
     response: Int[Any, " R"]
 
 
-def predicting(hidden: Float[Array, "N L D"], packed: Packed) -> Float[Array, "N M D"]:
+def gather_hidden(
+    hidden: Float[Array, "N L D"], packed: Packed
+) -> Float[Array, "N M D"]:
     """Return the hidden states that predict response tokens; prompts are left out."""
-    return jnp.take_along_axis(hidden, jnp.asarray(packed.source)[:, :, None], axis=1)
+    return jnp.take_along_axis(
+        hidden, jnp.asarray(packed.predictor_index)[:, :, None], axis=1
+    )
 
 
 def unpack(per_target: Float[Array, "N M"], packed: Packed) -> Float[Array, "R T"]:
@@ -153,33 +157,36 @@ def _fill(rows: Sequence[_Row], shape: Shape) -> Packed:
     ]
     layout = from_lengths([*lengths, *[[]] * (n - len(rows))], length=length)
     tokens = zeros(n, length)
-    source, target, gather = zeros(n, m), zeros(n, m), zeros(r, t)
-    aimed, mask = np.zeros((n, m), bool), np.zeros((r, t), bool)
+    predictor_index, target, gather = zeros(n, m), zeros(n, m), zeros(r, t)
+    target_mask, mask = np.zeros((n, m), bool), np.zeros((r, t), bool)
     response_id = np.full(r, -1, np.int32)
 
     for i, row in enumerate(rows):
-        at, aim, slot = 0, 0, i * shape.slots
+        at, target_offset, slot = 0, 0, i * shape.slots
         for piece in row.pieces:
             begin, at = at, at + len(piece.prompt)
             tokens[i, begin:at] = piece.prompt
             for ids, response in zip(piece.ids, piece.responses, strict=True):
                 k = len(response)
-                here, aims = slice(at, at + k), slice(aim, aim + k)
-                tokens[i, here] = response
-                source[i, aims] = layout.parent[i, here]
-                target[i, aims] = response
-                gather[slot, :k] = i * m + np.arange(aim, aim + k)
+                token_span, targets = (
+                    slice(at, at + k),
+                    slice(target_offset, target_offset + k),
+                )
+                tokens[i, token_span] = response
+                predictor_index[i, targets] = layout.parent[i, token_span]
+                target[i, targets] = response
+                gather[slot, :k] = i * m + np.arange(target_offset, target_offset + k)
                 mask[slot, :k] = True
                 response_id[slot] = ids
-                at, aim, slot = at + k, aim + k, slot + 1
-        aimed[i, :aim] = True
+                at, target_offset, slot = at + k, target_offset + k, slot + 1
+        target_mask[i, :target_offset] = True
 
     return Packed(
         tokens=tokens,
         layout=layout,
-        source=source,
+        predictor_index=predictor_index,
         target=target,
-        aimed=aimed,
+        target_mask=target_mask,
         gather=gather,
         mask=mask,
         response=response_id,
@@ -222,7 +229,7 @@ def pack(groups: Sequence[Group], ladder: Ladder) -> list[Packed]:
 
 @dataclasses.dataclass(frozen=True)
 class Waste:
-    """How much of what was computed is padding.
+    """Padding waste of a batch.
 
     Attributes:
       tokens: real tokens, prefixes counted once per row they stand in.

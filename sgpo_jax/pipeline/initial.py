@@ -53,7 +53,7 @@ def initial_policy(run: Run) -> models.Policy:
             name = kept.plain(0)["fingerprint"]
             return _unread(run, functools.partial(_read, run, name), name)
         manifest = Manifest(run.folder.manifest)
-        run.hosts.lead(lambda: manifest.record(PART, _taught(run)))
+        run.hosts.on_main_process(lambda: manifest.record(PART, _taught(run)))
         params, note = _cached(run)
         kept.save(0, params, note)
     run.display.say(f"initial policy {note['fingerprint']} in {run.folder.policy}")

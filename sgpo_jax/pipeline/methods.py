@@ -50,7 +50,9 @@ def finished(run: Run, label: str) -> bool:
     lines = training.read_metrics(
         run.folder.method(label) / "metrics.jsonl", sound=True
     )
-    return run.hosts.tell(bool(lines) and lines[-1]["step"] == run.config.train.steps)
+    return run.hosts.broadcast(
+        bool(lines) and lines[-1]["step"] == run.config.train.steps
+    )
 
 
 def train(
@@ -121,7 +123,7 @@ def train(
                 evaluate=evaluate or usual,
             )
     seen = training.training_profile(run.train, progress.prompts.history, method=label)
-    run.hosts.lead(lambda: seen.save(folder / "seen.parquet"))
+    run.hosts.on_main_process(lambda: seen.save(folder / "seen.parquet"))
     return progress
 
 

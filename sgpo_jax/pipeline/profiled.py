@@ -93,7 +93,7 @@ def profile(run: Run, initial: models.Policy) -> Profile:
       UserError: if the one in the folder cannot be used, saying why.
     """
     path, config = run.folder.profile, run.config.profile
-    if run.hosts.tell(path.exists()):
+    if run.hosts.broadcast(path.exists()):
         try:
             found = Profile.load(path)
         except ValueError as error:
@@ -116,7 +116,7 @@ def profile(run: Run, initial: models.Policy) -> Profile:
         display=run.display,
         rule=config.sampling_rule,
     )
-    run.hosts.lead(lambda: result.save(path))
+    run.hosts.on_main_process(lambda: result.save(path))
     return result
 
 
@@ -156,7 +156,7 @@ def _plan(
         "seed": run.config.seed,
     }
     part = f"plan of {label}"
-    if run.hosts.tell(path.exists() and _fits(run.folder, label, rules)):
+    if run.hosts.broadcast(path.exists() and _fits(run.folder, label, rules)):
         try:
             return planning.Plan.load(path, ids=[q.id for q in run.train])
         except ValueError as error:
@@ -172,7 +172,7 @@ def _plan(
         result.save(path)
         manifest.record(part, rules | {"file": _digest(path)})
 
-    run.hosts.lead(save)
+    run.hosts.on_main_process(save)
     return result
 
 

@@ -7,7 +7,7 @@ import jax
 
 from sgpo_jax import data, models, rewards, sharding, training
 from sgpo_jax.config import Experiment
-from sgpo_jax.hosts import Alone, Hosts
+from sgpo_jax.hosts import ProcessGroup, SingleProcess
 from sgpo_jax.models import pretrained
 from sgpo_jax.pipeline.display import Display
 from sgpo_jax.pipeline.folder import RunFolder, UserError
@@ -44,7 +44,7 @@ class Run:
         return RunFolder(pathlib.Path(self.config.out).expanduser())
 
     @property
-    def hosts(self) -> Hosts:
+    def hosts(self) -> ProcessGroup:
         """The processes of the run."""
         return self.session.hosts
 
@@ -95,7 +95,7 @@ def open_run(
     config: Experiment,
     worker: rewards.Worker,
     *,
-    hosts: Hosts = Alone(),
+    hosts: ProcessGroup = SingleProcess(),
     display: Display | None = None,
 ) -> Run:
     """Return an experiment with its questions loaded; no weight is read.

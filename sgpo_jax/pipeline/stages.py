@@ -29,7 +29,7 @@ def evaluate(
       params: gives its parameters, where the folder has no evaluation.
     """
     path = run.folder.evaluation(name)
-    if run.hosts.tell(path.exists()):
+    if run.hosts.broadcast(path.exists()):
         return training.Evaluation.load(path)
     with run.display.progress(f"evaluate {name}", 1) as advance:
         found = training.evaluate(
@@ -39,7 +39,7 @@ def evaluate(
             samples=run.config.eval.final_samples,
             greedy=True,
         )
-        run.hosts.lead(functools.partial(write_json, path, found.to_json()))
+        run.hosts.on_main_process(functools.partial(write_json, path, found.to_json()))
         advance(1, f"{found.mean:.3f}")
     return found
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from sgpo_jax import streams
 from sgpo_jax.data import Query, content_id
-from sgpo_jax.hosts import Alone, Hosts
+from sgpo_jax.hosts import ProcessGroup, SingleProcess
 from sgpo_jax.ledger import Entry, Ledger
 from sgpo_jax.models import Params
 from sgpo_jax.profiling.columns import GRAIN
@@ -38,7 +38,7 @@ class Chunks:
 
     folder: pathlib.Path
     size: int = 128
-    hosts: Hosts = Alone()
+    hosts: ProcessGroup = SingleProcess()
     completions: pathlib.Path | None = None
 
 
@@ -119,7 +119,7 @@ def measure(
     found: list[Profile] = []
     done, total = 0, sum(len(part.queries) for part in parts)
     for part in parts:
-        if hosts.tell(part.is_sound(keep_texts)):
+        if hosts.broadcast(part.is_sound(keep_texts)):
             profile = part.read()
         else:
             scored = _sample(rollouts, params, part)
@@ -138,7 +138,7 @@ def measure(
             spent.add("rewards", Entry(seconds=scored.scoring_seconds))
             profile = dataclasses.replace(profile, cost=spent.to_json())
             texts = completions(part.queries, scored) if keep_texts else None
-            hosts.lead(functools.partial(part.write, profile, texts))
+            hosts.on_main_process(functools.partial(part.write, profile, texts))
         if not found and not profile.samples.any():
             raise ValueError(
                 f"none of the first {int(profile.drawn.sum())} samples could be scored:"
@@ -149,7 +149,7 @@ def measure(
         if on_chunk:
             on_chunk(done, total, profile)
     if chunks.completions is not None:
-        hosts.lead(functools.partial(_join, parts, chunks.completions))
+        hosts.on_main_process(functools.partial(_join, parts, chunks.completions))
     return merge(found)
 
 

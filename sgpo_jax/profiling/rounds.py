@@ -59,7 +59,7 @@ def measure_by(
         draw, ids, rule=rule, budget=samples * len(queries), on_round=on_round
     )
     if kept is not None:
-        chunks.hosts.lead(lambda: _join([p for p in texts if p], kept))
+        chunks.hosts.on_main_process(lambda: _join([p for p in texts if p], kept))
     return found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from sgpo_jax import ledger
 from sgpo_jax.data import Query
-from sgpo_jax.hosts import Hosts
+from sgpo_jax.hosts import ProcessGroup
 from sgpo_jax.models import Params, Tokenizer
 from sgpo_jax.profiling.scored import RolloutSource, Scored
 from sgpo_jax.rewards import Watch
@@ -50,7 +50,7 @@ class SharedRollouts:
     """
 
     local: RolloutSource
-    hosts: Hosts
+    hosts: ProcessGroup
     place: Callable[[Params], Params]
 
     def adapted(self, **changes: Any) -> "SharedRollouts":

@@ -53,7 +53,7 @@ class Checkpoints:
         folder: pathlib.Path,
         *,
         keep: int = 2,
-        hosts: processes.Hosts = processes.Alone(),
+        hosts: processes.ProcessGroup = processes.SingleProcess(),
     ):
         self._folder = folder.resolve()  # Orbax wants absolute paths.
         self._hosts = hosts
@@ -150,7 +150,7 @@ class Checkpoints:
 
         with self._reporting():
             found = look() if self._hosts.index == 0 else None
-            newest, lines = self._hosts.tell(found)
+            newest, lines = self._hosts.broadcast(found)
         self.problems += lines
         return newest
 

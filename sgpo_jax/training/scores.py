@@ -146,12 +146,12 @@ def scored(
     with sharding.activations(mesh, rules):
         positions = jnp.asarray(packed.layout.position)
         hidden, _ = models.apply(params, config, packed.tokens, positions, attend)
-        predicting = packing.predicting(hidden, packed)
+        predicting = packing.gather_hidden(hidden, packed)
         out = score(
             predicting,
             models.unembedding(params, config),
             packed.target,
-            mask=packed.aimed,
+            mask=packed.target_mask,
             temperature=temperature,
             soft_cap=config.final_soft_cap,
         )

@@ -12,7 +12,7 @@ def main(address: str, index: int, folder: str, patience: int) -> int:
         coordinator=address, processes=2, process=index, heartbeat=3, patience=patience
     )
 
-    def work(everyone: hosts.Hosts) -> int:
+    def work(everyone: hosts.ProcessGroup) -> int:
         for number in range(10_000):
             try:
                 found = everyone.gather(lambda: bytes(everyone.index + 1))

@@ -5,7 +5,7 @@ import threading
 import jax
 import pytest
 
-from sgpo_jax.hosts.watch import LEAVING, Beat, Peers, Watch
+from sgpo_jax.hosts.watch import LEAVING, Beat, HeartbeatWatch, Peers
 
 HEARTBEAT, PATIENCE = 10.0, 60.0
 
@@ -22,7 +22,7 @@ class Clock:
             patience=PATIENCE,
             clock=lambda: self.now,
         )
-        self.beats = {i: Beat(0, f"host-{i}", met=0) for i in range(count)}
+        self.beats = {i: Beat(0, f"host-{i}", barriers_passed=0) for i in range(count)}
         self.moving = True
 
     def run(self, seconds, *, silent=(), deaf=False):
@@ -33,11 +33,13 @@ class Clock:
             for i, beat in self.beats.items():
                 if i not in silent:
                     number = beat.number + 1
-                    self.beats[i] = Beat(number, beat.name, beat.met, beat.left)
+                    self.beats[i] = Beat(
+                        number, beat.name, beat.barriers_passed, beat.left
+                    )
             if not deaf:
-                self.peers.saw(dict(self.beats))
+                self.peers.update(dict(self.beats))
             if self.moving:
-                self.peers.moved()
+                self.peers.mark_progress()
             problem = self.peers.lost()
             if problem:
                 return problem, self.now
@@ -109,9 +111,9 @@ def test_who_stopped_in_order_is_lost_only_if_the_others_do_not_stop():
 
 def test_a_process_that_reaches_no_safe_place_says_whom_it_waits_for():
     clock = Clock()
-    clock.beats[0] = Beat(1, "host-0", met=7)
-    clock.beats[1] = Beat(1, "host-1", met=7)
-    clock.beats[2] = Beat(1, "host-2", met=6)
+    clock.beats[0] = Beat(1, "host-0", barriers_passed=7)
+    clock.beats[1] = Beat(1, "host-1", barriers_passed=7)
+    clock.beats[2] = Beat(1, "host-2", barriers_passed=6)
     clock.moving = False
     problem, when = clock.run(2 * PATIENCE)
     assert "this process is stuck" in problem
@@ -137,7 +139,7 @@ class Shared:
 
 def start(store, index, ended, heartbeat=0.5):
     peers = Peers(index, 2, heartbeat=heartbeat, patience=PATIENCE)
-    return Watch(
+    return HeartbeatWatch(
         store,
         peers,
         index=index,

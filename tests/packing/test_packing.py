@@ -41,10 +41,10 @@ def read_back(batches):
                 assert not batch.mask[slot].any()
                 continue
             where = batch.gather[slot][batch.mask[slot]]
-            row, aim = np.divmod(where, batch.target.shape[1])
+            row, target_offset = np.divmod(where, batch.target.shape[1])
             assert (row == slot // slots).all()
-            response = batch.target[row, aim].tolist()
-            sources = batch.source[row, aim]
+            response = batch.target[row, target_offset].tolist()
+            sources = batch.predictor_index[row, target_offset]
             # The first token is predicted by the end of the prefix.
             end = int(sources[0]) + 1
             begin = end - 1 - int(layout.position[row[0], end - 1])

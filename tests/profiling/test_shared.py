@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sgpo_jax import data, models, rewards, sampling
-from sgpo_jax.hosts import Alone
+from sgpo_jax.hosts import SingleProcess
 from sgpo_jax.profiling import RolloutSource, SharedRollouts
 from sgpo_jax.sampling import orders
 from tests.profiling.test_scored import CONFIG, TOKENIZER
@@ -30,7 +30,7 @@ class OtherIsWaiting(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class OneOfTwo(Alone):
+class OneOfTwo(SingleProcess):
     """A process that comes to meetings after the other has left its part there."""
 
     index: int = 0

@@ -158,7 +158,9 @@ def outputs(arrays, work: WorkList, step: Step, shape: AttentionShape, plan: Til
     )
 
 
-def gradients(arrays, work: WorkList, step: Step, shape: AttentionShape, plan: TilePlan):
+def gradients(
+    arrays, work: WorkList, step: Step, shape: AttentionShape, plan: TilePlan
+):
     """Run the backward kernel for a range of keys: part of dq, all of its dk and dv."""
     q, k, v = arrays[:3]
     specs = specs_of(shape, step)
@@ -248,7 +250,12 @@ def specs_of(shape: AttentionShape, step: Step) -> Specs:
 
 
 def step_of(
-    shape: AttentionShape, plan: TilePlan, scores: Scores, keys: slice, *, windowed: bool
+    shape: AttentionShape,
+    plan: TilePlan,
+    scores: Scores,
+    keys: slice,
+    *,
+    windowed: bool,
 ) -> Step:
     """Specialize a kernel's body to a call."""
     return Step(

@@ -241,7 +241,9 @@ def _each_part(item: WorkItem, step: Step, attend, mask):
                     attend(piece(row, half, chunks - 1), piece(lower, half, chunks))
 
 
-def _mask(item: WorkItem, tokens, step: Step, query_axis: int, row, rows, chunk, number):
+def _mask(
+    item: WorkItem, tokens, step: Step, query_axis: int, row, rows, chunk, number
+):
     """Return what to add to the scores of `rows` queries and `number` chunks of keys.
 
     Of shape [i, j], or [j, i] for query axis 1: 0 where a query reads a key. A number

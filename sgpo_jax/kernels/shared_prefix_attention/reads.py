@@ -15,7 +15,7 @@ Window = int | Int[Array | np.ndarray, ""] | None
 def reads(
     query: Int[Array, "*#N q"], key: Int[Array, "*#N k"], end: Int[Array, "*#N k"]
 ) -> Bool[Array, "*N q k"]:
-    """Return the attention mask: whether tokens `query` read tokens `key`, no window."""
+    """Return the attention mask of tokens `query` over tokens `key`, no window."""
     query, key, end = query[..., :, None], key[..., None, :], end[..., None, :]
     return (key <= query) & (query < end)
 
@@ -25,7 +25,7 @@ def recent(
     key: Int[Array, "*#N k"],
     window: int | Int[Array | np.ndarray, ""],
 ) -> Bool[Array, "*N q k"]:
-    """Return the sliding-window mask of positions, where `query` is not before `key`."""
+    """Return the sliding-window mask, where no `query` is before its `key`."""
     return query[..., :, None] - key[..., None, :] < window
 
 

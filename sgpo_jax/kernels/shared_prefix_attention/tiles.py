@@ -77,7 +77,7 @@ class TilePlan:
         return math.lcm(self.query, self.backward_query, self.key)
 
     @property
-    def backward(self) -> "Plan":
+    def backward(self) -> "TilePlan":
         """The plan with the query tiles of the backward pass."""
         return dataclasses.replace(self, query=self.backward_query)
 
@@ -101,7 +101,7 @@ class TpuCore:
     wide: bool
 
     @classmethod
-    def current(cls) -> "Chip":
+    def current(cls) -> "TpuCore":
         """Return the core that is compiled for.
 
         Raises:

@@ -131,7 +131,7 @@ def work_list(
     live = jnp.arange(item.size, dtype=jnp.int32) < number
 
     def changes(x):
-        """Return whether each item is the first, and whether the last, of equal ones."""
+        """Return the masks of the first and the last item of each run."""
         x = jnp.where(live, x, -1)
         differs = x[1:] != x[:-1]
         edge = jnp.ones((1,), bool)

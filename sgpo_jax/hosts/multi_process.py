@@ -1,4 +1,4 @@
-"""Many processes, which meet in a key-value store and in collectives."""
+"""Process group of many processes, over jax's coordination service."""
 
 import json
 import os
@@ -11,15 +11,15 @@ import jax
 import numpy as np
 
 from sgpo_jax.hosts.signals import Signals, Stopped
-from sgpo_jax.hosts.watch import Peers, Watch, end_for_restart
+from sgpo_jax.hosts.watch import HeartbeatWatch, Peers, end_for_restart
 
 
 class LostPeer(Exception):
-    """Another process of this run did not come to a meeting."""
+    """Another process of this run did not reach a barrier."""
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Tell whether a collective failed because another process went away.
+    """Return whether a collective failed because another process was lost.
 
     The errors of jax have no types of their own; a device that is out of memory
     raises the same one as a connection that was reset.
@@ -31,13 +31,13 @@ def is_lost_peer(error: BaseException) -> bool:
     )
 
 
-class Together:
-    """Many processes, after `jax.distributed.initialize`.
+class MultiProcess:
+    """Process group of many processes, after `jax.distributed.initialize`.
 
     Args:
       signals: asks this process to stop.
       heartbeat: seconds after which a silent process is taken for dead.
-      patience: seconds a meeting waits for the slowest.
+      patience: timeout of a barrier in seconds.
     """
 
     def __init__(self, signals: Signals, *, heartbeat: int, patience: int):
@@ -49,16 +49,16 @@ class Together:
         assert global_state.client is not None, "call jax.distributed.initialize first"
         self._client: Any = global_state.client
         self.index, self.count = jax.process_index(), jax.process_count()
-        self._met = 0
+        self._passed = 0
         self._announced, self._looked = False, 0.0
-        # A meeting that waits in vain says more than the watch can: it comes first.
+        # A barrier that times out says more than the watch can: it is first.
         peers = Peers(
             self.index,
             self.count,
             heartbeat=float(heartbeat),
             patience=float(patience + heartbeat),
         )
-        self._watch = Watch(
+        self._watch = HeartbeatWatch(
             self._client,
             peers,
             index=self.index,
@@ -68,11 +68,11 @@ class Together:
         )
 
     def poll(self) -> None:
-        """Raise `Stopped` if any process was asked to; looks at most 5 times a second.
+        """Raise `Stopped` if any process got a signal; looks at most 5 times a second.
 
-        The process that was asked also tells the others here.
+        The process that got it also announces it here.
         """
-        self._watch.moved(self._met)
+        self._watch.mark_progress(self._passed)
         if self._signals.asked and not self._announced:
             self._announced = True
             key = f"sgpo/stop/{self.index}"
@@ -85,11 +85,11 @@ class Together:
             raise Stopped(self._signals.asked)
 
     def gather(self, make: Callable[[], bytes]) -> list[bytes]:
-        """Meet, and return what `make` gave on each process, in order.
+        """All-gather at a barrier: return the result of `make` on each process.
 
         Raises:
           Stopped: on every process, if one was asked to stop before or in `make`.
-          LostPeer: if a process does not come.
+          LostPeer: if a process does not reach the barrier.
         """
         from jax.experimental import multihost_utils
 
@@ -98,7 +98,7 @@ class Together:
             mine: bytes | None = make()
         except Stopped:
             mine = None
-        self._meet()
+        self._barrier()
         size = np.array([-1 if mine is None else len(mine)])
         sizes = multihost_utils.process_allgather(size).reshape(-1)
         if sizes.min() < 0 or mine is None:
@@ -111,43 +111,43 @@ class Together:
             row[:size].tobytes() for row, size in zip(rows, sizes.tolist(), strict=True)
         ]
 
-    def tell(self, value: Any) -> Any:
-        """Meet, and return process 0's value (plain JSON)."""
-        key = f"sgpo/tell/{self._met}"
+    def broadcast(self, value: Any) -> Any:
+        """Broadcast the value of process 0 (plain JSON) to all, at a barrier."""
+        key = f"sgpo/broadcast/{self._passed}"
         if self.index == 0:
             self._client.key_value_set(key, json.dumps(value))
-        self._meet()
+        self._barrier()
         try:
             return json.loads(self._client.blocking_key_value_get(key, 60_000))
         except jax.errors.JaxRuntimeError as error:
-            raise LostPeer(f"process 0 did not tell {key}: {_words(error)}") from error
+            raise LostPeer(f"process 0 sent no {key}: {_words(error)}") from error
 
-    def lead(self, act: Callable[[], object]) -> None:
-        """Let process 0 act, the others wait until it has."""
+    def on_main_process(self, act: Callable[[], object]) -> None:
+        """Call a function on process 0; the others wait at a barrier."""
         if self.index == 0:
             act()
-        self._meet()
+        self._barrier()
 
-    def suspects(self) -> str:
-        """Say who may be the reason of a failed collective; takes a few seconds."""
-        return self._watch.suspects()
+    def diagnose(self) -> str:
+        """Name the processes that may have failed a collective; takes a few seconds."""
+        return self._watch.diagnose()
 
     def close(self, code: int) -> None:
-        """Tell the others that this process ends now, with an exit code."""
+        """Announce the exit code with which this process ends now."""
         self._watch.close(code)
 
-    def _meet(self) -> None:
-        name = f"sgpo/meeting/{self._met}"
-        self._met += 1
-        self._watch.moved(self._met)
+    def _barrier(self) -> None:
+        name = f"sgpo/barrier/{self._passed}"
+        self._passed += 1
+        self._watch.mark_progress(self._passed)
         try:
             self._client.wait_at_barrier(name, self._patience * 1000)
         except jax.errors.JaxRuntimeError as error:
             raise LostPeer(
-                f"a process did not come to meeting {self._met} in {self._patience} s:"
+                f"a process did not reach barrier {self._passed} in {self._patience} s:"
                 f" {_words(error)}"
             ) from error
-        self._watch.moved(self._met)
+        self._watch.mark_progress(self._passed)
 
 
 def _words(error: Exception) -> str:

@@ -88,4 +88,4 @@ def test_a_process_that_never_starts(index, tmp_path):
     (process,) = start(tmp_path / "shared", only=[index], patience=2).values()
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 42, said
-    assert "not all processes came to 127.0.0.1:" in said
+    assert "not all processes reached 127.0.0.1:" in said
