@@ -45,7 +45,7 @@ class Settings:
 
 def measure(chips: int, settings: Settings) -> dict:
     from sgpo_jax import sharding
-    from sgpo_jax.ahead_of_time import facts, public
+    from sgpo_jax.ahead_of_time import compile_report, public
     from sgpo_jax.ahead_of_time.programs import device_bytes
     from sgpo_jax.commands.aot import Aot
 
@@ -59,7 +59,7 @@ def measure(chips: int, settings: Settings) -> dict:
         mesh=sharding.MeshShape(fsdp=chips // slices),
         row_length=(settings.row_length,),
     ).workload()
-    found = facts.compile_job(workload.step_jobs()[0])
+    found = compile_report.compile_job(workload.step_jobs()[0])
     state = workload.state()
     if found.counts is None:
         return {"chips": chips, "problem": found.problem}
@@ -71,7 +71,8 @@ def measure(chips: int, settings: Settings) -> dict:
         "hbm_gb": found.counts.bytes / 1e9,
         "state_mib": device_bytes(state) / MIB,
         "copies_mib": sum(
-            one.mib for one in facts.copies({"state": state.params}, workload.mesh)
+            one.mib
+            for one in compile_report.copies({"state": state.params}, workload.mesh)
         ),
         "temporaries_gib": found.temporaries / GIB,
         "collectives": [

@@ -108,7 +108,7 @@ Seconds = Annotated[float, Range(1e-3, 10**7)]
 
 @dataclasses.dataclass(frozen=True)
 class Number:
-    """What a type says about the numbers in it.
+    """Numeric constraints of a type annotation.
 
     Attributes:
       whole: whether they are integers.

@@ -140,7 +140,7 @@ class Slice:
 
     @property
     def host(self) -> "Slice":
-        """What one host has of it.
+        """The part of the slice on one host.
 
         >>> str(parse_slice("v5e-256").host), str(parse_slice("v5p-128").host)
         ('v5e-4', 'v5p-8')

@@ -36,7 +36,7 @@ from sgpo_jax.training import TrainConfig
 @dataclasses.dataclass(frozen=True, kw_only=True)
 @bounded
 class SplitConfig:
-    """Which questions are trained on and which are held out.
+    """Split of the questions into training, demonstrations and held-out set.
 
     Attributes:
       held_out: share (below 1) or number of questions held out, where the source has
@@ -113,7 +113,7 @@ class ModelConfig:
 
     @property
     def adapters_folder(self) -> pathlib.Path | None:
-        """Where adapters to go on from are; None for no such."""
+        """Folder of the initial adapters; None for no adapters."""
         return pathlib.Path(self.adapters).expanduser() if self.adapters else None
 
     def decoder(self, *, vocab_size: int) -> DecoderConfig:
@@ -178,7 +178,7 @@ class WarmupConfig:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 @bounded
 class SamplerConfig:
-    """How completions are sampled.
+    """Settings of the sampler.
 
     Attributes:
       lanes: prompts decoded at once, rounded up likewise.
@@ -245,7 +245,7 @@ class RewardConfig:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 @bounded
 class ProfileConfig:
-    """How queries are profiled.
+    """Settings of profiling.
 
     Attributes:
       samples: samples per query, N; with a rule, the mean of them.
@@ -323,7 +323,7 @@ def tuned_methods(
 @dataclasses.dataclass(frozen=True, kw_only=True)
 @bounded
 class EvalConfig:
-    """How held-out accuracy is measured.
+    """Settings of evaluation.
 
     Attributes:
       samples: samples per question at temperature 1 during training.
@@ -336,7 +336,7 @@ class EvalConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LogConfig:
-    """Where metrics go besides TensorBoard and `metrics.jsonl`.
+    """Experiment trackers and traces, besides TensorBoard and `metrics.jsonl`.
 
     Attributes:
       trackers: also send them there; each must be installed.

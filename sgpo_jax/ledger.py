@@ -14,11 +14,11 @@ from sgpo_jax import models
 from sgpo_jax.models import DecoderConfig
 
 PHASES = ("profiling", "generation", "rewards", "scoring", "training")
-"""What the total is the sum of."""
+"""Phases that add up to the total."""
 REPEATED = "training, prompts repeated"
-"""What training would have cost without shared prefixes; stands apart."""
+"""Training cost without prefix sharing; not part of the total."""
 LIVE = "training, nonzero advantage only"
-"""What training would have cost without responses of advantage 0; stands apart."""
+"""Training cost without responses of advantage 0; not part of the total."""
 
 
 def matmul_parameters(config: DecoderConfig) -> int:
@@ -100,7 +100,7 @@ def packed_pairs(prompt: int, lengths: list[int]) -> int:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What one phase spent.
+    """Compute of one phase.
 
     Attributes:
       flops: operations on real tokens.

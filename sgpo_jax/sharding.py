@@ -24,7 +24,7 @@ MESH_AXES = ("data", "fsdp", "tensor")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rules:
-    """Which mesh axes each logical axis is split over; None keeps it whole.
+    """Logical axis rules: the mesh axes each logical axis is split over, or None.
 
     Rows of a batch are split over `data` and `fsdp` together; parameters over `fsdp`
     along the model width and over `tensor` along heads, hidden width or vocabulary

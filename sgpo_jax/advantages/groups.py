@@ -75,7 +75,7 @@ class ScoredGroups:
 
     @functools.cached_property
     def live(self) -> Bool[Array, " R"]:
-        """Whether the group has two scored rewards that differ."""
+        """Mask of responses whose group has two scored rewards that differ."""
         # Rounding can leave a spurious variance in a group of equal rewards, so the
         # test is equality of the extremes. It also covers groups of one.
         return self.scored & (self.max(self.rewards) != -self.max(-self.rewards))
@@ -87,7 +87,7 @@ class ScoredGroups:
 def is_scored(
     rewards: Float[Array, " R"], group_id: Int[Array, " R"], *, num_groups: int
 ) -> Bool[Array, " R"]:
-    """Whether each response has a finite reward and a group id in [0, num_groups).
+    """Mask of scored responses: a finite reward, a group id in [0, num_groups).
 
     Args:
       rewards: one reward per response; NaN in padding slots and where unscorable.
@@ -108,7 +108,7 @@ def is_scored(
 def is_live(
     rewards: Float[Array, " R"], group_id: Int[Array, " R"], *, num_groups: int
 ) -> Bool[Array, " R"]:
-    """Whether each response is scored and its group holds two different rewards.
+    """Mask of scored responses whose group has reward variance.
 
     Responses that are not live have advantage exactly 0 under every group-relative
     advantage. Leave them out of the loss mask to also take them out of the

@@ -12,7 +12,7 @@ from sgpo_jax.advantages.groups import ScoredGroups
 EPS = 1e-8
 
 
-class Posterior(NamedTuple):
+class KalmanPosterior(NamedTuple):
     """A filter's belief about the reward of a group, after each of its responses.
 
     Attributes:
@@ -31,7 +31,7 @@ def kalman_posterior(
     num_groups: int,
     process_noise: float = 1e-5,
     observation_noise: float = 1e-2,
-) -> Posterior:
+) -> KalmanPosterior:
     r"""Filter the rewards of each group in the order of the responses.
 
     .. math:: P^- = P + Q, \quad K = P^- / (P^- + V), \quad
@@ -55,8 +55,8 @@ def kalman_posterior(
       >>> rewards, group_id = jnp.array([1.0]), jnp.array([0])
       >>> noise = {"process_noise": 0.0, "observation_noise": 0.25}
       >>> kalman_posterior(rewards, group_id, num_groups=1, **noise)
-      Posterior(estimate=Array([0.8], dtype=float32),
-                variance=Array([0.19999999], dtype=float32))
+      KalmanPosterior(estimate=Array([0.8], dtype=float32),
+                      variance=Array([0.19999999], dtype=float32))
     """
     groups = ScoredGroups.of(rewards, group_id, num_groups)
     return _filter(groups, process_noise, observation_noise)
@@ -146,7 +146,7 @@ def kalman_averaged(
 
 def _filter(
     groups: ScoredGroups, process_noise: float, observation_noise: float
-) -> Posterior:
+) -> KalmanPosterior:
     def observe(belief, response):
         estimate, variance = belief
         reward, group = response
@@ -161,7 +161,7 @@ def _filter(
     _, (estimate, variance) = jax.lax.scan(
         observe, (start, start + 1), (groups.rewards, groups.group_id)
     )
-    return Posterior(
+    return KalmanPosterior(
         jnp.where(groups.scored, estimate, 0), jnp.where(groups.scored, variance, 0)
     )
 

@@ -1,4 +1,4 @@
-"""Which responses to train on, and what lengths cost."""
+"""Completion pruning (CPPO) and overlong penalty."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 
 class Pruned(NamedTuple):
-    """What `prune_completions` returns.
+    """Result of `prune_completions`.
 
     Attributes:
       keep: the responses to train on.

@@ -19,7 +19,7 @@ from sgpo_jax.bounds import NonNegative, Positive, Share, bounded
 
 @runtime_checkable
 class Tracker(Protocol):
-    """How the belief about each of Q queries starts and changes.
+    """Baseline tracker: prior and update of a success-rate belief per query.
 
     The belief itself is a pytree of arrays [Q]; like an optimizer's state it is
     handed in and out.
@@ -121,7 +121,7 @@ class BetaTracker:
 
 
 class Visited(NamedTuple):
-    """What `add_visits` returns.
+    """Result of `add_visits`.
 
     Attributes:
       state: pseudo-counts after the rewards.

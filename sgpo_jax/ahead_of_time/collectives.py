@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 
 from sgpo_jax.ahead_of_time.hlo import Instruction, parts, sizes
-from sgpo_jax.ahead_of_time.loops import Run
+from sgpo_jax.ahead_of_time.loops import InstructionRun
 
 _KINDS = (
     "all-gather",
@@ -55,7 +55,7 @@ class Collective:
                 return self.bytes
 
 
-def collect(runs: Iterable[Run], devices: int) -> tuple[Collective, ...]:
+def collect(runs: Iterable[InstructionRun], devices: int) -> tuple[Collective, ...]:
     """Add up the collectives among instructions, for a module of so many devices."""
     seen: dict[object, Collective] = {}
     for home, one, times, _ in runs:

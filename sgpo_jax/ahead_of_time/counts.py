@@ -1,4 +1,4 @@
-"""What one run of a module does on one device: products, bytes, collectives."""
+"""Cost analysis of a compiled module, per device: FLOPs, bytes, collectives."""
 
 import collections
 import dataclasses
@@ -11,7 +11,7 @@ from sgpo_jax.ahead_of_time.loops import runs
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Counts:
-    """What one run of a module does on one device.
+    """Cost of one execution of a module on one device.
 
     Attributes:
       flops: of matrix products outside custom calls; a multiply-add is two.

@@ -1,4 +1,4 @@
-"""How often every instruction of a module runs.
+"""Execution counts of the instructions of a module, trip counts included.
 
 XLA's own cost analysis counts the body of a loop once, and scanned layers are a loop.
 """
@@ -13,7 +13,7 @@ _CALLED = re.compile(r"(?:calls|to_apply|body|condition)=%([\w.-]+)")
 _PLAIN = ("parameter", "get-tuple-element", "constant", "fusion", "bitcast")
 
 
-class Run(NamedTuple):
+class InstructionRun(NamedTuple):
     """An instruction where it runs.
 
     Attributes:
@@ -29,7 +29,7 @@ class Run(NamedTuple):
     fused: bool
 
 
-def runs(module: Module) -> Iterator[Run]:
+def runs(module: Module) -> Iterator[InstructionRun]:
     """Yield every instruction that runs.
 
     A loop whose length depends on data, such as that over decode steps, counts once.
@@ -37,9 +37,11 @@ def runs(module: Module) -> Iterator[Run]:
     yield from _walk(module, module.entry, 1, False)
 
 
-def _walk(module: Module, name: str, times: int, fused: bool) -> Iterator[Run]:
+def _walk(
+    module: Module, name: str, times: int, fused: bool
+) -> Iterator[InstructionRun]:
     for one in module.computations[name]:
-        yield Run(name, one, times, fused)
+        yield InstructionRun(name, one, times, fused)
         if one.op == "while":
             count = trips(module, one) or 1
             yield from _walk(module, one.called("body"), times * count, fused)

@@ -19,8 +19,8 @@ from sgpo_jax.training.update import minibatches
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Planned:
-    """What a run folder says about a run.
+class PlannedRun:
+    """Settings and profile of a run folder.
 
     Attributes:
       run: its settings and questions.
@@ -126,7 +126,7 @@ def _lengths(
     return np.where(cut, longest, np.clip(np.rint(mean[rows]), 1, longest)).astype(int)
 
 
-def read(path: pathlib.Path) -> Planned:
+def read(path: pathlib.Path) -> PlannedRun:
     """Read a run folder.
 
     Raises:
@@ -142,4 +142,4 @@ def read(path: pathlib.Path) -> Planned:
         run = open_run(folder.read_experiment(path), rewards.Worker())
     except UserError as error:
         raise ValueError(str(error)) from error
-    return Planned(run=run, profile=Profile.load(files.profile))
+    return PlannedRun(run=run, profile=Profile.load(files.profile))

@@ -27,13 +27,13 @@ class Job:
       name: what it does and at which rung.
       lower: traces it.
       mesh: the devices it is for.
-      holds: bytes per device that stay alive while it runs but are not its arguments.
+      resident_bytes: bytes per device that stay allocated besides its arguments.
     """
 
     name: str
     lower: Callable[[], jax.stages.Lowered]
     mesh: Mesh
-    holds: int = 0
+    resident_bytes: int = 0
 
 
 def device_bytes(tree: PyTree) -> int:
@@ -143,7 +143,7 @@ class Workload:
                     name=f"{name} {shape.rows} x {shape.row_length}",
                     lower=functools.partial(lower, shape),
                     mesh=self.mesh,
-                    holds=beside,
+                    resident_bytes=beside,
                 )
                 for shape in self.ladder.shapes
             ]
@@ -153,7 +153,10 @@ class Workload:
             jobs += of_shapes("log-probabilities", score)
         if "residual_mean" in self.method.needs:
             jobs += of_shapes("residuals", residual)
-        return [*jobs, Job(name="update", lower=update, mesh=self.mesh, holds=copies)]
+        return [
+            *jobs,
+            Job(name="update", lower=update, mesh=self.mesh, resident_bytes=copies),
+        ]
 
     def sampler_jobs(self) -> list[Job]:
         """Return prefill and decode of every prompt rung; training's state stays."""
@@ -197,7 +200,7 @@ class Workload:
                         name=f"{name} {rung}",
                         lower=lower,
                         mesh=self.sampling_mesh,
-                        holds=kept,
+                        resident_bytes=kept,
                     )
                 )
         return jobs

@@ -1,4 +1,4 @@
-"""The facts of a workload as Markdown, and what to change where it does not fit."""
+"""Report on a workload as Markdown, and what to change where it does not fit."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from sgpo_jax import sharding
-from sgpo_jax.ahead_of_time.facts import Facts, copies, gib
+from sgpo_jax.ahead_of_time.compile_report import CompileReport, copies, gib
 from sgpo_jax.ahead_of_time.programs import Workload, device_bytes
 from sgpo_jax.chips import GIB, Chip
 
@@ -16,7 +16,7 @@ RESERVED = 0.06
 """Share of a chip's memory that the runtime keeps, by libtpu's own messages."""
 
 
-def what_stays(workload: Workload) -> Iterator[tuple[str, int]]:
+def resident_memory(workload: Workload) -> Iterator[tuple[str, int]]:
     """Return what a device holds for the whole run, and its bytes."""
     state = workload.state()
     params = device_bytes(state.params)
@@ -31,16 +31,16 @@ def what_stays(workload: Workload) -> Iterator[tuple[str, int]]:
         yield f"key-value {name}", device_bytes(tree)
 
 
-def fits(facts: Facts, chip: Chip) -> bool:
+def fits(program: CompileReport, chip: Chip) -> bool:
     """Return whether a program runs in a device's memory."""
-    return facts.compiled and facts.peak <= chip.hbm_gib * GIB * (1 - RESERVED)
+    return program.compiled and program.peak <= chip.hbm_gib * GIB * (1 - RESERVED)
 
 
-def advice(facts: Facts, chip: Chip, workload: Workload) -> str:
+def advice(program: CompileReport, chip: Chip, workload: Workload) -> str:
     """Say what to change for a program that does not fit."""
-    if fits(facts, chip):
+    if fits(program, chip):
         return ""
-    if facts.name.startswith(("prefill", "decode")):
+    if program.name.startswith(("prefill", "decode")):
         return _advice_on_sampling(workload)
     mesh, state = workload.mesh.shape, workload.state()
     split = mesh["fsdp"] * mesh["tensor"]
@@ -50,19 +50,19 @@ def advice(facts: Facts, chip: Chip, workload: Workload) -> str:
         wider = f"take a larger slice (all {split} devices share the state already)"
     kept = device_bytes(state) + device_bytes(state.params)
     room = chip.hbm_gib * GIB * (1 - RESERVED)
-    if kept > room or facts.name == "update":
+    if kept > room or program.name == "update":
         least = 1 << (math.ceil(split * kept / room) - 1).bit_length()
         return (
             f"parameters, gradients and optimizer take {gib(kept)} GiB per device,"
             f" split over {split}; {least} would do: {wider}"
         )
-    return f"{_advice_on_rows(facts, workload)}, or {wider}"
+    return f"{_advice_on_rows(program, workload)}, or {wider}"
 
 
-def _advice_on_rows(facts: Facts, workload: Workload) -> str:
+def _advice_on_rows(program: CompileReport, workload: Workload) -> str:
     decoder, shapes = workload.decoder, workload.ladder.shapes
     name = "gradients {0.rows} x {0.row_length}"
-    shape = next((s for s in shapes if facts.name == name.format(s)), shapes[-1])
+    shape = next((s for s in shapes if program.name == name.format(s)), shapes[-1])
     rows = shape.rows // sharding.rows_shards(workload.mesh, sharding.Rules())
     less = "lower --rows or --row-length"
     if rows == 1:  # and no axis of the mesh splits a row
@@ -99,7 +99,7 @@ def write(
     title: str,
     workload: Workload,
     chip: Chip,
-    results: Sequence[Facts],
+    results: Sequence[CompileReport],
     notes: Sequence[str] = (),
 ) -> Iterator[str]:
     """Yield the lines of the report."""
@@ -116,7 +116,7 @@ def write(
     yield from [""] if notes else []
     yield "| held | GiB |"
     yield "|---|---:|"
-    for name, size in what_stays(workload):
+    for name, size in resident_memory(workload):
         yield f"| {name} | {gib(size)} |"
     yield ""
     yield from _memory(chip, results)
@@ -138,7 +138,7 @@ def _sizes(mesh: Mesh) -> str:
     return " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
 
 
-def _memory(chip: Chip, results: Sequence[Facts]) -> Iterator[str]:
+def _memory(chip: Chip, results: Sequence[CompileReport]) -> Iterator[str]:
     yield (
         "| program | arguments | activations, temporaries | new results | code"
         " | held beside | sum, GiB | of HBM | compile, CPU s |"
@@ -148,13 +148,19 @@ def _memory(chip: Chip, results: Sequence[Facts]) -> Iterator[str]:
         if not one.compiled:
             yield f"| {one.name} | | {one.problem} | | | | | | {one.seconds:.0f} |"
             continue
-        parts = (one.arguments, one.temporaries, one.outputs, one.code, one.holds)
+        parts = (
+            one.arguments,
+            one.temporaries,
+            one.outputs,
+            one.code,
+            one.resident_bytes,
+        )
         cells = " | ".join(map(gib, (*parts, one.peak)))
         share = one.peak / (chip.hbm_gib * GIB)
         yield f"| {one.name} | {cells} | {share:.0%} | {one.seconds:.0f} |"
 
 
-def _work(results: Sequence[Facts]) -> Iterator[str]:
+def _work(results: Sequence[CompileReport]) -> Iterator[str]:
     yield "| program | TFLOP in products | GB of HBM traffic | kernel calls |"
     yield "|---|---:|---:|---|"
     for one in results:
@@ -172,7 +178,7 @@ def _work(results: Sequence[Facts]) -> Iterator[str]:
     yield "and results of every fusion outside VMEM, an upper estimate."
 
 
-def _collectives(results: Sequence[Facts]) -> Iterator[str]:
+def _collectives(results: Sequence[CompileReport]) -> Iterator[str]:
     yield ("| program | over | collective | together | times | MB results | MB sent |")
     yield "|---|---|---|---:|---:|---:|---:|"
     for one in results:

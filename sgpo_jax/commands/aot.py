@@ -9,7 +9,7 @@ import jax
 
 from sgpo_jax import chips, methods, models, packing, sampling, session, sharding
 from sgpo_jax.ahead_of_time import (
-    facts,
+    compile_report,
     planned,
     programs,
     public,
@@ -73,7 +73,7 @@ class Aot:
 
     @property
     def name(self) -> str:
-        """What is compiled for what."""
+        """Model and topology, in words."""
         many = f"{self.num_slices} x " if self.num_slices > 1 else ""
         what = self.model or ("the policy" if self.plan else MODEL)
         planned = f" as planned in {self.plan}" if self.plan else ""
@@ -148,11 +148,11 @@ class Aot:
 
 
 MODEL = "qwen3-8b"
-"""What is compiled if nothing is said."""
+"""Default model."""
 
 
 def _used(
-    run: planned.Planned, ladder: packing.Ladder
+    run: planned.PlannedRun, ladder: packing.Ladder
 ) -> tuple[packing.Ladder, list[str]]:
     """Return the shapes a rehearsal uses, and what to say about it."""
     lines = ["Micro-batches of each shape in a rehearsal of 16 steps:", ""]
@@ -188,7 +188,7 @@ def main(args: Sequence[str]) -> int:
     results = []
     for job in chosen:
         print(f"sgpo aot: compiling {job.name}", file=sys.stderr, flush=True)
-        results.append(facts.compile_job(job))
+        results.append(compile_report.compile_job(job))
     lines = list(report.write(options.name, workload, chip, results, notes))
     print("\n".join(lines))
     if options.out:

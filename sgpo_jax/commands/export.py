@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class ExportOptions:
     """Write a policy of a run folder where transformers and vLLM open it.
 
     The folder holds config.json, safetensors, the tokenizer and the chat template.
@@ -53,17 +53,17 @@ def main(args: Sequence[str]) -> int:
     return 0
 
 
-def parse(args: Sequence[str]) -> Options:
+def parse(args: Sequence[str]) -> ExportOptions:
     """Read the options.
 
     Raises:
       ValueError: one line that says what is wrong.
       SystemExit: with code 0, for `--help`.
     """
-    return parse_dataclass(Options, args, prog="sgpo export")
+    return parse_dataclass(ExportOptions, args, prog="sgpo export")
 
 
-def export(options: Options) -> None:
+def export(options: ExportOptions) -> None:
     """Write the policy.
 
     Raises:

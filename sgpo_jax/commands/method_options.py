@@ -21,7 +21,7 @@ ABSENT: Mapping[str, Callable[[], Any]] = {
     "correction": Truncated,
     "continuation": ContinueMixed,
 }
-"""What an option of a part that a method does not have begins with."""
+"""Prefix of options of parts that a method does not have."""
 
 
 def take_overrides(args: list[str]) -> list[tuple[str, str]]:

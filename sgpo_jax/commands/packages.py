@@ -1,4 +1,4 @@
-"""What of `sgpo doctor` is about packages: versions, extras, what settings need."""
+"""Package checks of `sgpo doctor`: versions, extras, requirements of settings."""
 
 import dataclasses
 import importlib.util

@@ -19,7 +19,7 @@ EXAMPLES = 2
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 @bounded
-class Options:
+class PlanOptions:
     """Plan training from a profile: which queries, group sizes, order, and the cost.
 
     Needs no model, no accelerator and no data. Rules are a name and settings, as in
@@ -66,7 +66,7 @@ def main(args: Sequence[str]) -> int:
     from sgpo_jax.pipeline import UserError
 
     try:
-        print(run(parse_dataclass(Options, args, prog="sgpo plan --profile FILE")))
+        print(run(parse_dataclass(PlanOptions, args, prog="sgpo plan --profile FILE")))
     except (UserError, ValueError) as error:
         print(f"sgpo: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -76,7 +76,7 @@ def main(args: Sequence[str]) -> int:
     return 0
 
 
-def run(options: Options) -> str:
+def run(options: PlanOptions) -> str:
     """Write the plan, or the comparison; return what is printed.
 
     Raises:
@@ -98,7 +98,7 @@ def run(options: Options) -> str:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rules:
+class PlanRules:
     """The parts of a plan, parsed."""
 
     filter: "planning.Filter"
@@ -109,7 +109,7 @@ class Rules:
     against: "planning.Baseline"
 
 
-def parse_rules(options: Options) -> Rules:
+def parse_rules(options: PlanOptions) -> PlanRules:
     """Parse the rules of a plan, before anything is read.
 
     Raises:
@@ -117,7 +117,7 @@ def parse_rules(options: Options) -> Rules:
     """
     from sgpo_jax import planning
 
-    return Rules(
+    return PlanRules(
         filter=planning.rule(options.filter, planning.FILTERS, kind="filter"),
         allocate=planning.rule(options.allocate, planning.ALLOCATORS, kind="allocator"),
         curriculum=planning.rule(
@@ -134,7 +134,7 @@ def parse_rules(options: Options) -> Rules:
     )
 
 
-def plan(belief: "Posterior", rules: Rules, out: pathlib.Path, *, seed: int) -> str:
+def plan(belief: "Posterior", rules: PlanRules, out: pathlib.Path, *, seed: int) -> str:
     """Write plan.json and plan.png; return them as text."""
     from sgpo_jax import planning
     from sgpo_jax.planning import figures
@@ -154,7 +154,9 @@ def plan(belief: "Posterior", rules: Rules, out: pathlib.Path, *, seed: int) -> 
     return "\n".join([*lines, f"written: {out / 'plan.json'}, {out / 'plan.png'}"])
 
 
-def compare(belief: "Posterior", rules: Rules, out: pathlib.Path, *, seed: int) -> str:
+def compare(
+    belief: "Posterior", rules: PlanRules, out: pathlib.Path, *, seed: int
+) -> str:
     """Write allocators.json and allocators.png; return them as text."""
     from sgpo_jax import planning
     from sgpo_jax.planning import figures

@@ -16,7 +16,15 @@ KINDS = {
     "export": profile_export,
     "server": profile_server,
 }
-"""By the option that asks for it."""
+"""Modules of the variants, by option."""
+
+OPTIONS = {
+    "drift": profile_drift.DriftOptions,
+    "import": profile_import.ProfileImportOptions,
+    "export": profile_export.ProfileExportOptions,
+    "server": profile_server.ServerProfileOptions,
+}
+"""Settings of the variants, by option."""
 
 
 def main(kind: str, args: Sequence[str]) -> int:
@@ -30,12 +38,11 @@ def main(kind: str, args: Sequence[str]) -> int:
     from sgpo_jax.pipeline import UserError
     from sgpo_jax.rewards import UnscorableError, VerifierError
 
-    command = KINDS[kind]
     try:
         options = parse_dataclass(
-            command.Options, args, prog=f"sgpo profile --{kind} ..."
+            OPTIONS[kind], args, prog=f"sgpo profile --{kind} ..."
         )
-        print(command.run(options))
+        print(KINDS[kind].run(options))
     except (UserError, ValueError, VerifierError) as error:
         print(f"sgpo: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

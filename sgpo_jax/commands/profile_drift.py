@@ -7,7 +7,7 @@ from sgpo_jax.commands import profile_files
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class DriftOptions:
     """Compare a profile with later counts of the same questions.
 
     Attributes:
@@ -20,7 +20,7 @@ class Options:
     out: str = "runs/default"
 
 
-def run(options: Options) -> str:
+def run(options: DriftOptions) -> str:
     """Write drift.json; return what is printed.
 
     Raises:

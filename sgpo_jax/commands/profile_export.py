@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class ProfileExportOptions:
     """Write a profile, and a plan if there is one, as a data set of another framework.
 
     Adds the columns pass_rate, profile_samples and, with a plan, group_size and phase.
@@ -37,7 +37,7 @@ class Options:
     data: str = ""
 
 
-def run(options: Options) -> str:
+def run(options: ProfileExportOptions) -> str:
     """Write the data set; return what is printed.
 
     Raises:
@@ -61,7 +61,9 @@ def run(options: Options) -> str:
     )
 
 
-def _plan(options: Options, folder: pathlib.Path, profile: "Profile") -> "Plan | None":
+def _plan(
+    options: ProfileExportOptions, folder: pathlib.Path, profile: "Profile"
+) -> "Plan | None":
     if options.plan:
         return profile_files.open_plan(pathlib.Path(options.plan).expanduser(), profile)
     found = [folder / "plan.json", *sorted((folder / "plans").glob("*.json"))]
@@ -70,7 +72,7 @@ def _plan(options: Options, folder: pathlib.Path, profile: "Profile") -> "Plan |
 
 
 def _table(
-    options: Options,
+    options: ProfileExportOptions,
     folder: pathlib.Path,
     profile: "Profile",
     plan: "Plan | None",
@@ -91,7 +93,7 @@ def _table(
     return planning.dataset(asked, profile, plan, layout=layout)
 
 
-def _is_verl(options: Options) -> bool:
+def _is_verl(options: ProfileExportOptions) -> bool:
     """Tell whether the data are in verl's layout already, which is kept intact."""
     path = pathlib.Path(options.data.partition(",")[0]).expanduser()
     if options.export != "verl" or path.suffix != ".parquet" or not path.is_file():
@@ -101,7 +103,9 @@ def _is_verl(options: Options) -> bool:
     return "reward_model" in pq.read_schema(path).names
 
 
-def _same(options: Options, profile: "Profile", plan: "Plan | None") -> "pa.Table":
+def _same(
+    options: ProfileExportOptions, profile: "Profile", plan: "Plan | None"
+) -> "pa.Table":
     """Return the rows of the data file with columns added."""
     import pyarrow.json as pj
     import pyarrow.parquet as pq

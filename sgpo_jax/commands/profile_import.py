@@ -11,7 +11,7 @@ from sgpo_jax.commands import profile_files
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class ProfileImportOptions:
     """Make a profile of a column of pass rates.
 
     Questions of the file are read as `--data` reads them, so that ids and splits are
@@ -36,7 +36,7 @@ class Options:
     id: str = "id"
 
 
-def run(options: Options) -> str:
+def run(options: ProfileImportOptions) -> str:
     """Write the profile; return what is printed.
 
     Raises:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 @bounded
-class Limits:
-    """What the client may use.
+class ClientLimits:
+    """Limits of the HTTP client.
 
     Attributes:
       concurrency: HTTP requests in flight at once.
@@ -44,7 +44,7 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 @bounded
-class Options:
+class ServerProfileOptions:
     """Profile questions by an OpenAI-compatible server (vLLM, SGLang, llama.cpp).
 
     Finished chunks are kept: the same command resumes after an interruption.
@@ -88,7 +88,7 @@ class Options:
     max_questions: Natural = 0
     chunk: Count = 256
     seed: Seed = 0
-    limits: Limits = Limits()
+    limits: ClientLimits = ClientLimits()
 
     def __post_init__(self):
         if self.prompt != PromptConfig() and not self.tokenizer:
@@ -99,7 +99,7 @@ class Options:
             )
 
 
-def run(options: Options) -> str:
+def run(options: ServerProfileOptions) -> str:
     """Profile; return what is printed.
 
     Raises:
@@ -148,7 +148,7 @@ def run(options: Options) -> str:
     return f"{profile}\nwritten: {folder.profile}"
 
 
-def client(options: Options) -> "sampling.Server":
+def client(options: ServerProfileOptions) -> "sampling.Server":
     """Return the client; without a tokenizer prompts go as text.
 
     Raises:
@@ -190,7 +190,7 @@ def client(options: Options) -> "sampling.Server":
 
 
 def _measure(
-    options: Options,
+    options: ServerProfileOptions,
     rollouts: "ServerRollouts",
     queries: "tuple[Query, ...]",
     rule: "SamplingRule",

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from sgpo_jax.commands.sample_options import Options, parse
+from sgpo_jax.commands.sample_options import SampleOptions, parse
 
 if TYPE_CHECKING:
     from sgpo_jax import models, sampling
@@ -68,7 +68,7 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def from_server(options: Options, display: "Display") -> list[Shown]:
+def from_server(options: SampleOptions, display: "Display") -> list[Shown]:
     """Return completions of a server.
 
     Raises:
@@ -114,8 +114,8 @@ def from_server(options: Options, display: "Display") -> list[Shown]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Policy:
-    """What completes prompts.
+class LoadedPolicy:
+    """Policy, prompts and sampler settings of `sgpo sample`.
 
     Attributes:
       config: shape of the decoder.
@@ -132,7 +132,7 @@ class Policy:
     sampler: "SamplerConfig"
 
 
-def of_run(options: Options, display: "Display") -> Policy:
+def of_run(options: SampleOptions, display: "Display") -> LoadedPolicy:
     """Return a policy of a run folder."""
     from sgpo_jax import rewards
     from sgpo_jax.commands.options import cache_programs
@@ -142,7 +142,7 @@ def of_run(options: Options, display: "Display") -> Policy:
     cache_programs(config.cache)
     run = open_run(config, rewards.Worker(), display=display)
     params = saved.saved_params(run, options.policy, checkpoint=options.checkpoint)
-    return Policy(
+    return LoadedPolicy(
         config=run.decoder,
         params=params,
         tokenizer=run.tokenizer,
@@ -151,13 +151,13 @@ def of_run(options: Options, display: "Display") -> Policy:
     )
 
 
-def published(options: Options) -> Policy:
+def published(options: SampleOptions) -> LoadedPolicy:
     """Return a published policy, as `ModelConfig.source` names them."""
     from sgpo_jax.config import SamplerConfig
     from sgpo_jax.models import pretrained
 
     source = pretrained.open_source(options.source)
-    return Policy(
+    return LoadedPolicy(
         config=source.config,
         params=pretrained.load_params(source.tensors, source.config),
         tokenizer=source.tokenizer().prompted(**options.prompt.options),
@@ -166,7 +166,9 @@ def published(options: Options) -> Policy:
     )
 
 
-def complete(policy: Policy, options: Options, display: "Display") -> list[Shown]:
+def complete(
+    policy: LoadedPolicy, options: SampleOptions, display: "Display"
+) -> list[Shown]:
     """Return completions of a policy at hand."""
     from sgpo_jax import sampling, session
 

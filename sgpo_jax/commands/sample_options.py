@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 @bounded
 class Choice:
-    """How tokens are chosen.
+    """Sampling parameters: temperature, top-k, top-p, min-p.
 
     Attributes:
       temperature: of sampling; 0 takes the most probable token.
@@ -58,7 +58,7 @@ class Choice:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 @bounded
 class End:
-    """What ends a completion.
+    """Stopping criteria of a completion.
 
     Attributes:
       max_response: most tokens of a completion; 0 for what the run allows, or 128.
@@ -75,7 +75,7 @@ class End:
 
 @dataclasses.dataclass(frozen=True)
 @bounded
-class Options:
+class SampleOptions:
     """Print completions of prompts, with the log-probability of every token.
 
     They come from a policy of a run folder, from a published one, or from a server.
@@ -123,11 +123,11 @@ class Options:
             raise ValueError("a server cannot be made to end its thinking")
 
 
-def parse(args: Sequence[str]) -> Options:
+def parse(args: Sequence[str]) -> SampleOptions:
     """Read the options.
 
     Raises:
       ValueError: one line that says what is wrong.
       SystemExit: with code 0, for `--help`.
     """
-    return parse_dataclass(Options, args, prog="sgpo sample")
+    return parse_dataclass(SampleOptions, args, prog="sgpo sample")

@@ -18,7 +18,7 @@ _DATA_SOURCES = {"openai/gsm8k": "gsm8k"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Which columns make a query; see `Records` for the attributes."""
+    """Column mapping of queries; see `Records` for the attributes."""
 
     prompt: str | None = None
     answer: str | None = None

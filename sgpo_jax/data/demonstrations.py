@@ -10,7 +10,7 @@ import numpy as np
 
 from sgpo_jax import streams
 
-from .families import FAMILIES, LETTERS, Family
+from .families import FAMILIES, LETTERS, TaskFamily
 from .procedural import Mixture
 from .queries import Prompt, Query, normalize
 
@@ -169,7 +169,7 @@ class Demonstrations:
 
 
 def _outside(
-    rng: np.random.Generator, family: Family, level: int, unseen: Collection[str]
+    rng: np.random.Generator, family: TaskFamily, level: int, unseen: Collection[str]
 ) -> Query:
     for _ in range(1000):
         query = family.query(rng, level)

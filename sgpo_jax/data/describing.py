@@ -1,4 +1,4 @@
-"""What was understood of a source, in three lines."""
+"""Summary of a loaded source, in three lines."""
 
 import collections
 import statistics

@@ -91,7 +91,7 @@ def _word(rng: np.random.Generator, alphabet: str, length: int) -> str:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Family:
+class TaskFamily:
     """A kind of question.
 
     Attributes:
@@ -130,31 +130,31 @@ def _worked(
     name: str,
     draw: Callable[[np.random.Generator, int], str],
     work: Callable[[str, worked.Slip], str],
-) -> Family:
+) -> TaskFamily:
     def sample(rng: np.random.Generator, level: int) -> tuple[str, str]:
         prompt = draw(rng, level)
         return prompt, work(prompt, worked.exactly)
 
-    return Family(name=name, sample=sample, numeric=False, work=work)
+    return TaskFamily(name=name, sample=sample, numeric=False, work=work)
 
 
 def _word_family(
     name: str,
     sample: Callable[[np.random.Generator, int], tuple[str, str]],
     wrong_way: Callable[[str], str],
-) -> Family:
-    return Family(name=name, sample=sample, numeric=False, systematic=wrong_way)
+) -> TaskFamily:
+    return TaskFamily(name=name, sample=sample, numeric=False, systematic=wrong_way)
 
 
 SHORT = (
-    Family(name="addition", sample=addition, systematic=systematic.without_carry),
-    Family(
+    TaskFamily(name="addition", sample=addition, systematic=systematic.without_carry),
+    TaskFamily(
         name="subtraction", sample=subtraction, systematic=systematic.without_borrowing
     ),
-    Family(name="modulo", sample=modulo, systematic=systematic.quotient),
-    Family(name="gcd", sample=common_divisor, systematic=systematic.difference),
-    Family(name="bits", sample=ones, systematic=systematic.zeros),
-    Family(name="count", sample=occurrences, systematic=systematic.other_letters),
+    TaskFamily(name="modulo", sample=modulo, systematic=systematic.quotient),
+    TaskFamily(name="gcd", sample=common_divisor, systematic=systematic.difference),
+    TaskFamily(name="bits", sample=ones, systematic=systematic.zeros),
+    TaskFamily(name="count", sample=occurrences, systematic=systematic.other_letters),
     _word_family("reversal", reversal, systematic.as_it_stands),
     _word_family("sorting", sorting, systematic.descending),
 )

@@ -8,7 +8,7 @@ import numpy as np
 
 from sgpo_jax import streams
 
-from .families import FAMILIES, LEVELS, SHORT, Family
+from .families import FAMILIES, LEVELS, SHORT, TaskFamily
 from .queries import Query
 from .source import Loaded
 
@@ -88,7 +88,7 @@ class Procedural:
 
 
 def _distinct(
-    rng: np.random.Generator, family: Family, level: int, count: int
+    rng: np.random.Generator, family: TaskFamily, level: int, count: int
 ) -> Sequence[Query]:
     """Draw until `count` are found or 1,000 draws in a row bring nothing new."""
     found: dict[str, Query] = {}

@@ -44,7 +44,7 @@ def cell(row: Mapping[str, Any], column: str) -> Any:
 
 
 def has(row: Mapping[str, Any], column: str) -> bool:
-    """Whether a row has a column, dots leading into structs."""
+    """Return whether a row has a column, dots leading into structs."""
     return column in row or _nested(row, column) is not _MISSING
 
 

@@ -13,7 +13,7 @@ from sgpo_jax.types import Weighted
 
 
 class ResponseWeights(NamedTuple):
-    """What each response adds to the numerator and the denominator of the loss.
+    """Weights of each response in the numerator and the denominator of the loss.
 
     The loss is sum_i token_i sum_t l_it / sum_i response_i. As every response carries
     its own share, any split of the responses, even through a group, adds up exactly.
@@ -29,7 +29,7 @@ class ResponseWeights(NamedTuple):
 
 @runtime_checkable
 class Aggregation(Protocol):
-    """How much each token counts.
+    """Loss aggregation: the weight of each token.
 
     Group sizes vary, so this also decides how much a query counts. For a query with G
     responses of L tokens each, its share of the loss is proportional to

@@ -21,7 +21,7 @@ class TokenLogProbs(NamedTuple):
 
 
 class Head(NamedTuple):
-    """How hidden states become log-probabilities; static.
+    """Language-model head: temperature and soft cap of log-probabilities; static.
 
     Attributes:
       temperature: logits are divided by it, after the soft cap.

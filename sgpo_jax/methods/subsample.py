@@ -85,7 +85,7 @@ class RussianRoulette:
 
     @property
     def drops_zero_advantage(self) -> bool:
-        """Whether a response of advantage 0 never stays."""
+        """True if responses of advantage 0 are always dropped."""
         return self.floor == 0
 
     def __call__(

@@ -107,7 +107,7 @@ class Dppo:
 
     @property
     def zero_without_advantage(self) -> bool:
-        """Whether a response of advantage 0 adds nothing to the loss."""
+        """True if responses of advantage 0 add nothing to the loss."""
         return self.penalty == 0
 
     def __call__(self, responses: Responses, /) -> Float[Array, "R T"]:

@@ -26,7 +26,7 @@ from sgpo_jax.models.lora import trainable as trainable
 from sgpo_jax.models.memory import check_offload as check_offload
 from sgpo_jax.models.pieces import token_pieces as token_pieces
 from sgpo_jax.models.policy import Policy as Policy
-from sgpo_jax.models.policy import fresh as fresh
+from sgpo_jax.models.policy import initialize as initialize
 from sgpo_jax.models.policy import shardings as shardings
 from sgpo_jax.models.rope import LinearScaling as LinearScaling
 from sgpo_jax.models.rope import Llama3Scaling as Llama3Scaling

@@ -1,4 +1,4 @@
-"""How queries read keys and values: the only thing that differs between uses."""
+"""Attention interface of the decoder: implementations are passed in."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 
 class Layer(NamedTuple):
-    """What an `Attend` is told about the layer that calls it.
+    """Attention parameters of a layer: window, scale and soft cap.
 
     Attributes:
       index: which layer; an int where layers are written out.
@@ -33,7 +33,7 @@ class Layer(NamedTuple):
 
 @runtime_checkable
 class Attend(Protocol):
-    """How queries read keys and values."""
+    """Attention function: queries, keys and values to outputs, with a cache."""
 
     def __call__(
         self,

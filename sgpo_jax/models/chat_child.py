@@ -25,12 +25,12 @@ class Refused(Exception):
 
 
 def raise_exception(message: str) -> None:
-    """What templates call when messages are not as they expect."""
+    """Raise an error of the template: messages are not as it expects."""
     raise Refused(message)
 
 
 def strftime_now(form: str) -> str:
-    """What templates call to write the date."""
+    """Return the current date, for templates."""
     return datetime.datetime.now().strftime(form)
 
 

@@ -9,7 +9,7 @@ from sgpo_jax.models.rope import RopeScaling, YarnScaling
 
 Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "everything", "offload"]
-"""What the backward pass recomputes; offload keeps layers' inputs on the host."""
+"""Rematerialization policy; offload keeps layer inputs in host memory."""
 Activation = Literal["silu", "gelu"]
 
 

@@ -42,7 +42,7 @@ NO_WINDOW = 2**30
 
 
 class _Varying(NamedTuple):
-    """What differs from layer to layer besides parameters: data, not programs."""
+    """Per-layer data besides parameters: attention window, rotary frequencies."""
 
     layer: Int[Array, "*layers"] | int
     window: Int[Array, "*layers"] | None
@@ -64,7 +64,7 @@ def _varying(c: DecoderConfig) -> _Varying:
 
 
 class _Matrix(NamedTuple):
-    """What a matrix maps from and to: sizes and logical axes."""
+    """Shape of a weight matrix: sizes and logical axes of inputs and outputs."""
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]

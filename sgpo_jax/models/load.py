@@ -22,7 +22,7 @@ TINY = {"layers": 2, "width": 64, "heads": 4, "mlp": 128}
 
 
 class PromptOptions(TypedDict, total=False):
-    """How questions are put to a published model.
+    """Prompt formatting for a published model: chat template, system prompt.
 
     Attributes:
       chat: as a turn of the user in the chat template, if there is one; else as plain
@@ -99,7 +99,7 @@ def load(
         tokenizer = ByteTokenizer()
         shape = _tiny(rest, tokenizer.vocab_size)
         config = dataclasses.replace(shape, **choices, lora=fresh)
-        return policy.fresh(config, tokenizer, seed=seed, mesh=mesh)
+        return policy.initialize(config, tokenizer, seed=seed, mesh=mesh)
     if pathlib.Path(source).expanduser().is_dir():
         source = f"hf:{source}"
     found = pretrained.open_source(source)

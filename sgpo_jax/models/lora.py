@@ -35,7 +35,7 @@ LETTERS: Mapping[str, tuple[str, str]] = {
 @dataclasses.dataclass(frozen=True, kw_only=True)
 @bounded
 class Lora:
-    """Which matrices get adapters, and of which rank.
+    """Configuration of low-rank adapters: rank, scale, target matrices.
 
     Attributes:
       rank: rank r of the products.

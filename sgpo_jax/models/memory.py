@@ -1,4 +1,4 @@
-"""What the backward pass keeps of a layer, and where."""
+"""Rematerialization of layers and offloading of their inputs."""
 
 from collections.abc import Callable, Iterable
 from typing import Any

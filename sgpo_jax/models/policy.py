@@ -93,7 +93,7 @@ def initializer(config: DecoderConfig, mesh: Mesh | None) -> Callable[[Array], P
     )
 
 
-def fresh(
+def initialize(
     config: DecoderConfig, tokenizer: Tokenizer, *, seed: int, mesh: Mesh | None = None
 ) -> Policy:
     """Return a randomly initialized policy, drawn directly into its shardings.
@@ -104,7 +104,7 @@ def fresh(
     Example:
       >>> from sgpo_jax import models
       >>> shape = models.DecoderConfig(vocab_size=257, num_layers=2, embed_dim=16)
-      >>> fresh(shape, models.ByteTokenizer(), seed=0).params["embedding"].shape
+      >>> initialize(shape, models.ByteTokenizer(), seed=0).params["embedding"].shape
       (257, 16)
     """
     if tokenizer.vocab_size > config.vocab_size:

@@ -183,7 +183,7 @@ class TextTokenizer:
 
     @property
     def _names(self) -> dict[str, Any]:
-        """What a template may read besides the messages."""
+        """Variables of the chat template besides the messages."""
         return {**self.specials, **self.variables}
 
     def decode(self, ids: Iterable[int]) -> str:

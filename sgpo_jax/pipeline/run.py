@@ -179,4 +179,4 @@ def _policy(
     if isinstance(source, data.Procedural):
         tokenizer = models.CharTokenizer(data.CHARACTERS)
     decoder = model.decoder(vocab_size=tokenizer.vocab_size)
-    return models.fresh(decoder, tokenizer, seed=config.seed, mesh=mesh)
+    return models.initialize(decoder, tokenizer, seed=config.seed, mesh=mesh)

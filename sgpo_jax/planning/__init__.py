@@ -10,7 +10,7 @@ from sgpo_jax.planning.allocators import InverseSuccess as InverseSuccess
 from sgpo_jax.planning.allocators import Knapsack as Knapsack
 from sgpo_jax.planning.allocators import Neyman as Neyman
 from sgpo_jax.planning.allocators import VarianceMinimizing as VarianceMinimizing
-from sgpo_jax.planning.comparison import Comparison as Comparison
+from sgpo_jax.planning.comparison import AllocatorComparison as AllocatorComparison
 from sgpo_jax.planning.comparison import compare as compare
 from sgpo_jax.planning.curricula import CURRICULA as CURRICULA
 from sgpo_jax.planning.curricula import ByDifficulty as ByDifficulty
@@ -27,7 +27,7 @@ from sgpo_jax.planning.filters import FILTERS as FILTERS
 from sgpo_jax.planning.filters import Confident as Confident
 from sgpo_jax.planning.filters import DropTrivial as DropTrivial
 from sgpo_jax.planning.filters import Filter as Filter
-from sgpo_jax.planning.filters import KeepAll as KeepAll
+from sgpo_jax.planning.filters import KeepAllQueries as KeepAllQueries
 from sgpo_jax.planning.filters import SignalRange as SignalRange
 from sgpo_jax.planning.measured import compare_with_run as compare_with_run
 from sgpo_jax.planning.plan import EmptyPlanError as EmptyPlanError

@@ -18,8 +18,8 @@ from sgpo_jax.profiling import Fitted, Posterior, Prior, Profile
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-    """What one allocator does with a profile.
+class AllocatorPrediction:
+    """Predicted properties of one allocator on a profile.
 
     Attributes:
       name: of the allocator.
@@ -31,7 +31,7 @@ class Row:
       hits: expected number of queries with at least one success.
       units: compute of all passes, profile included, in generations of a rollout.
       saving: compute of the baseline over it.
-      size_by_rate: mean group size in each bin of `Comparison.rate`.
+      size_by_rate: mean group size in each bin of `AllocatorComparison.rate`.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Comparison:
+class AllocatorComparison:
     """Allocators side by side; prints as a table.
 
     Attributes:
@@ -56,7 +56,7 @@ class Comparison:
       baseline: what compute is compared with.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[AllocatorPrediction, ...]
     rate: Float[np.ndarray, " B"]
     baseline: str
 
@@ -92,7 +92,7 @@ def compare(
     against: Baseline = Baseline(),
     prior: Prior = Fitted(),
     seed: int = 0,
-) -> Comparison:
+) -> AllocatorComparison:
     """Compare allocators on one profile, with the same filter and one mixed phase.
 
     Args:
@@ -123,7 +123,7 @@ def compare(
         table, column = np.unique(sizes, return_inverse=True)
         hit = rest.expect_sizes(theory.probability_any_success, table)
         rows.append(
-            Row(
+            AllocatorPrediction(
                 name=name,
                 rollouts=phase.rollouts,
                 mean_size=float(sizes.mean()),
@@ -136,7 +136,7 @@ def compare(
                 size_by_rate=np.bincount(bins, sizes) / np.bincount(bins),
             )
         )
-    return Comparison(rows=tuple(rows), rate=rate, baseline=against.name)
+    return AllocatorComparison(rows=tuple(rows), rate=rate, baseline=against.name)
 
 
 def _bins(mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -52,7 +52,7 @@ class Drift:
 
     @property
     def changed(self) -> bool:
-        """Whether the order changed by more than sampling noise explains."""
+        """True if the order changed by more than sampling noise explains."""
         return self.high < self.unchanged_low
 
     @property

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sgpo_jax.planning.comparison import Comparison
+from sgpo_jax.planning.comparison import AllocatorComparison
 from sgpo_jax.planning.plan import Plan
 from sgpo_jax.profiling import Profile
 
@@ -20,7 +20,7 @@ def save_plan(profile: Profile, plan: Plan, path: pathlib.Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def save_comparison(found: Comparison, path: pathlib.Path) -> None:
+def save_comparison(found: AllocatorComparison, path: pathlib.Path) -> None:
     """Write group sizes by success rate, dead groups and compute by allocator."""
     figure, (left, middle, right) = _figure(3)
     found.plot(left)

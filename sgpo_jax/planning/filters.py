@@ -1,4 +1,4 @@
-"""Which queries to train on, decided from their posterior."""
+"""Query filters on the posterior of the success rate."""
 
 import dataclasses
 from typing import Annotated, Protocol, runtime_checkable
@@ -36,7 +36,7 @@ def _keep_some(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class KeepAll:
+class KeepAllQueries:
     """Keeps every query that could be scored at all."""
 
     def __call__(self, belief: Posterior, *, rng: np.random.Generator) -> Kept:
@@ -138,7 +138,7 @@ class SignalRange:
 
 FILTERS: dict[str, Filter] = {
     "drop-trivial": DropTrivial(),
-    "keep-all": KeepAll(),
+    "keep-all": KeepAllQueries(),
     "confident": Confident(),
     "signal": SignalRange(),
 }

@@ -12,7 +12,7 @@ from sgpo_jax.planning.prediction import Cost, Prediction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
+class PredictedVsMeasured:
     """One quantity of a phase, or of the whole run.
 
     Attributes:
@@ -29,7 +29,7 @@ class Row:
 
     @property
     def is_share(self) -> bool:
-        """Whether it lies in [0, 1]."""
+        """True for shares, which lie in [0, 1]."""
         return self.quantity.startswith("share")
 
     @property
@@ -44,7 +44,7 @@ class Row:
 
 def compare_with_run(
     plan: Plan, predicted: Prediction, lines: Sequence[Mapping[str, Any]]
-) -> list[Row]:
+) -> list[PredictedVsMeasured]:
     """Set a plan's predictions against the metrics of a run that trained by it.
 
     A run rarely ends with a whole pass: tokens are compared per response, operations
@@ -56,7 +56,7 @@ def compare_with_run(
       lines: metrics by step, as `read_metrics` gives them.
     """
     steps = [line for line in lines if "frac_reward_zero_std" in line]
-    rows: list[Row] = []
+    rows: list[PredictedVsMeasured] = []
     expected = 0.0
     for number, phase in enumerate(plan.phases):
         mine = [line for line in steps if line.get("phase", 0) == number]
@@ -70,7 +70,7 @@ def compare_with_run(
     spent = _spent(lines)
     if expected and spent:
         rows.append(
-            Row(
+            PredictedVsMeasured(
                 quantity="operations of generation and training",
                 phase=0,
                 predicted=expected,
@@ -82,7 +82,7 @@ def compare_with_run(
 
 def _phase(
     number: int, phase: Phase, cost: Cost, lines: Sequence[Mapping[str, Any]]
-) -> list[Row]:
+) -> list[PredictedVsMeasured]:
     def column(name: str) -> np.ndarray:
         return np.array([line[name] for line in lines], np.float64)
 
@@ -104,7 +104,9 @@ def _phase(
         length = np.average(column("completions/mean_length"), weights=rollouts)
         pairs["tokens per response"] = (cost.tokens / phase.rollouts, length)
     return [
-        Row(quantity=name, phase=number, predicted=float(said), measured=float(found))
+        PredictedVsMeasured(
+            quantity=name, phase=number, predicted=float(said), measured=float(found)
+        )
         for name, (said, found) in pairs.items()
     ]
 

@@ -17,7 +17,7 @@ from sgpo_jax.profiling import Fitted, Posterior, Prior, Profile
 @dataclasses.dataclass(frozen=True, kw_only=True)
 @bounded
 class Setting:
-    """What a prediction has to assume about training.
+    """Assumptions about training behind a prediction.
 
     Attributes:
       rollouts: rollouts per step.

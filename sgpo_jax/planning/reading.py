@@ -22,7 +22,7 @@ _FIELDS = {
 
 
 class _Wrong(ValueError):
-    """What is wrong, with the name of the entry."""
+    """Error of a plan file, with the name of the entry."""
 
 
 def read_plan(

@@ -8,7 +8,7 @@ from rich.table import Table
 from sgpo_jax.profiling.show import as_text, new_axes
 
 if TYPE_CHECKING:
-    from sgpo_jax.planning.comparison import Comparison
+    from sgpo_jax.planning.comparison import AllocatorComparison
     from sgpo_jax.planning.plan import Plan
 
 
@@ -94,7 +94,7 @@ def plot_plan(plan: "Plan", axes: Any = None) -> Any:
     return axes
 
 
-def comparison_table(found: "Comparison") -> Table:
+def comparison_table(found: "AllocatorComparison") -> Table:
     """Return one row per allocator."""
     table = Table(title=f"against {found.baseline}", title_justify="left")
     table.add_column("allocator")
@@ -118,7 +118,7 @@ def comparison_table(found: "Comparison") -> Table:
     return table
 
 
-def plot_comparison(found: "Comparison", axes: Any = None) -> Any:
+def plot_comparison(found: "AllocatorComparison", axes: Any = None) -> Any:
     """Draw what each allocator gives to each success rate."""
     axes = new_axes(axes)
     for row in found.rows:

@@ -11,7 +11,7 @@ import numpy as np
 from sgpo_jax import ledger
 from sgpo_jax.data import Query
 from sgpo_jax.models import DecoderConfig, Params, Tokenizer
-from sgpo_jax.rewards import SOLVED, Watch, Worker, watch
+from sgpo_jax.rewards import SOLVED, HackingSigns, Worker, watch
 from sgpo_jax.sampling import (
     Engine,
     Method,
@@ -41,7 +41,7 @@ def watched(
     rewards: np.ndarray,
     asked: Sequence[Query],
     parts: Mapping[str, np.ndarray],
-) -> Watch:
+) -> HackingSigns:
     """Look for signs of hacking, with the worker's second verifier if it has one.
 
     Args:
@@ -88,7 +88,7 @@ class Scored:
     scoring_seconds: float
     scoring_queue: float
     solved_at: float = SOLVED
-    watch: Watch = Watch()
+    watch: HackingSigns = HackingSigns()
 
     def __post_init__(self):
         # Later an infinite reward would compare as a success or be clipped to one.

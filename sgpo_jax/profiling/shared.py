@@ -13,7 +13,7 @@ from sgpo_jax.data import Query
 from sgpo_jax.hosts import ProcessGroup
 from sgpo_jax.models import Params, Tokenizer
 from sgpo_jax.profiling.scored import RolloutSource, Scored
-from sgpo_jax.rewards import Watch
+from sgpo_jax.rewards import HackingSigns
 from sgpo_jax.sampling import Method, Rollouts, Stats
 
 _ROWS = ("request", "sample", "tokens", "length", "log_prob", "log_prob_at_one")
@@ -117,7 +117,7 @@ class SharedRollouts:
             scoring_seconds=max(float(part["scoring"]) for part in parts),
             scoring_queue=float(np.mean([part["queue"] for part in parts])),
             solved_at=self.local.worker.solved_at,
-            watch=sum(map(_watch, parts), Watch()),
+            watch=sum(map(_watch, parts), HackingSigns()),
         )
 
 
@@ -131,8 +131,8 @@ def _cost(values: np.ndarray) -> ledger.Entry:
     return ledger.Entry(**(entry | {name: int(entry[name]) for name in counts}))
 
 
-def _watch(part: dict[str, np.ndarray]) -> Watch:
-    return Watch(**json.loads(part["watch"].tobytes()))
+def _watch(part: dict[str, np.ndarray]) -> HackingSigns:
+    return HackingSigns(**json.loads(part["watch"].tobytes()))
 
 
 def _stats(parts: np.ndarray) -> Stats:

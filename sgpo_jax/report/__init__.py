@@ -1,7 +1,7 @@
 """The report of a run: tables, figures, and how much compute equal accuracy took."""
 
 from sgpo_jax.report.curves import SHARES as SHARES
-from sgpo_jax.report.curves import Comparison as Comparison
+from sgpo_jax.report.curves import CostComparison as CostComparison
 from sgpo_jax.report.curves import Curve as Curve
 from sgpo_jax.report.curves import compare as compare
 from sgpo_jax.report.profiled import write_profile as write_profile

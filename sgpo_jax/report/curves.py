@@ -95,8 +95,8 @@ SHARES = (0.5, 0.75, 0.9, 1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """What the same accuracy costs the baseline and another method.
+class CostComparison:
+    """Compute to reach the same accuracy, for the baseline and another method.
 
     Attributes:
       share: share of the baseline's whole gain.
@@ -124,7 +124,7 @@ class Comparison:
         return self.repeated / self.other
 
 
-def compare(baseline: Curve, other: Curve) -> list[Comparison]:
+def compare(baseline: Curve, other: Curve) -> list[CostComparison]:
     """Compare costs at shares of the baseline's gain; the best point is its all.
 
     Empty if the baseline never rose above its beginning: nothing is a share of nothing.
@@ -135,7 +135,7 @@ def compare(baseline: Curve, other: Curve) -> list[Comparison]:
         return []
     targets = [(share, float(y[0] + share * gain)) for share in SHARES]
     return [
-        Comparison(
+        CostComparison(
             share=share,
             target=target,
             baseline=baseline.cost_of(target),

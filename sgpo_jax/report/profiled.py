@@ -118,7 +118,7 @@ def _questions(belief: Posterior) -> list[str]:
             ]
             for row in order.tolist()
         ]
-        grid = tables.Grid(
+        grid = tables.TextTable(
             f"{title}: {rows.size:,} questions",
             ["id", "solved", "posterior mean", "question"],
             cells,

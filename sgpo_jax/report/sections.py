@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from sgpo_jax.report.style import STYLE
-from sgpo_jax.report.tables import Grid
+from sgpo_jax.report.tables import TextTable
 
 
 @runtime_checkable
-class Part(Protocol):
-    """What a section is made of."""
+class Block(Protocol):
+    """Block of a section: Markdown and HTML."""
 
     def markdown(self) -> str:
         """Markdown; empty if it is for the HTML page only."""
@@ -71,7 +71,7 @@ class Figure:
 class Tabular:
     """A table."""
 
-    grid: Grid
+    grid: TextTable
 
     def markdown(self) -> str:
         """Return a Markdown table."""
@@ -102,7 +102,7 @@ class Section:
     """A heading and what is under it."""
 
     heading: str
-    parts: Sequence[Part]
+    parts: Sequence[Block]
 
 
 def markdown(title: str, sections: Sequence[Section]) -> str:

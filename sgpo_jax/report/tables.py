@@ -12,13 +12,13 @@ from sgpo_jax.data import Query
 from sgpo_jax.ledger import LIVE, PHASES, REPEATED, Ledger
 from sgpo_jax.planning import Plan, measured
 from sgpo_jax.profiling import Profile
-from sgpo_jax.report.curves import Comparison
+from sgpo_jax.report.curves import CostComparison
 from sgpo_jax.rewards import ALARM, SIGNS
 from sgpo_jax.training import Evaluation
 
 
 @dataclasses.dataclass(frozen=True)
-class Grid:
+class TextTable:
     """A table that can be shown on a terminal or written as Markdown."""
 
     title: str
@@ -74,7 +74,7 @@ class Grid:
         return "\n".join(lines)
 
 
-def profile_grid(profile: Profile, queries: Sequence[Query]) -> Grid:
+def profile_grid(profile: Profile, queries: Sequence[Query]) -> TextTable:
     """Success rate of the initial policy by family and level."""
     rate = dict(zip(profile.ids, profile.success_rate.tolist(), strict=True))
     levels = sorted({query.level or 0 for query in queries})
@@ -94,10 +94,10 @@ def profile_grid(profile: Profile, queries: Sequence[Query]) -> Grid:
     title = "Success of the initial policy on training questions"
     if "solved_at" in profile.source:
         title += f" (a reward of at least {profile.source['solved_at']:g})"
-    return Grid(title, ["family", "questions", *names, "mean", "reward"], rows)
+    return TextTable(title, ["family", "questions", *names, "mean", "reward"], rows)
 
 
-def plan_grid(label: str, plan: Plan) -> Grid:
+def plan_grid(label: str, plan: Plan) -> TextTable:
     """Phases of the plan."""
     rows = [
         [
@@ -114,10 +114,12 @@ def plan_grid(label: str, plan: Plan) -> Grid:
         f" {plan.unsolved} unsolved in the profile"
     )
     columns = ["phase", "questions", "group", "rollouts a pass", "predicted dead"]
-    return Grid(title, columns, rows)
+    return TextTable(title, columns, rows)
 
 
-def measured_grid(label: str, plan: Plan, found: Sequence[measured.Row]) -> Grid:
+def measured_grid(
+    label: str, plan: Plan, found: Sequence[measured.PredictedVsMeasured]
+) -> TextTable:
     """A plan's predictions beside what the run measured."""
     rows = [
         [
@@ -131,10 +133,10 @@ def measured_grid(label: str, plan: Plan, found: Sequence[measured.Row]) -> Grid
     ]
     title = f"Plan of {label} ({plan.hash}): predicted and measured"
     columns = ["quantity", "phase", "predicted", "measured", "error"]
-    return Grid(title, columns, rows)
+    return TextTable(title, columns, rows)
 
 
-def evaluation_grid(results: Mapping[str, Evaluation]) -> Grid:
+def evaluation_grid(results: Mapping[str, Evaluation]) -> TextTable:
     """Held-out accuracy of each policy."""
     rows = [
         [
@@ -150,10 +152,10 @@ def evaluation_grid(results: Mapping[str, Evaluation]) -> Grid:
     columns = ["policy", "success at T", "95 % interval", "gain", "greedy", "reward"]
     at = next(iter(results.values())).solved_at
     title = f"Held-out accuracy (success: a reward of at least {at:g})"
-    return Grid(title, columns, rows)
+    return TextTable(title, columns, rows)
 
 
-def hacking_grid(results: Mapping[str, Evaluation]) -> Grid:
+def hacking_grid(results: Mapping[str, Evaluation]) -> TextTable:
     """Share of rewarded held-out completions that show a sign of reward hacking."""
     signs = [
         sign
@@ -166,7 +168,7 @@ def hacking_grid(results: Mapping[str, Evaluation]) -> Grid:
         for name, it in results.items()
     ]
     columns = ["policy", "looked at", *(sign.replace("_", " ") for sign in signs)]
-    return Grid("Rewarded completions that look wrong", columns, rows)
+    return TextTable("Rewarded completions that look wrong", columns, rows)
 
 
 def alarms(results: Mapping[str, Evaluation]) -> list[str]:
@@ -180,7 +182,7 @@ def alarms(results: Mapping[str, Evaluation]) -> list[str]:
     ]
 
 
-def ledger_grid(ledgers: Mapping[str, Ledger]) -> Grid:
+def ledger_grid(ledgers: Mapping[str, Ledger]) -> TextTable:
     """Compute spent by each method in each phase."""
     rows = []
     for name, ledger in ledgers.items():
@@ -209,12 +211,12 @@ def ledger_grid(ledgers: Mapping[str, Ledger]) -> Grid:
         "seconds",
     ]
     title = "Compute ledger (what follows the total is not in it)"
-    return Grid(title, columns, rows)
+    return TextTable(title, columns, rows)
 
 
 def comparison_grid(
-    baseline: str, comparisons: Mapping[str, Sequence[Comparison]]
-) -> Grid:
+    baseline: str, comparisons: Mapping[str, Sequence[CostComparison]]
+) -> TextTable:
     """Cost of equal held-out accuracy."""
     rows = []
     for name, points in comparisons.items():
@@ -242,4 +244,6 @@ def comparison_grid(
         "less compute",
         "less than without shared prompts",
     ]
-    return Grid(f"Total compute at the held-out accuracy of {baseline}", columns, rows)
+    return TextTable(
+        f"Total compute at the held-out accuracy of {baseline}", columns, rows
+    )

@@ -1,11 +1,11 @@
-"""How a run went, in sentences."""
+"""Conclusions of a run, in sentences."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from sgpo_jax.profiling import Profile
-from sgpo_jax.report.curves import Comparison
+from sgpo_jax.report.curves import CostComparison
 from sgpo_jax.training import Evaluation
 
 SHARE = 0.9
@@ -14,7 +14,7 @@ SHARE = 0.9
 
 def verdict(
     evaluations: Mapping[str, Evaluation],
-    comparisons: Mapping[str, Sequence[Comparison]],
+    comparisons: Mapping[str, Sequence[CostComparison]],
     baseline: str,
 ) -> list[str]:
     """Sentences on how far each policy came, and what that cost beside the baseline.
@@ -55,7 +55,7 @@ def verdict(
     return found
 
 
-def _cost(points: Sequence[Comparison], baseline: str) -> str:
+def _cost(points: Sequence[CostComparison], baseline: str) -> str:
     if not points:
         return f" {baseline} gained nothing, so costs cannot be compared."
     (point,) = (point for point in points if point.share == SHARE)

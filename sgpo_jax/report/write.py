@@ -41,7 +41,7 @@ def print_evaluations(results: Mapping[str, Evaluation], display: Display) -> No
     display.lines(tables.alarms(results))
 
 
-def _show(grid: tables.Grid, display: Display) -> None:
+def _show(grid: tables.TextTable, display: Display) -> None:
     display.console.print(grid.rich(display.console.width))
 
 
@@ -63,8 +63,8 @@ def check(run: Run) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Results:
-    """What a run has found.
+class RunResults:
+    """Results of a run: metrics, profile, plans and evaluations.
 
     Attributes:
       metrics: lines of the metrics file of each method, the baseline first.
@@ -91,7 +91,9 @@ def write(
         name: read_metrics(folder.method(name) / "metrics.jsonl")
         for name in run.config.methods
     }
-    found = Results(metrics=metrics, profile=profile, plans=plans, evaluations=results)
+    found = RunResults(
+        metrics=metrics, profile=profile, plans=plans, evaluations=results
+    )
     curves = {name: Curve.from_metrics(lines) for name, lines in metrics.items()}
     ledgers = {
         name: Ledger([x for x in lines if "ledger" in x][-1]["ledger"])
@@ -164,7 +166,7 @@ def _collapses(metrics: Mapping[str, list[Metrics]]) -> list[str]:
     return found
 
 
-def _profiled(found: Results, run: Run) -> list[Section]:
+def _profiled(found: RunResults, run: Run) -> list[Section]:
     if found.profile is None:
         return []
     plans = [

@@ -21,21 +21,21 @@ from .verifiers import integer as integer
 from .verifiers import numeric as numeric
 
 if TYPE_CHECKING:
-    from .batch import Batch as Batch
+    from .batch import RewardBatch as RewardBatch
     from .hacking import ALARM as ALARM
     from .hacking import SIGNS as SIGNS
-    from .hacking import Watch as Watch
+    from .hacking import HackingSigns as HackingSigns
     from .hacking import watch as watch
     from .worker import Scorer as Scorer
     from .worker import Worker as Worker
 
 _OF_THE_TRAINER = {
-    "Batch": "batch",
+    "RewardBatch": "batch",
     "Scorer": "worker",
     "Worker": "worker",
     "ALARM": "hacking",
     "SIGNS": "hacking",
-    "Watch": "hacking",
+    "HackingSigns": "hacking",
     "watch": "hacking",
 }
 

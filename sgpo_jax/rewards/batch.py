@@ -15,7 +15,7 @@ from jaxtyping import Float64
 from sgpo_jax.data import Query
 
 from . import wire
-from .chunks import Items
+from .chunks import CompletionColumns
 from .link import Link, Lost
 from .names import terms
 from .problems import Problem
@@ -45,10 +45,10 @@ class _Asked:
     query: Query
     number: int
     weights: list[float]
-    columns: list[Items]
+    columns: list[CompletionColumns]
 
 
-class Batch:
+class RewardBatch:
     """Completions that are scored while others are still sampled.
 
     `add` and `send` do not wait for results; `results` does.
@@ -68,7 +68,7 @@ class Batch:
 
     def __init__(self, worker: "Worker", number: int):
         self._worker, self.number = worker, number
-        self._items: dict[str, Items] = {}
+        self._items: dict[str, CompletionColumns] = {}
         self._sent: dict[str, int] = {}
         self._asked: dict[int, _Asked] = {}
         self._told = 0  # of the queries
@@ -86,7 +86,7 @@ class Batch:
         self._link: Link | None = None
         self.parts: Mapping[str, np.ndarray] = {}
 
-    def __enter__(self) -> "Batch":
+    def __enter__(self) -> "RewardBatch":
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
@@ -129,7 +129,7 @@ class Batch:
         for weight, name in terms(query.verifier):
             if name not in self._items:
                 # Only TRL's convention is given tokens.
-                self._items[name] = Items(tokens=[])
+                self._items[name] = CompletionColumns(tokens=[])
                 self._sent[name] = 0
             weights.append(weight)
             self._weighted |= weight != 1
@@ -177,7 +177,9 @@ class Batch:
         for record in link.receive(0.0):
             worker.route(link, record)
 
-    def _pending(self, items: Items) -> tuple[Items, Items]:
+    def _pending(
+        self, items: CompletionColumns
+    ) -> tuple[CompletionColumns, CompletionColumns]:
         """Return the items without an outcome: good ones, and those once lost."""
         places = [
             place

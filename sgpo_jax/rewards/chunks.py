@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .conventions import Call
+from .conventions import RewardFunction
 
 # Seconds of work in a chunk; less than a fork costs is not worth another scorer.
 _SHORTEST, _LONGEST = 0.01, 0.05
@@ -14,7 +14,7 @@ _FIRST = 8  # items of a verifier whose speed is unknown
 
 
 @dataclasses.dataclass(eq=False, slots=True)
-class Items:
+class CompletionColumns:
     """Completions of one verifier, by column.
 
     Attributes:
@@ -36,28 +36,28 @@ class Items:
         """Return the columns, as they travel."""
         return self.indices, self.queries, self.texts, self.tokens
 
-    def part(self, start: int, stop: int) -> "Items":
+    def part(self, start: int, stop: int) -> "CompletionColumns":
         """Return the items from `start` to `stop`."""
-        return Items(
+        return CompletionColumns(
             self.indices[start:stop],
             self.queries[start:stop],
             self.texts[start:stop],
             None if self.tokens is None else self.tokens[start:stop],
         )
 
-    def pick(self, places: Sequence[int]) -> "Items":
+    def pick(self, places: Sequence[int]) -> "CompletionColumns":
         """Return the items at some places."""
-        return Items(
+        return CompletionColumns(
             [self.indices[i] for i in places],
             [self.queries[i] for i in places],
             [self.texts[i] for i in places],
             None if self.tokens is None else [self.tokens[i] for i in places],
         )
 
-    def pop(self, count: int) -> "Items":
+    def pop(self, count: int) -> "CompletionColumns":
         """Remove and return the first `count` items."""
         if count >= len(self.indices):
-            taken = Items(*self.columns())
+            taken = CompletionColumns(*self.columns())
             self.indices, self.queries, self.texts = [], [], []
             self.tokens = None if self.tokens is None else []
             return taken
@@ -67,15 +67,15 @@ class Items:
                 del column[:count]
         return taken
 
-    def __add__(self, other: "Items") -> "Items":
-        return Items(
+    def __add__(self, other: "CompletionColumns") -> "CompletionColumns":
+        return CompletionColumns(
             self.indices + other.indices,
             self.queries + other.queries,
             self.texts + other.texts,
             None if self.tokens is None else self.tokens + (other.tokens or []),
         )
 
-    def singly(self) -> "Iterator[Items]":
+    def singly(self) -> "Iterator[CompletionColumns]":
         """Yield the items one by one."""
         for place in range(len(self)):
             yield self.part(place, place + 1)
@@ -98,14 +98,14 @@ class Chunk:
 
     batch: int
     name: str
-    items: Items
+    items: CompletionColumns
     again: bool = False
     number: int = 0
     next: int = 0
     done: bool = False
     seconds: float = 0.0
 
-    def rest(self) -> Items:
+    def rest(self) -> CompletionColumns:
         """Return the items without a result."""
         return self.items.part(self.next, len(self.items))
 
@@ -120,13 +120,13 @@ class Batches:
 
     def __init__(self, workers: int, isolate: bool):
         self._workers, self._isolate = workers, isolate
-        self._waiting: dict[tuple[int, str], Items] = {}
+        self._waiting: dict[tuple[int, str], CompletionColumns] = {}
         self._alone: collections.deque[Chunk] = collections.deque()
         self._suspects: collections.deque[Chunk] = collections.deque()
         self._queries: dict[int, dict[int, str]] = {}
         self._closed: set[int] = set()
         self._left: collections.Counter[int] = collections.Counter()
-        self._calls: dict[str, Call] = {}
+        self._calls: dict[str, RewardFunction] = {}
         self._seconds: dict[str, float] = {}
 
     def add(
@@ -135,9 +135,9 @@ class Batches:
         queries: Mapping[int, str],
         items: Mapping[str, Sequence[Any]],
         suspects: Mapping[str, Sequence[Any]],
-        calls: dict[str, Call],
+        calls: dict[str, RewardFunction],
     ) -> None:
-        """Add items to a batch: columns of `Items` by verifier.
+        """Add items to a batch: columns of `CompletionColumns` by verifier.
 
         Those of `suspects` come last and one by one, while nothing else runs: the
         supervisor may have died over them.
@@ -145,16 +145,16 @@ class Batches:
         self._calls = calls
         self._queries.setdefault(batch, {}).update(queries)
         for name, columns in items.items():
-            self._append(batch, name, Items(*columns))
+            self._append(batch, name, CompletionColumns(*columns))
         for name, columns in suspects.items():
-            those = Items(*columns)
+            those = CompletionColumns(*columns)
             if calls[name].whole_batch:
                 self._append(batch, name, those)
                 continue
             self._left[batch] += len(those)
             self._suspects.extend(Chunk(batch, name, one) for one in those.singly())
 
-    def _append(self, batch: int, name: str, items: Items) -> None:
+    def _append(self, batch: int, name: str, items: CompletionColumns) -> None:
         self._left[batch] += len(items)
         before = self._waiting.get((batch, name))
         self._waiting[batch, name] = items if before is None else before + items
@@ -230,7 +230,9 @@ class Batches:
         before = self._seconds.get(chunk.name, took)
         self._seconds[chunk.name] = max(0.5 * (before + took), 1e-6)
 
-    def put_back(self, chunk: Chunk, items: Items, alone: Items) -> None:
+    def put_back(
+        self, chunk: Chunk, items: CompletionColumns, alone: CompletionColumns
+    ) -> None:
         """Take back items without an outcome; `alone` get a chunk of their own."""
         if chunk.batch not in self._left:
             return

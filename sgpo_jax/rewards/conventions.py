@@ -45,7 +45,7 @@ class Item(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Call:
+class RewardFunction:
     """A verifier as the scoring processes call it.
 
     Attributes:
@@ -61,8 +61,10 @@ class Call:
     convention: str = "plain"
 
 
-def adapt(function: Callable[..., Any], convention: str = "", **options: Any) -> Call:
-    """Return a reward function as a `Call`.
+def adapt(
+    function: Callable[..., Any], convention: str = "", **options: Any
+) -> RewardFunction:
+    """Return a reward function as a `RewardFunction`.
 
     Args:
       function: in one of the conventions.
@@ -93,7 +95,7 @@ def adapt(function: Callable[..., Any], convention: str = "", **options: Any) ->
     if others:
         made = functools.partial(_either, made, others[0])
     batch = convention.startswith("trl")
-    return Call(score=made, whole_batch=batch, convention=convention)
+    return RewardFunction(score=made, whole_batch=batch, convention=convention)
 
 
 def _parameters(function: Callable) -> list[inspect.Parameter]:

@@ -22,11 +22,11 @@ SIGNS: Mapping[str, str] = {
     "echo": f"holds {ECHO} characters of the prompt in a row",
     "disputed": "not solved by the second verifier",
 }
-"""What rewarded completions are watched for."""
+"""Signs of reward hacking, by name."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Watch:
+class HackingSigns:
     """Signs of reward hacking among rewarded completions; `+` joins two.
 
     Attributes:
@@ -57,11 +57,11 @@ class Watch:
             found[f"reward/{name[:60]}"] = total / max(count, 1)
         return found
 
-    def __add__(self, other: "Watch") -> "Watch":
+    def __add__(self, other: "HackingSigns") -> "HackingSigns":
         signs = {**self.counts, **other.counts}
         seen = {**self.examples, **other.examples}
         terms = {**self.terms, **other.terms}
-        return Watch(
+        return HackingSigns(
             looked_at=self.looked_at + other.looked_at,
             counts={s: self.counts.get(s, 0) + other.counts.get(s, 0) for s in signs},
             examples={
@@ -82,7 +82,7 @@ class Watch:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as a JSON object; `Watch(**...)` reads it."""
+        """Return the fields as a JSON object; `HackingSigns(**...)` reads it."""
         return dataclasses.asdict(self)
 
 
@@ -95,7 +95,7 @@ def watch(
     solved: float = SOLVED,
     second: Float[np.ndarray, " R"] | None = None,
     parts: Mapping[str, Float[np.ndarray, " R"]] | None = None,
-) -> Watch:
+) -> HackingSigns:
     """Count how many rewarded completions look like hacks of the reward.
 
     The signs are those of `SIGNS`. Of many rewarded completions, `MOST` are looked at,
@@ -132,7 +132,7 @@ def watch(
     for name, values in (parts or {}).items():
         known = values[np.isfinite(values)]
         terms[name] = [float(known.sum()), float(len(known))]
-    return Watch(
+    return HackingSigns(
         looked_at=len(chosen),
         counts={sign: len(those) for sign, those in signs.items()},
         examples={

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import command, mathematics, structured, verifiers
-from .conventions import CONVENTIONS, Call, Item, adapt
+from .conventions import CONVENTIONS, Item, RewardFunction, adapt
 
 BUILT_IN: Mapping[str, Callable[..., Any]] = {
     "exact": verifiers.exact,
@@ -94,7 +94,7 @@ def options(text: str) -> dict[str, Any]:
     return found
 
 
-def find(name: str, payload: bytes | None = None) -> Call:
+def find(name: str, payload: bytes | None = None) -> RewardFunction:
     """Import the verifier called `name`.
 
     Args:
@@ -161,7 +161,7 @@ def _module(place: str) -> Any:
     return module
 
 
-def _loaded(name: str, payload: bytes) -> Call:
+def _loaded(name: str, payload: bytes) -> RewardFunction:
     try:
         function, convention = pickle.loads(payload)
     except Exception as error:
@@ -174,7 +174,7 @@ def _loaded(name: str, payload: bytes) -> Call:
     return adapt(function, convention)
 
 
-def _built_in(name: str, kind: str, rest: str) -> Call:
+def _built_in(name: str, kind: str, rest: str) -> RewardFunction:
     function = BUILT_IN[kind]
     if kind in _WHOLE:
         if not rest:
@@ -198,12 +198,14 @@ def _built_in(name: str, kind: str, rest: str) -> Call:
         raise ValueError(f"verifier {name!r}: {error}") from error
     bound = functools.partial(function, **given) if given else function
     if kind == "command":
-        return Call(score=functools.partial(_each_query, bound), convention="query")
+        return RewardFunction(
+            score=functools.partial(_each_query, bound), convention="query"
+        )
 
     def score(items: Sequence[Item]) -> list[Any]:
         return [bound(item.completion, item.query["reference"]) for item in items]
 
-    return Call(score=score, trusted=True)
+    return RewardFunction(score=score, trusted=True)
 
 
 def _check_numeric(*, tolerance: Any = 0, percent: Any = False, unit: Any = "") -> None:
@@ -220,7 +222,7 @@ def _each_query(function: Callable, items: Sequence[Item]) -> list[Any]:
     return [function(item.completion, item.query) for item in items]
 
 
-def _reasoning_gym() -> Call:
+def _reasoning_gym() -> RewardFunction:
     from . import reasoning_gym
 
     try:

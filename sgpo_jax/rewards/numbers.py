@@ -127,7 +127,7 @@ def read_reference(text: str) -> Quantity | None:
 
 
 def _alone(line: str, run: re.Match) -> bool:
-    """Whether nothing but a unit stands beside the number."""
+    """Return whether nothing but a unit is beside the number."""
     outside = line[: run.start()] + line[run.end() :]
     return not line[: run.start()].strip() and not re.search(r"[\d^\\]", outside)
 
@@ -250,7 +250,7 @@ def _last_member(run: str) -> tuple[str, bool, bool]:
 
 
 def _trusted_sign(before: str, part: str, marked: bool) -> bool | None:
-    """Whether a leading sign belongs to the number; None if it is part of more."""
+    """Return whether a leading sign is of the number; None if it is part of more."""
     first = part.lstrip()[:1]
     if not before.strip():
         dash = first in "-*+" and part.lstrip()[1:2].isspace()

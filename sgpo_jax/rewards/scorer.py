@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from . import reaping, wire
-from .conventions import Call, Item
+from .conventions import Item, RewardFunction
 
 
-class Limits(NamedTuple):
+class ScoringLimits(NamedTuple):
     """Bounds on the code that scores.
 
     Attributes:
@@ -57,7 +57,7 @@ def running(progress: mmap.mmap) -> tuple[int, int]:
 def work(
     connection: socket.socket,
     progress: mmap.mmap,
-    verifiers: Mapping[str, Call],
+    verifiers: Mapping[str, RewardFunction],
     memory: int,
 ) -> NoReturn:
     """Score chunks until the supervisor closes the connection.
@@ -130,7 +130,7 @@ class _Sender:
 def _score(
     connection: socket.socket,
     progress: mmap.mmap,
-    verifiers: Mapping[str, Call],
+    verifiers: Mapping[str, RewardFunction],
     message: tuple,
 ) -> None:
     tag, chunk, name, encoded, numbers, texts, tokens = message
@@ -153,7 +153,7 @@ def _score(
 
 
 def _one_by_one(
-    verify: Call,
+    verify: RewardFunction,
     items: Sequence[Item],
     out: _Sender,
     progress: mmap.mmap,
@@ -175,7 +175,7 @@ def _one_by_one(
             flushed = now
 
 
-def _together(verify: Call, items: Sequence[Item]) -> list[Outcome]:
+def _together(verify: RewardFunction, items: Sequence[Item]) -> list[Outcome]:
     try:
         values = list(verify.score(items))
         if len(values) != len(items):
@@ -190,7 +190,7 @@ _NAMES: dict[str, Any] = builtins.__dict__
 _CLEAN, _VALUES = dict(_NAMES), [*_NAMES.values()]
 
 
-def _pure(verify: Call, item: Item) -> tuple[Outcome, bool]:
+def _pure(verify: RewardFunction, item: Item) -> tuple[Outcome, bool]:
     """Score an item by a function that changes nothing in its process."""
     try:
         return _outcome_of(*verify.score((item,))), False
@@ -198,7 +198,7 @@ def _pure(verify: Call, item: Item) -> tuple[Outcome, bool]:
         return _raised(error), False
 
 
-def _guarded(verify: Call, item: Item) -> tuple[Outcome, bool]:
+def _guarded(verify: RewardFunction, item: Item) -> tuple[Outcome, bool]:
     """Score an item; return its outcome, and whether it changed the builtins."""
     poisoned = False
     try:

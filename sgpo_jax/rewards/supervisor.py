@@ -20,10 +20,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import reaping, wire
-from .chunks import Batches, Chunk, Items
-from .conventions import Call
+from .chunks import Batches, Chunk, CompletionColumns
+from .conventions import RewardFunction
 from .names import find
-from .scorer import Limits, running, work
+from .scorer import ScoringLimits, running, work
 
 HEARTBEAT = 1.0  # seconds between signs of life while there is work
 
@@ -75,7 +75,7 @@ class Supervisor:
         self._requests = wire.Requests()
         self._selector = selectors.DefaultSelector()
         self._selector.register(connection, selectors.EVENT_READ, None)
-        self._verifiers: dict[str, Call] = {}
+        self._verifiers: dict[str, RewardFunction] = {}
         self._scorers: dict[int, _Scorer] = {}
         self._numbers = 0
         self._told = time.monotonic()
@@ -138,7 +138,7 @@ class Supervisor:
             getattr(self, f"_on_{kind}")(*fields)
 
     def _on_hello(self, tag: bytes, limits: tuple, workers: int, isolate: bool) -> None:
-        self._tag, self._limits, self._workers = tag, Limits(*limits), workers
+        self._tag, self._limits, self._workers = tag, ScoringLimits(*limits), workers
         self._isolate = isolate
         self._batches = Batches(workers, isolate)
 
@@ -219,10 +219,10 @@ class Supervisor:
         body = (scorer.reader.tag, *body, *chunk.items.columns()[1:])
         scorer.out.send(wire.request(body))
 
-    def _extend(self, scorer: _Scorer, call: Call) -> None:
+    def _extend(self, scorer: _Scorer, call: RewardFunction) -> None:
         scorer.due = time.monotonic() + self._limit(call)
 
-    def _limit(self, call: Call) -> float:
+    def _limit(self, call: RewardFunction) -> float:
         return self._limits.batch if call.whole_batch else self._limits.deadline
 
     def _fork(self) -> _Scorer:
@@ -337,7 +337,7 @@ class Supervisor:
         place = item - chunk.next if number == chunk.number else 0
         place = place if 0 <= place < len(left) else 0
         if self._verifiers[chunk.name].whole_batch:
-            blamed, others = left, Items()
+            blamed, others = left, CompletionColumns()
         else:
             blamed = left.part(place, place + 1)
             others = left.part(0, place) + left.part(place + 1, len(left))
@@ -346,7 +346,7 @@ class Supervisor:
             return
         outcome = wire.KINDS.index(kind)
         first = chunk.next + (len(blamed) == 1) * place
-        self._batches.put_back(chunk, others, alone=Items())
+        self._batches.put_back(chunk, others, alone=CompletionColumns())
         for start in range(0, len(blamed), wire.MOST):
             count = min(wire.MOST, len(blamed) - start)
             body = wire.pack_results([0.0] * count, [outcome] * count, [detail] * count)

@@ -27,7 +27,7 @@ KINDS = (
     "crash",
     "lost",
 )
-"""What became of an item: a value (the empty string), or why there is none."""
+"""Status codes of scored items: a value (the empty string), or the failure."""
 
 CONTROL = 255
 DONE = 254  # a scorer is through with its chunk; the body is its seconds
@@ -54,8 +54,8 @@ class Record(NamedTuple):
     body: bytes
 
 
-class Results(NamedTuple):
-    """What became of items that follow one another.
+class OutcomeColumns(NamedTuple):
+    """Outcomes of consecutive items, in columns.
 
     Attributes:
       values: their rewards.
@@ -88,7 +88,7 @@ def pack_results(
     return body
 
 
-def results(body: bytes) -> Results:
+def results(body: bytes) -> OutcomeColumns:
     """Read the body of a record of results.
 
     Raises:
@@ -108,7 +108,7 @@ def results(body: bytes) -> Results:
     right = [isinstance(detail, str) for detail in details]
     if not all(right) or len(right) != count - kinds.count(0):
         raise ForgedError("a result of another form")
-    return Results(values, kinds, [_plain(detail) for detail in details])
+    return OutcomeColumns(values, kinds, [_plain(detail) for detail in details])
 
 
 def _plain(text: str) -> str:

@@ -17,7 +17,7 @@ from jaxtyping import Float64
 from sgpo_jax.data import Query
 
 from . import wire
-from .batch import Batch
+from .batch import RewardBatch
 from .conventions import CONVENTIONS
 from .hacking import looked_at
 from .link import Link, Lost
@@ -101,7 +101,7 @@ class Worker:
         self.solved_at, self.cross_check = SOLVED, ""
         self._link: Link | None = None
         self._functions: dict[str, bytes] = {}
-        self._open: dict[int, Batch] = {}
+        self._open: dict[int, RewardBatch] = {}
         self._batches = 0
         self.problems = Problems()
         self.queue = 0.0
@@ -228,10 +228,10 @@ class Worker:
                 " verl's compute_score; columns it needs are metadata of the data"
             )
 
-    def batch(self) -> Batch:
+    def batch(self) -> RewardBatch:
         """Begin a batch, to which completions are added as they come."""
         self._batches += 1
-        return Batch(self, self._batches)
+        return RewardBatch(self, self._batches)
 
     def score(
         self, completions: Sequence[str], queries: Sequence[Query]
@@ -343,11 +343,11 @@ class Worker:
                 batch.take(record)
                 return
 
-    def opened(self, batch: Batch) -> None:
+    def opened(self, batch: RewardBatch) -> None:
         """Note a batch that is being scored."""
         self._open[batch.number] = batch
 
-    def ended(self, batch: Batch) -> None:
+    def ended(self, batch: RewardBatch) -> None:
         """Forget a batch."""
         self._open.pop(batch.number, None)
 

@@ -1,4 +1,4 @@
-"""What a run costs, counted in rollouts, before it is started.
+"""Cost model of a run, in rollouts.
 
 The unit is the generation of one rollout. Training on it (old log-probabilities,
 forward, backward) costs about 4 more; profiling pays for generation only.

@@ -1,4 +1,4 @@
-"""What a profile of N samples per query can and cannot tell."""
+"""Estimation error of success rates from N samples per query."""
 
 from collections.abc import Callable
 

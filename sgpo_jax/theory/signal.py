@@ -1,4 +1,4 @@
-"""How much a group of responses can teach, given the success rate of its query.
+"""Learning signal of a group of responses, by the success rate of its query.
 
 Rewards are binary: the number of successes k in a group of G responses is binomial
 with success rate p. All functions broadcast p against G and compute in float64.

@@ -9,7 +9,7 @@ from sgpo_jax import ledger
 from sgpo_jax.data import Query
 from sgpo_jax.methods import Continuation, Draw, Method, RewardGroups
 from sgpo_jax.profiling import Scored
-from sgpo_jax.rewards import SOLVED, Watch
+from sgpo_jax.rewards import SOLVED, HackingSigns
 from sgpo_jax.sampling import Rollouts, Stats
 
 
@@ -39,7 +39,7 @@ class Collected:
     scoring_queue: float
     rounds: int = 1
     solved_at: float = SOLVED
-    watch: Watch = Watch()
+    watch: HackingSigns = HackingSigns()
 
     @property
     def group(self) -> np.ndarray:
@@ -135,7 +135,7 @@ def joined(parts: Sequence[Collected]) -> Collected:
         scoring_queue=float(np.mean([part.scoring_queue for part in parts])),
         rounds=sum(part.rounds for part in parts),
         solved_at=parts[0].solved_at,
-        watch=sum((part.watch for part in parts), Watch()),
+        watch=sum((part.watch for part in parts), HackingSigns()),
     )
 
 

@@ -14,7 +14,7 @@ from sgpo_jax.data import Query
 from sgpo_jax.ledger import Entry
 from sgpo_jax.models import Params
 from sgpo_jax.profiling import SampleAndScore
-from sgpo_jax.rewards import SOLVED, Watch
+from sgpo_jax.rewards import SOLVED, HackingSigns
 from sgpo_jax.sampling import Greedy
 from sgpo_jax.training.exact import ReferenceScorer
 from sgpo_jax.training.examples import Example, examples
@@ -47,7 +47,7 @@ class Evaluation:
     cost: Entry
     reward: float | None = None
     solved_at: float = SOLVED
-    watch: Watch = Watch()
+    watch: HackingSigns = HackingSigns()
     examples: tuple[Example, ...] = dataclasses.field(default=(), repr=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Evaluation:
           ValueError: naming what is missing or impossible.
         """
         try:
-            cost, watch = Entry(**saved["cost"]), Watch(**saved.get("watch", {}))
+            cost, watch = Entry(**saved["cost"]), HackingSigns(**saved.get("watch", {}))
             seen = tuple(Example(**example) for example in saved.get("examples", ()))
             given = {**saved, "cost": cost, "watch": watch, "examples": seen}
             found = cls(**given)

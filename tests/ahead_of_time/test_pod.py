@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from sgpo_jax import chips, ledger, methods, sharding
-from sgpo_jax.ahead_of_time import facts, programs, report, topology
+from sgpo_jax.ahead_of_time import compile_report, programs, report, topology
 from sgpo_jax.commands import aot
 from sgpo_jax.commands.aot import Aot
 
@@ -29,7 +29,7 @@ def workload():
 
 def compiled(jobs, start, workload):
     (job,) = [job for job in jobs if job.name.startswith(start)]
-    return facts.compile_job(job)
+    return compile_report.compile_job(job)
 
 
 @pytest.mark.slow
@@ -86,7 +86,7 @@ def test_reference_log_probabilities_are_one_forward_pass(chip):
     kernels = {"shared_prefix_forward": workload.decoder.num_layers}
     assert found.counts.kernels == kernels
     plain = OPTIONS.workload()[0]
-    held = [max(job.holds for job in w.step_jobs()) for w in (plain, workload)]
+    held = [max(job.resident_bytes for job in w.step_jobs()) for w in (plain, workload)]
     params = programs.device_bytes(workload.state().params)
     assert held[1] - held[0] == params, "the reference is a copy of its own"
 
@@ -102,7 +102,7 @@ def test_a_decode_step_moves_activations_not_parameters(workload):
 def test_only_scales_and_counters_are_kept_whole(workload):
     state = workload.state()
     tree = {"params": state.params, "optimizer": state.opt_state}
-    whole = facts.copies(tree, workload.mesh)
+    whole = compile_report.copies(tree, workload.mesh)
     assert {path.copies for path in whole} == {4}
     assert all("norm" in one.path or "count" in one.path for one in whole)
 
@@ -110,7 +110,7 @@ def test_only_scales_and_counters_are_kept_whole(workload):
 def test_an_array_that_is_kept_whole_is_found(workload):
     halves = sharding.named(workload.mesh, "fsdp")
     tree = {"w": jax.ShapeDtypeStruct((8, 8), "float32", sharding=halves)}
-    (found,) = facts.copies(tree, workload.mesh)
+    (found,) = compile_report.copies(tree, workload.mesh)
     assert found.copies == 2
 
 
@@ -133,7 +133,7 @@ def test_only_gradients_cross_between_slices():
     workload, _ = options.workload()
     step, update = workload.step_jobs()
     state = workload.state()
-    sums = facts.compile_job(step).counts
+    sums = compile_report.compile_job(step).counts
     assert sums is not None
     between = [c for c in sums.collectives if c.over == "dcn"]
     assert {c.group for c in between} == {2}
@@ -145,7 +145,7 @@ def test_only_gradients_cross_between_slices():
     gradients = layers / 2 + 2 * table
     summed = sum(c.bytes for c in between if c.kind == "all-reduce")
     assert gradients <= summed < 1.2 * gradients
-    rest = facts.compile_job(update).counts
+    rest = compile_report.compile_job(update).counts
     assert rest is not None
     assert rest.sent("dcn") == 0
 
@@ -176,7 +176,9 @@ def test_advice_follows_what_is_large(workload):
 
     def advice(name, *, hbm, temporaries, mesh=workload):
         chip = dataclasses.replace(v5e, hbm_gib=hbm / chips.GIB)
-        found = facts.Facts(name=name, arguments=1, temporaries=temporaries)
+        found = compile_report.CompileReport(
+            name=name, arguments=1, temporaries=temporaries
+        )
         return report.advice(found, chip, mesh)
 
     assert advice("gradients", hbm=10 * state, temporaries=state) == ""
@@ -185,7 +187,7 @@ def test_advice_follows_what_is_large(workload):
     found = advice("gradients 2 x 262144", hbm=state, temporaries=state, mesh=long)
     assert "lower --row-length (now 262144; it need only hold" in found
     sizes = long.decoder.num_layers * long.decoder.embed_dim
-    inputs = facts.gib(sizes * 2**18 * 2)  # bfloat16
+    inputs = compile_report.gib(sizes * 2**18 * 2)  # bfloat16
     assert float(inputs) > 0.01
     assert f"take --remat offload: the inputs of layers, {inputs} GiB" in found
     assert "--row" not in advice("gradients", hbm=state // 4, temporaries=state)

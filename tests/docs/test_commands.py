@@ -60,9 +60,9 @@ def _parse(words: list[str]) -> None:
         assert all(word in methods.ZOO or word.startswith("NAME") for word in rest)
     elif kinds := profile.KINDS.keys() & options.given_options(rest):
         assert command == "profile"
-        options.parse_dataclass(profile.KINDS[kinds.pop()].Options, rest, prog="sgpo")
+        options.parse_dataclass(profile.OPTIONS[kinds.pop()], rest, prog="sgpo")
     elif command == "plan" and "profile" in options.given_options(rest):
-        options.parse_dataclass(plan.Options, rest, prog="sgpo")
+        options.parse_dataclass(plan.PlanOptions, rest, prog="sgpo")
     elif command == "aot":
         import tyro
 

@@ -10,7 +10,7 @@ import pytest
 from sgpo_jax.ledger import Entry
 from sgpo_jax.report.samples import KINDS, samples
 from sgpo_jax.report.sections import Figure, Section, Tabular, Text, markdown, page
-from sgpo_jax.report.tables import Grid
+from sgpo_jax.report.tables import TextTable
 from sgpo_jax.training import Evaluation, Example
 
 
@@ -78,7 +78,9 @@ def test_it_refers_to_nothing_and_shows_any_text(folder, text):
         text or "name": evaluation(example(text, solved=True)),
     }
     sections = [
-        Section("One", [Text(text), Tabular(Grid(text, ["a", text], [[text, "1"]]))]),
+        Section(
+            "One", [Text(text), Tabular(TextTable(text, ["a", text], [[text, "1"]]))]
+        ),
         Section("Two", [Figure("one", text)]),
         Section("Three", samples(results)),
     ]
@@ -91,7 +93,7 @@ def test_it_refers_to_nothing_and_shows_any_text(folder, text):
 
 
 def test_markdown_and_page_say_the_same(folder):
-    grid = Grid("Title", ["policy", "success"], [["initial", "0.5"]])
+    grid = TextTable("Title", ["policy", "success"], [["initial", "0.5"]])
     sections = [Section("One", [Text("Words."), Tabular(grid), Figure("one", "Alt")])]
     shown = Reader(page("Report", sections, folder)).text
     written = markdown("Report", sections)

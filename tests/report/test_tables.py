@@ -30,7 +30,7 @@ def grids(draw):
 @given(cells=grids(), width=st.sampled_from((60, 80, 120)))
 @settings(max_examples=60, deadline=None)
 def test_no_word_is_cut(cells, width):
-    grid = tables.Grid("title", *cells)
+    grid = tables.TextTable("title", *cells)
     text = shown(grid, width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text

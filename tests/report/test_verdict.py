@@ -6,7 +6,7 @@ import pytest
 
 from sgpo_jax.ledger import Entry
 from sgpo_jax.profiling import Profile
-from sgpo_jax.report.curves import SHARES, Comparison
+from sgpo_jax.report.curves import SHARES, CostComparison
 from sgpo_jax.report.verdict import SHARE, unsolved, verdict
 from sgpo_jax.training import Evaluation
 
@@ -20,7 +20,7 @@ def of(mean, half=0.05):
 
 def costs(other):
     return [
-        Comparison(share=s, target=0.5, baseline=1.0, repeated=2.0, other=other)
+        CostComparison(share=s, target=0.5, baseline=1.0, repeated=2.0, other=other)
         for s in SHARES
     ]
 

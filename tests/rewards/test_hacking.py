@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from sgpo_jax.data import Query
 from sgpo_jax.rewards import (
+    HackingSigns,
     VerifierError,
-    Watch,
     Worker,
     check_references,
     hacking,
@@ -66,7 +66,7 @@ def test_parts_of_a_step_add_up(texts):
     parts = _watched(texts[:half]) + _watched(texts[half:])
     assert (whole.looked_at, whole.counts) == (parts.looked_at, parts.counts)
     assert whole.examples == parts.examples and whole.metrics == parts.metrics
-    assert Watch(**whole.to_json()) == whole == whole + Watch()
+    assert HackingSigns(**whole.to_json()) == whole == whole + HackingSigns()
 
 
 def test_many_rewarded_completions_are_sampled_evenly():

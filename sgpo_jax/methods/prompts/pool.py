@@ -29,7 +29,7 @@ class Draw(NamedTuple):
 
 
 class History(NamedTuple):
-    """What training has seen of each prompt so far, [Q].
+    """Visit statistics of each prompt in training, [Q].
 
     Attributes:
       visits: steps that sampled the prompt.

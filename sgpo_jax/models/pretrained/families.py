@@ -12,8 +12,8 @@ Json = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Family:
-    """What all models of a `model_type` have in common.
+class ModelFamily:
+    """Model family: the architecture of a `model_type` of transformers.
 
     Attributes:
       architecture: name of the class in transformers.
@@ -42,26 +42,26 @@ _GEMMA_DEFAULTS = {
     "head_dim": 256,
     "query_pre_attn_scalar": 256,
 }
-FAMILIES: Mapping[str, Family] = {
-    "llama": Family(architecture="LlamaForCausalLM"),
-    "mistral": Family(
+FAMILIES: Mapping[str, ModelFamily] = {
+    "llama": ModelFamily(architecture="LlamaForCausalLM"),
+    "mistral": ModelFamily(
         architecture="MistralForCausalLM",
         defaults={"sliding_window": 4096, "num_key_value_heads": 8},
         window=True,
     ),
-    "qwen2": Family(
+    "qwen2": ModelFamily(
         architecture="Qwen2ForCausalLM",
         options={"qkv_bias": True},
         defaults={"use_sliding_window": False},
         window=True,
     ),
-    "qwen3": Family(
+    "qwen3": ModelFamily(
         architecture="Qwen3ForCausalLM",
         options={"qk_norm": True},
         defaults={"use_sliding_window": False, "head_dim": 128},
         window=True,
     ),
-    "gemma2": Family(
+    "gemma2": ModelFamily(
         architecture="Gemma2ForCausalLM",
         options=_GEMMA,
         defaults=_GEMMA_DEFAULTS
@@ -73,7 +73,7 @@ FAMILIES: Mapping[str, Family] = {
         global_every=2,
         window=True,
     ),
-    "gemma3_text": Family(
+    "gemma3_text": ModelFamily(
         architecture="Gemma3ForCausalLM",
         options=_GEMMA | {"qk_norm": True},
         defaults=_GEMMA_DEFAULTS

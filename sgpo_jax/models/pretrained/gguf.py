@@ -117,7 +117,7 @@ class GgufTensors:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What `config.json` would say.
+        """Return the metadata as a `config.json`.
 
         Raises:
           ValueError: if the metadata lack a size or scale positions in unknown ways.

@@ -17,7 +17,7 @@ from sgpo_jax.models.pretrained.tensors import DTYPES, Tensors
 
 
 class Place(NamedTuple):
-    """Where a parameter, or one layer of it, is published.
+    """Checkpoint tensor of a parameter, or of one layer of it.
 
     A matrix is published as [outputs, inputs] with heads and their width flattened;
     here it is [*inputs, *outputs].

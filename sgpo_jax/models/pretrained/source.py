@@ -1,4 +1,4 @@
-"""Where a pretrained policy comes from, in one line of text."""
+"""Sources of pretrained policies: hub ids, folders and GGUF files."""
 
 import dataclasses
 import hashlib

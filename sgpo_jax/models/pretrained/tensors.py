@@ -37,8 +37,8 @@ class Tensors(Protocol):
         ...
 
 
-class Entry(NamedTuple):
-    """Where a tensor lies in a file.
+class TensorEntry(NamedTuple):
+    """Location of a tensor in a file: dtype, shape and byte offset.
 
     Attributes:
       path: the file.
@@ -78,7 +78,7 @@ class SafeTensors:
       place: the file or folder they came from.
     """
 
-    def __init__(self, entries: Mapping[str, Entry], place: pathlib.Path):
+    def __init__(self, entries: Mapping[str, TensorEntry], place: pathlib.Path):
         self.entries, self.place = dict(entries), place
 
     @property
@@ -114,7 +114,7 @@ class SafeTensors:
         return self.read(name, slice(row, row + 1))
 
 
-def read_header(path: pathlib.Path) -> dict[str, Entry]:
+def read_header(path: pathlib.Path) -> dict[str, TensorEntry]:
     """Read and check the header of a safetensors file.
 
     Raises:
@@ -150,7 +150,7 @@ def read_header(path: pathlib.Path) -> dict[str, Entry]:
     return entries
 
 
-def _entry(path: pathlib.Path, start: int, name: str, spec: Any) -> Entry:
+def _entry(path: pathlib.Path, start: int, name: str, spec: Any) -> TensorEntry:
     shape, (begin, end), label = spec["shape"], spec["data_offsets"], spec["dtype"]
     if type(label) is not str:
         raise ValueError(f"{name!r} has dtype {label!r}")
@@ -159,7 +159,7 @@ def _entry(path: pathlib.Path, start: int, name: str, spec: Any) -> Entry:
         raise ValueError(f"{name!r} has shape {shape} and offsets {begin}, {end}")
     if label in DTYPES and end - begin != math.prod(shape) * DTYPES[label].itemsize:
         raise ValueError(f"{name!r} of shape {shape} does not take {end - begin} bytes")
-    return Entry(path, name, label, tuple(shape), start + begin, end - begin)
+    return TensorEntry(path, name, label, tuple(shape), start + begin, end - begin)
 
 
 def _no_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the compiler says about one program, per device."""
+"""Compile reports: memory and cost analysis of one program, per device."""
 
 import dataclasses
 import re
@@ -14,7 +14,7 @@ from sgpo_jax.chips import GIB
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Facts:
+class CompileReport:
     """A compiled program; sizes are bytes of one device.
 
     Attributes:
@@ -23,7 +23,7 @@ class Facts:
       temporaries: activations and scratch space.
       outputs: results that do not reuse an argument's memory.
       code: the program itself.
-      holds: what stays alive beside it.
+      resident_bytes: what stays alive beside it.
       counts: operations, bytes and collectives; None if the module cannot be read.
       seconds: processor time it took to compile.
       problem: why there is no program, or no counts.
@@ -34,24 +34,30 @@ class Facts:
     temporaries: int = 0
     outputs: int = 0
     code: int = 0
-    holds: int = 0
+    resident_bytes: int = 0
     counts: Counts | None = None
     seconds: float = 0.0
     problem: str = ""
 
     @property
     def compiled(self) -> bool:
-        """Whether there is a program."""
+        """True if the program compiled."""
         return self.arguments > 0
 
     @property
     def peak(self) -> int:
         """Memory in use while it runs."""
-        parts = self.arguments, self.temporaries, self.outputs, self.code, self.holds
+        parts = (
+            self.arguments,
+            self.temporaries,
+            self.outputs,
+            self.code,
+            self.resident_bytes,
+        )
         return sum(parts)
 
 
-def compile_job(job: Job) -> Facts:
+def compile_job(job: Job) -> CompileReport:
     """Compile a program and read what the compiler says about it.
 
     A program that needs more memory than the chip has is an answer, not an error.
@@ -61,28 +67,32 @@ def compile_job(job: Job) -> Facts:
         with compiling_for(job.mesh):
             compiled = job.lower().compile()
     except jax.errors.JaxRuntimeError as error:
-        return Facts(
+        return CompileReport(
             name=job.name,
-            holds=job.holds,
+            resident_bytes=job.resident_bytes,
             seconds=time.process_time() - start,
             problem=_reason(str(error)),
         )
     seconds = time.process_time() - start
     memory = compiled.memory_analysis()
     if memory is None:
-        return Facts(name=job.name, holds=job.holds, problem="no memory analysis")
+        return CompileReport(
+            name=job.name,
+            resident_bytes=job.resident_bytes,
+            problem="no memory analysis",
+        )
     counts, problem = None, ""
     try:
         counts = count(compiled.as_text() or "")
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         problem = f"no counts: the module has no text ({str(error).splitlines()[0]})"
-    return Facts(
+    return CompileReport(
         name=job.name,
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
         outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         code=memory.generated_code_size_in_bytes,
-        holds=job.holds,
+        resident_bytes=job.resident_bytes,
         counts=counts,
         seconds=seconds,
         problem=problem,
