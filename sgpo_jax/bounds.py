@@ -1,6 +1,6 @@
 """Bounds of numeric settings, declared in a field's type and checked when it is made.
 
-A field says its range where it says its type; the decorator `bounded` checks all fields
+A field declares its range with its type; the decorator `bounded` checks all fields
 of a dataclass before anything else looks at them:
 
 >>> import dataclasses
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Closed interval that a number must lie in.
+    """Closed interval that a number must be in.
 
     Attributes:
       low: least value.
@@ -112,7 +112,7 @@ class Number:
 
     Attributes:
       whole: whether they are integers.
-      range: where they must lie; None if the type does not say.
+      range: their bounds; None if unbounded.
       many: whether they are the items of a tuple.
       optional: whether the type also allows None.
       other: whether it allows anything else that is no number.
@@ -127,7 +127,7 @@ class Number:
 
 @functools.cache
 def number_of(kind: Any) -> Number | None:
-    """Return what a type says about numbers; None if it holds none.
+    """Return the numeric constraints of a type; None if it has no numbers.
 
     >>> number_of(Share | None)
     Number(whole=False, range=Range(low=0, high=1, ...), many=False, optional=True, ...)

@@ -167,7 +167,7 @@ class Slice:
         return f"{self.chip.machine}-{self.chips_per_host}t"
 
     def __str__(self) -> str:
-        """The name it is asked for by."""
+        """Name of the slice, as in `parse_slice`."""
         return f"{self.chip.name}-{self.chips * self.chip.cores}"
 
 
@@ -177,7 +177,7 @@ def parse_slice(name: str) -> Slice:
     Sizes are powers of two, laid out as Cloud TPU does by default.
 
     Raises:
-      ValueError: if there is no such slice; says which there are.
+      ValueError: if there is no such slice; the message lists them.
 
     >>> parse_slice("v5e-256").layout, parse_slice("v5p-128").chips
     ((16, 16), 64)

@@ -33,7 +33,7 @@ commands, in the order `run` does them; each works on the run folder --out:
   run       everything below, then a table and a report
   warmup    make the initial policy by supervised fine-tuning (cached)
   profile   sample every training question a few times; count successes
-  plan      decide what to train on, with which group sizes, in which order
+  plan      filter questions, allocate group sizes, order them into a curriculum
   train     train each method from the same initial policy
   eval      held-out accuracy of the initial and the trained policies
   report    write report.md, its figures, and report.html, one page; --open shows it
@@ -42,19 +42,19 @@ profiles and plans without a run, for training elsewhere:
   profile --import FILE    a profile of a column of pass rates
   profile --server URL     sample by an inference server; no weights here
   profile --export FORMAT  pass rates and group sizes for TRL, verl, prime-rl, datasets
-  profile --drift LATER    is the order of difficulty still that of the profile?
+  profile --drift LATER    test whether the difficulty order has changed since
   plan --profile FILE      plan and its cost, without model and data; --compare
 
-commands beside a run:
+other commands:
   methods   the algorithms that can be trained: paper, parts, needs
   sample    print completions of a prompt, with the log-probability of every token
   export    write a policy of a run as a Hugging Face folder (--policy NAME --to FOLDER)
-  doctor    devices, versions, flags, folders; what is wrong and what to do about it
-  aot       compile a run's programs for a TPU pod, without one: memory, collectives
+  doctor    check devices, versions, flags and folders, with remedies
+  aot       compile ahead of time for a TPU pod, without one: memory, collectives
 
 common options:
-  --out FOLDER      the run folder (default runs/default); a stage that is there is
-                    not done again, and a killed run goes on where it was
+  --out FOLDER      the run folder (default runs/default); finished stages
+                    are skipped, a killed run resumes from its checkpoint
   --data SOURCE     where questions come from (default procedural); see below
   --methods NAME..  what is trained, the baseline first: names of `sgpo methods`, or
                     package.module:function of your own; parts are set by
@@ -67,16 +67,15 @@ common options:
 exit codes, for launchers (what to run again is the same command):
   0         done
   1         a fault of the program, a run that diverged, a disk that is full: look at it
-  2         a mistake in what was asked for: running it again does not help
+  2         a usage error: running it again does not help
   3         train.stop-on-collapse: training made the policy much worse than it was
   42        run it again: SIGTERM arrived and the work so far is saved, or another
-            process of the run was lost, stands still or never came (a message says
-            which)
+            process of the run was lost, hangs or never started (a message names it)
   130       Ctrl-C; the work so far is saved (a second Ctrl-C does not wait for that)
   134, 137  killed by jax, because process 0 of many was, or from outside: run it again
 
 many processes (one per host of a TPU slice, all with the same folder --out):
-  --distributed.coordinator auto                      as GKE, TPU VM or Slurm say
+  --distributed.coordinator auto                      from GKE, TPU VM or Slurm
   --distributed.coordinator HOST:PORT --distributed.processes N --distributed.process I
 
 sources:
@@ -225,7 +224,7 @@ def _begin(name: str, run: "Run", worker: "Worker") -> None:
 
 
 def _introduce(run: "Run") -> None:
-    """Say what was understood of the data, and what becomes of a published model."""
+    """Print problems of the data, and whether a published model is fine-tuned."""
     for problem in run.questions.problems[:10]:
         run.display.say(f"data: {problem}")
     config = run.config
@@ -239,7 +238,7 @@ def _introduce(run: "Run") -> None:
 def _lock(
     folder: pathlib.Path, hosts: "ProcessGroup", held: contextlib.ExitStack
 ) -> str:
-    """Lock the run folder, by process 0; returns why it cannot be, "" if it can."""
+    """Lock the run folder, by process 0; return the problem, "" if none."""
     from sgpo_jax.hosts import FolderInUseError, folder_lock
 
     refused = ""
@@ -255,7 +254,7 @@ def _lock(
 
 
 def _explain(error: Exception, display: "Display") -> int | None:
-    """Say in a line what ended a run; returns its exit code, None for a fault."""
+    """Print in a line why a run ended; return its exit code, None for a fault."""
     from sgpo_jax.artefacts import DamagedError
     from sgpo_jax.hosts import RESTART, LostPeer, Stopped
     from sgpo_jax.pipeline import UserError
@@ -277,7 +276,7 @@ def _explain(error: Exception, display: "Display") -> int | None:
     elif isinstance(error, OSError) and error.errno in _DISK:
         code = 1
         text += ". What was saved before is untouched; make room or make it writable,"
-        text += " and give the same command again"
+        text += " and run the same command again"
     if code is not None:
         print(f"sgpo: {text}", file=sys.stderr)
     return code
@@ -290,7 +289,7 @@ def quiet_libraries() -> None:
 
 
 def _thread_ended(ended: threading.ExceptHookArgs) -> None:
-    """Say in a line that a library's thread could not write to the disk.
+    """Print in a line that a library's thread could not write to the disk.
 
     Orbax raises what its threads could not write again, where it is waited for.
     """

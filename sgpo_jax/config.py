@@ -77,7 +77,7 @@ class ModelConfig:
       lora_rank: rank of adapters, trained instead of the parameters; 0 for none.
       lora_alpha: the adapters' products are multiplied by lora_alpha / lora_rank.
       rslora: by lora_alpha / sqrt(lora_rank) instead.
-      adapters: folder of adapters to a published policy, in PEFT's layout, to go on
+      adapters: folder of adapters to a published policy, in PEFT's layout, to train
         from; they bring their rank and scale.
     """
 
@@ -186,7 +186,7 @@ class SamplerConfig:
       max_response: longest completion in tokens, EOS included.
       temperature: of sampling, and of every log-probability in training.
       order: which prompts start first: as given, or by expected length, which the
-        profile tells and a call learns as it goes. It changes no token.
+        profile and the call so far predict. It changes no token.
       stop: strings that end a completion, besides the tokens that do.
       keep_stop: keep such a string in the text that verifiers see, as `</answer>`.
       thinking: tokens after which thinking is ended by force; 0 for no limit. Forced
@@ -369,7 +369,7 @@ class Experiment:
     Attributes:
       out: the run folder.
       seed: root of all randomness.
-      data: where questions come from; `sgpo --help` explains the syntax.
+      data: source of the questions; `sgpo --help` explains the syntax.
       split: what is held out.
       model: size of the policy.
       warmup: how the initial policy is made.

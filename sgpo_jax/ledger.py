@@ -128,7 +128,7 @@ class Entry:
 
 
 class Ledger(Mapping[str, Entry]):
-    """Sums of entries per phase. The total counts `PHASES`; others stand apart.
+    """Sums of entries per phase. The total is that of `PHASES`; others are not in it.
 
     Warm-up and evaluation are the same for every method and are listed, but do not
     enter the total that methods are compared by.

@@ -2,7 +2,7 @@
 
 One rule for everything that does not count, here and in every advantage:
 
-* A response is *scored* if its reward is finite and its group id lies in
+* A response is *scored* if its reward is finite and its group id is in
   [0, num_groups). Padding slots and answers no verifier could judge carry NaN.
 * A scored response is *live* if its group has two scored responses that differ.
 * Only scored responses enter a statistic; only live ones have an advantage other than

@@ -54,7 +54,7 @@ def prune_completions(
              refill=Array(2., dtype=float32))
     """
     if not 0 <= rate < 1:
-        raise ValueError(f"rate must lie in [0, 1), got {rate}")
+        raise ValueError(f"rate must be in [0, 1), got {rate}")
     counted = mask & (group_id >= 0) & (group_id < num_groups)
     group_id = jnp.where(counted, group_id, num_groups)
     ones = counted.astype(jnp.int32)
@@ -163,6 +163,6 @@ def overlong_penalty(
       Array([-0. , -0.5, -1. ], dtype=float32)
     """
     if not 0 < cache <= max_length:
-        raise ValueError(f"cache must lie in (0, {max_length}], got {cache}")
+        raise ValueError(f"cache must be in (0, {max_length}], got {cache}")
     excess = lengths.astype(jnp.float32) - (max_length - cache)
     return -jnp.clip(excess / cache, 0, 1)

@@ -2,7 +2,7 @@
 
 Within a slice a collective is an instruction of that name. Between slices the TPU
 compiler writes a pair of transfers to the host, which carries them over the data centre
-network and says which collective they are.
+network and identifies the collective.
 """
 
 import dataclasses
@@ -114,7 +114,7 @@ def _members(ranges: str) -> int:
 
 
 def group_size(attributes: str) -> int:
-    """Return the devices of a replica group; 0 if not said.
+    """Return the devices of a replica group; 0 if not given.
 
     >>> group_size("replica_groups=[2,128]<=[256], x")
     128

@@ -19,11 +19,11 @@ class CompileReport:
 
     Attributes:
       name: of the program.
-      arguments: what it takes, parameters included.
+      arguments: its inputs, parameters included.
       temporaries: activations and scratch space.
       outputs: results that do not reuse an argument's memory.
       code: the program itself.
-      resident_bytes: what stays alive beside it.
+      resident_bytes: bytes allocated besides it.
       counts: operations, bytes and collectives; None if the module cannot be read.
       seconds: processor time it took to compile.
       problem: why there is no program, or no counts.
@@ -58,9 +58,9 @@ class CompileReport:
 
 
 def compile_job(job: Job) -> CompileReport:
-    """Compile a program and read what the compiler says about it.
+    """Compile a program and return its memory and cost analysis.
 
-    A program that needs more memory than the chip has is an answer, not an error.
+    A program that needs more memory than the chip has is a result, not an error.
     """
     start = time.process_time()
     try:
@@ -100,7 +100,7 @@ def compile_job(job: Job) -> CompileReport:
 
 
 def _reason(message: str) -> str:
-    """Return what an error says about missing memory, or its first line.
+    """Return the memory an error reports as missing, or its first line.
 
     >>> _reason("Ran out of memory on HBM, the total memory required for HLO"
     ...         " temporaries (26.98G) exceeds available HBM (15.75G).")

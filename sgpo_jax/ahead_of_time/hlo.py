@@ -20,7 +20,7 @@ class Instruction:
       op: what it does.
       shape: text of its result's shape.
       operands: names of what it reads.
-      literal: what stands between the parentheses: a constant, or a parameter's number.
+      literal: the text between the parentheses: a constant, or a parameter's number.
       attributes: the rest of the line.
       root: whether it is the computation's result.
     """

@@ -14,12 +14,12 @@ _PLAIN = ("parameter", "get-tuple-element", "constant", "fusion", "bitcast")
 
 
 class InstructionRun(NamedTuple):
-    """An instruction where it runs.
+    """An instruction with its execution count.
 
     Attributes:
-      home: the computation it stands in.
+      home: the computation it is in.
       one: the instruction.
-      times: how often it runs in one run of the module.
+      times: executions in one execution of the module.
       fused: whether it is part of a fusion, whose inner results stay on the chip.
     """
 
@@ -30,7 +30,7 @@ class InstructionRun(NamedTuple):
 
 
 def runs(module: Module) -> Iterator[InstructionRun]:
-    """Yield every instruction that runs.
+    """Yield every executed instruction.
 
     A loop whose length depends on data, such as that over decode steps, counts once.
     """

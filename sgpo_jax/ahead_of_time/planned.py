@@ -1,4 +1,4 @@
-"""The shapes of a run that has a folder: its settings, its profile, its plan."""
+"""Shapes of a planned run: rehearsal of its packing, from profile and plan."""
 
 import collections
 import dataclasses
@@ -46,7 +46,7 @@ class PlannedRun:
         """Return how often each method would use each shape, in so many of its steps.
 
         Prompt samplers, subsamples and minibatches are those of the run; continued
-        groups are as large as their growth says, dead groups are not refilled.
+        groups have the size of their growth, dead groups are not refilled.
         Responses are right as often as in the profile, and as long as a query's were on
         average; those cut short have the longest length.
         """
@@ -130,7 +130,7 @@ def read(path: pathlib.Path) -> PlannedRun:
     """Read a run folder.
 
     Raises:
-      ValueError: if it holds no settings, or no finished profile; says which.
+      ValueError: if it has no settings, or no finished profile.
     """
     files = RunFolder(path.expanduser())
     for file in (files.config, files.profile):

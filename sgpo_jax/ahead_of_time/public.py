@@ -81,8 +81,8 @@ def find(name: str) -> DecoderConfig:
       name: one of the table, or the path of a `config.json` or of its folder.
 
     Raises:
-      ValueError: if it is neither; says which names there are. Or if the file's model
-        is not supported; says why.
+      ValueError: if it is neither; the message lists the names. Or if the file's model
+        is not supported.
 
     >>> find("smollm2-135m").head_dim
     64

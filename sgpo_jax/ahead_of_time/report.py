@@ -1,4 +1,4 @@
-"""Report on a workload as Markdown, and what to change where it does not fit."""
+"""Report on a workload as Markdown: memory, cost, collectives, and remedies."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ RESERVED = 0.06
 
 
 def resident_memory(workload: Workload) -> Iterator[tuple[str, int]]:
-    """Return what a device holds for the whole run, and its bytes."""
+    """Yield name and bytes of the arrays resident on a device for the whole run."""
     state = workload.state()
     params = device_bytes(state.params)
     yield "parameters, float32", params
@@ -37,7 +37,7 @@ def fits(program: CompileReport, chip: Chip) -> bool:
 
 
 def advice(program: CompileReport, chip: Chip, workload: Workload) -> str:
-    """Say what to change for a program that does not fit."""
+    """Return a remedy for a program that does not fit in memory."""
     if fits(program, chip):
         return ""
     if program.name.startswith(("prefill", "decode")):
@@ -173,9 +173,9 @@ def _work(results: Sequence[CompileReport]) -> Iterator[str]:
     yield ""
     yield "Products include rematerialisation, not those inside the attention kernel."
     yield "Loops count as often as they run, that over decode steps once: `decode`"
-    yield "is a call of one step, with what comes once per call: on TPU that is cutting"
-    yield "and casting the weights of each layer too. Traffic is the sum of operands"
-    yield "and results of every fusion outside VMEM, an upper estimate."
+    yield "is a call of one step, with what is done once per call: on TPU that includes"
+    yield "slicing and casting the weights of each layer. Traffic is the sum of"
+    yield "operands and results of every fusion outside VMEM, an upper estimate."
 
 
 def _collectives(results: Sequence[CompileReport]) -> Iterator[str]:

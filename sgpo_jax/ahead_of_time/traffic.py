@@ -13,7 +13,7 @@ def moved(module: Module, home: str, one: Instruction) -> float:
 
     Args:
       module: holds what fusions call.
-      home: the computation the instruction stands in; not that of a fusion.
+      home: the computation the instruction is in; not that of a fusion.
       one: the instruction.
     """
     if one.op in _FREE or one.op.endswith("-done"):

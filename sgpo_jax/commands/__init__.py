@@ -1,1 +1,1 @@
-"""The commands of `sgpo`: stages of a run folder, and what stands beside runs."""
+"""The commands of `sgpo`: stages of a run, and commands without a run."""

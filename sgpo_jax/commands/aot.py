@@ -47,7 +47,7 @@ class Aot:
       banks: prompts a lane can hold at once.
       staged: prompts encoded ahead, per shard.
       prefill_prompts: prompts encoded at once, per shard.
-      only: compile only programs whose name begins so; empty for all.
+      only: compile only programs with this prefix of the name; empty for all.
       out: file the report is written to besides being printed; empty for none.
     """
 
@@ -154,7 +154,7 @@ MODEL = "qwen3-8b"
 def _used(
     run: planned.PlannedRun, ladder: packing.Ladder
 ) -> tuple[packing.Ladder, list[str]]:
-    """Return the shapes a rehearsal uses, and what to say about it."""
+    """Return the shapes a rehearsal uses, and a table of its counts."""
     lines = ["Micro-batches of each shape in a rehearsal of 16 steps:", ""]
     names = [f"{shape.rows} x {shape.row_length}" for shape in ladder.shapes]
     lines += ["| method | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]

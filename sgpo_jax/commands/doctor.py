@@ -31,7 +31,7 @@ HOSTS = (
     *("TPU_", "MEGASCALE_", "SLURM_JOB", "SLURM_PROCID", "SLURM_NTASKS", "OMPI_COMM"),
     *("JAX_COORDINATOR", "KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"),
 )
-# Asks in a process of its own: a wrong flag aborts it, an absent peer hangs it, and the
+# In a process of its own: a wrong flag aborts it, an absent peer hangs it, and the
 # chips are free again afterwards.
 _PROBE = """
 import json, sys, jax
@@ -82,7 +82,7 @@ def flags(env: Mapping[str, str], known: bytes | None) -> Iterator[Finding]:
 
 
 def devices(shape: MeshShape, *, timeout: float = 120) -> Iterator[Finding]:
-    """Ask JAX for its devices and build the mesh the settings ask for."""
+    """Check the devices of JAX and build the mesh of the settings."""
     command = [sys.executable, "-c", _PROBE, json.dumps(dataclasses.asdict(shape))]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
@@ -127,7 +127,7 @@ def _tpu_here() -> bool:
 
 
 def hosts(env: Mapping[str, str]) -> Iterator[Finding]:
-    """Check what tells a process of several which one it is."""
+    """Check the settings of distributed initialization."""
     yield Finding(
         "host",
         f"{socket.gethostname()}, process {os.getpid()}, clock"
@@ -225,8 +225,8 @@ def policy(config: Experiment) -> tuple[int, list[Finding]]:
     try:
         return state_bytes(config), []
     except (ValueError, ImportError) as error:
-        told = " ".join(str(error).split())
-        return 0, [Finding("policy", told, "see the message; check --model and --data")]
+        text = " ".join(str(error).split())
+        return 0, [Finding("policy", text, "see the message; check --model and --data")]
 
 
 def state_bytes(config: Experiment) -> int:

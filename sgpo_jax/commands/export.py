@@ -57,7 +57,7 @@ def parse(args: Sequence[str]) -> ExportOptions:
     """Read the options.
 
     Raises:
-      ValueError: one line that says what is wrong.
+      ValueError: one line naming what is wrong.
       SystemExit: with code 0, for `--help`.
     """
     return parse_dataclass(ExportOptions, args, prog="sgpo export")

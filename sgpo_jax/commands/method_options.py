@@ -122,13 +122,13 @@ def _set(part: Any, fields: list[str], text: str, option: str) -> Any:
 
 
 def _parsed(old: Any, text: str, option: str) -> Any:
-    """Value of a text, of the kind that stands there now."""
+    """Parse a text as a value of the type of the present one."""
     if text == "None" and (old is None or dataclasses.is_dataclass(old)):
         return None
     if isinstance(old, bool):
         if text.lower() in ("true", "false"):
             return text.lower() == "true"
-        raise ValueError(f"{option} {text}: give True or False")
+        raise ValueError(f"{option} {text}: must be True or False")
     if isinstance(old, int | float | str):
         try:
             return type(old)(text)

@@ -49,8 +49,8 @@ def experiment(command: str, args: list[str]) -> "Experiment":
 def for_published(default: "Experiment", args: Sequence[str]) -> "Experiment":
     """Take the warm-up out of the defaults, if the options name a published policy.
 
-    Fine-tuning on noisy demonstrations is for policies from nothing, unless it is asked
-    for; a preset that names a published policy itself says how long it is tuned.
+    Fine-tuning on noisy demonstrations is for randomly initialized policies, unless
+    requested; a preset with a published policy sets the number of steps itself.
     """
     source = take_option(list(args), "--model.source", "")
     if not source or default.model.source or "warmup.steps" in given_options(args):
@@ -80,7 +80,7 @@ def refuse_overridden(config: "Experiment", args: Sequence[str]) -> None:
         if group == "warmup" and name != "steps" and not config.warmup.steps:
             raise ValueError(
                 f"--{option} has no effect: a published policy is not fine-tuned on"
-                " demonstrations unless --warmup.steps says so"
+                " demonstrations unless --warmup.steps is given"
             )
 
 
@@ -164,7 +164,7 @@ def parse_dataclass(
       further: text on options that are no fields, at the end of the help.
 
     Raises:
-      ValueError: one line that says what is wrong.
+      ValueError: one line naming what is wrong.
       SystemExit: with code 0, for `--help`.
     """
     import tyro

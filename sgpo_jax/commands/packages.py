@@ -79,7 +79,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def extras() -> Iterator[Finding]:
-    """Say which optional packages are there."""
+    """Check the optional packages."""
     there = [name for name in EXTRAS if importlib.util.find_spec(name)]
     absent = [
         f"{name} [{extra}]" for name, extra in EXTRAS.items() if name not in there

@@ -26,7 +26,7 @@ class ProfileExportOptions:
       out: folder of a run or of a profile.
       profile: a profile elsewhere; that of the folder if empty.
       plan: a plan.json, or the folder's own if empty: plan.json, or that of a method.
-      data: where the questions come from, if the folder does not say.
+      data: source of the questions, if the folder has none.
     """
 
     export: Literal["trl", "verl", "prime-rl", "datasets", "same"]
@@ -94,7 +94,7 @@ def _table(
 
 
 def _is_verl(options: ProfileExportOptions) -> bool:
-    """Tell whether the data are in verl's layout already, which is kept intact."""
+    """Return whether the data are in verl's layout already, which is kept intact."""
     path = pathlib.Path(options.data.partition(",")[0]).expanduser()
     if options.export != "verl" or path.suffix != ".parquet" or not path.is_file():
         return False

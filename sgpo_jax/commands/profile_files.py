@@ -13,7 +13,7 @@ QUERIES = "queries.jsonl"
 
 
 def open_profile(place: str) -> tuple[Profile, pathlib.Path]:
-    """Return a profile, and the folder it lies in.
+    """Return a profile, and its folder.
 
     Args:
       place: a Parquet file, or the folder of a run or of a profile.
@@ -60,7 +60,7 @@ def questions(folder: pathlib.Path, source: str = "") -> tuple[data.Query, ...]:
         source = str(read_json(run.config)["data"]).replace("{out}", str(folder))
     if not source:
         raise UserError(
-            f"{folder} does not say where its questions come from; give --data SOURCE"
+            f"{folder} does not name the source of its questions; give --data SOURCE"
         )
     try:
         loaded = data.parse_source(source).load()

@@ -20,8 +20,8 @@ class ProfileImportOptions:
     Attributes:
       source: the file, with options as in --data: FILE,prompt=question,id=uid.
       column: column of the pass rates, shares in [0, 1]; dotted names go into structs.
-      samples: number of samples behind each rate, or the column that holds it. Say 8
-        where it is not known: posteriors stay as wide as it says.
+      samples: number of samples behind each rate, or the column that holds it. 8 is
+        a cautious guess where it is unknown: it sets the width of posteriors.
       out: folder of the profile: profile.parquet, and the questions beside it.
       data: questions of a run that the rates belong to, if they are another file;
         matched by id, else by the text.
@@ -83,7 +83,7 @@ def _questions(source: str, columns: Sequence[str]) -> Sequence[Any] | None:
     """Return the questions of a file with the columns as metadata; None without any.
 
     Raises:
-      UserError: if questions were asked for by a column and cannot be read.
+      UserError: if a column of questions is given and cannot be read.
     """
     from sgpo_jax import data
     from sgpo_jax.pipeline import UserError

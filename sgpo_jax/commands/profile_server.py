@@ -51,7 +51,7 @@ class ServerProfileOptions:
 
     Attributes:
       server: address, as in http://localhost:8000/v1.
-      data: where questions come from, as --data of a run.
+      data: source of the questions, as --data of a run.
       out: folder of the profile.
       model: the server's name of the model.
       tokenizer: hf:FOLDER, hf:OWNER/NAME or gguf:FILE, for the chat template and exact

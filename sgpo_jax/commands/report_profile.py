@@ -8,7 +8,7 @@ from sgpo_jax.commands.options import take_option
 
 
 def holds_profile_only(args: Sequence[str]) -> bool:
-    """Tell whether the options name such a folder."""
+    """Return whether the options name such a folder."""
     folder = _folder(args)
     return (folder / "profile.parquet").exists() and not (folder / "methods").exists()
 

@@ -76,7 +76,7 @@ def from_server(options: SampleOptions, display: "Display") -> list[Shown]:
     """
     from sgpo_jax import models, sampling
 
-    # Prompts go and completions come as text, so no vocabulary is needed here.
+    # Prompts and completions travel as text, so no vocabulary is needed here.
     server = sampling.Server(
         options.server,
         model=options.model,
@@ -122,7 +122,7 @@ class LoadedPolicy:
       params: its parameters.
       tokenizer: text to tokens and back.
       prompts: what to complete.
-      sampler: lengths, stop strings and thinking budget, unless options say otherwise.
+      sampler: lengths, stop strings and thinking budget, unless options override them.
     """
 
     config: "models.DecoderConfig"

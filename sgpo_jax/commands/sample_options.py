@@ -63,7 +63,7 @@ class End:
     Attributes:
       max_response: most tokens of a completion; 0 for what the run allows, or 128.
       stop: strings that end one, besides those of the run.
-      thinking: tokens after which thinking is ended by force; 0 for what the run says.
+      thinking: tokens after which thinking is ended by force; 0 for that of the run.
       end_of_thinking: what ends it.
     """
 
@@ -127,7 +127,7 @@ def parse(args: Sequence[str]) -> SampleOptions:
     """Read the options.
 
     Raises:
-      ValueError: one line that says what is wrong.
+      ValueError: one line naming what is wrong.
       SystemExit: with code 0, for `--help`.
     """
     return parse_dataclass(SampleOptions, args, prog="sgpo sample")

@@ -11,7 +11,7 @@ from sgpo_jax.training import Evaluation
 
 
 def do(command: str, run: Run) -> None:
-    """Do the stages up to the one asked for, each with what those before it made.
+    """Run the stages up to a command, each with the results of those before.
 
     Args:
       command: "run", "warmup", "profile", "plan", "train", "eval" or "report".

@@ -9,7 +9,7 @@ from typing import Any
 from .queries import Query, normalize
 from .source import BadRow, Loaded
 
-EXAMPLES = 3  # problems told in full, of each kind
+EXAMPLES = 3  # problems reported in full, of each kind
 
 Row = tuple[int, Any]
 Table = tuple[str, Iterable[Row]]

@@ -24,11 +24,11 @@ def demonstrate(
 
     * Random errors: a wrong number has one digit replaced or is off by 1 to 3; a wrong
       word has two neighbours swapped or one symbol replaced. Whether an answer is a
-      number the family says or, for questions from elsewhere, its look.
+      the family or, for questions from elsewhere, by its form.
     * Systematic errors: the answer of the family's one wrong way, which now and then is
       right; families without one err at random.
     * Chains of steps: every step is wrong with probability `noise`, at random, and the
-      steps that follow go on from the wrong value.
+      the following steps continue from the wrong value.
 
     Example:
       >>> query = FAMILIES["reversal"].query(np.random.default_rng(0), 2)

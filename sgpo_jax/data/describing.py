@@ -69,7 +69,7 @@ def _length(query: Query) -> int:
 def _left_out(loaded: Loaded) -> str:
     total = sum(loaded.left_out.values())
     if not total:
-        # Sources that make their questions say here what they could not make.
+        # Generators report here what they could not make.
         return f"left out: {'; '.join(loaded.problems[:3]) or 'nothing'}"
     kinds = _ranked(loaded.left_out)
     shown = "; ".join(f"{count:,} {kind}" for kind, count in kinds[:5])

@@ -1,8 +1,8 @@
-"""Families of procedural questions: what is asked, answered, and answered wrongly.
+"""Families of procedural questions, with right and systematically wrong answers.
 
 Prompts are bare (`47+85=`), in a small ASCII character set, at most 20 characters
 long; answers have at most 6, worked ones at most 60. A level is a size, from 1 (easy)
-to 5 (hard), and no prompt belongs to two levels of a family.
+to 5 (hard), and no prompt is in two levels of a family.
 """
 
 import dataclasses

@@ -58,7 +58,7 @@ def find(path: str) -> Files:
 
     In a folder, `train*` are the questions and `test*` the held-out set, or the first
     that there is of validation, valid, val, dev and eval; if no name begins with train,
-    every file belongs to the questions. What lies in `data` or `main` counts if the
+    every file has questions. Files in `data` or `main` count if the
     folder itself has no data files. A folder written by `datasets` has its own list.
 
     Raises:
@@ -196,7 +196,7 @@ class Bounded(io.RawIOBase):
 
     Args:
       inner: gives decompressed bytes.
-      compressed: the file below it, whose position says how much was read.
+      compressed: the file below it, whose position is what was read.
       name: of the file, for the error.
     """
 

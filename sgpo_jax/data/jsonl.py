@@ -72,7 +72,7 @@ def _array(file: io.BufferedIOBase, path: str) -> Iterator[Row]:
         )
     yield from _lines(io.BytesIO(data), 0)
     if len(data) > LARGEST_ARRAY:
-        raise ValueError(f"{path!r} begins as a JSON array and goes on otherwise")
+        raise ValueError(f"{path!r} begins as a JSON array and is none")
 
 
 def _lines(file: io.BufferedIOBase, number: int) -> Iterator[Row]:

@@ -128,7 +128,7 @@ def _options(pairs: Sequence[str]) -> dict[str, str]:
         if not key or not equals or not value:
             raise ValueError(f"option {shown(pair)} is not of the form name=value")
         if key in options:
-            raise ValueError(f"option {shown(key)} comes twice")
+            raise ValueError(f"option {shown(key)} is given twice")
         options[key] = value
     return options
 

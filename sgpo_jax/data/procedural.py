@@ -46,7 +46,7 @@ class Mixture:
 
         Every family and level has its own stream, so adding one leaves the others as
         they were. A space smaller than `count` (there are 100 additions of one digit)
-        gives what it has; `Procedural.load` says which did.
+        gives what it has; `Procedural.load` names it.
 
         Example:
           >>> pool = Mixture(families=("addition", "gcd"), levels=(1, 2)).make(seed=0)

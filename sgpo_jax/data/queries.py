@@ -24,7 +24,7 @@ class Query:
       reference: the right answer.
       verifier: which scorer checks a completion: the name of a built-in one
         ("exact", "integer", "gsm8k", "reasoning_gym") or "package.module:function".
-      family: the source or generator the question comes from.
+      family: source or generator of the question.
       level: difficulty knob of the generator, from 1; None where there is none.
       metadata: what the verifier needs besides the reference, as plain JSON.
       messages: the conversation, pairs of role and content; empty for a single turn
@@ -60,7 +60,7 @@ def normalize(prompt: str) -> str:
     """Text under which two spellings of one question are equal.
 
     Compatibility characters are unified (Unicode NFKC), case is folded and every
-    white space is dropped. Two different questions may meet here; that only sends
+    white space is dropped. Two different questions may collide here; that only sends
     both to the same side of a split.
 
     Example:

@@ -75,8 +75,8 @@ class Generator:
 class ReasoningGym:
     """A mixture of families.
 
-    A family that comes several times with other knobs has levels 1, 2, ... in the order
-    given, unless they are set.
+    A family given several times with other parameters has levels 1, 2, ... in the
+    order given, unless they are set.
 
     Attributes:
       generators: families and knobs.
@@ -163,7 +163,7 @@ def _draw_apart(generators: Sequence[Generator], seed: int) -> list[Entries]:
             raise kind(answer["error"])
         found.append(answer["entries"])
     if done.returncode or len(found) < len(generators):
-        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
         family = generators[min(len(found), len(generators) - 1)].family
         raise ValueError(f"reasoning-gym cannot draw {family}: {said}")
     return found

@@ -17,10 +17,10 @@ class Loaded:
       held_out: the source's own test set; None if it has none, see `split`.
       problems: what could not be used, one line each with file, row and column; the
         first few of each kind.
-      repeats: rows that say what another says, by kind; one of each is in `queries`.
+      repeats: duplicate rows, by kind; one of each is in `queries`.
       left_out: rows that could not be used, by reason.
       reading: which columns, files and verifiers were chosen.
-      places: file and row of the queries, by id, where they come from files.
+      places: file and row of the queries, by id, if read from files.
     """
 
     queries: tuple[Query, ...]
@@ -49,7 +49,7 @@ def _sum(one: Mapping[str, int], two: Mapping[str, int]) -> Mapping[str, int]:
 
 @runtime_checkable
 class Source(Protocol):
-    """A frozen dataclass that says where questions come from."""
+    """Source of questions, a frozen dataclass."""
 
     def load(self) -> Loaded:
         """Read or make the questions."""
@@ -57,7 +57,7 @@ class Source(Protocol):
 
 
 class BadRow(ValueError):
-    """A row that makes no query; the message says why and what to do.
+    """A row that makes no query; the message has the reason and the remedy.
 
     Attributes:
       kind: the reason in a few words, under which such rows are counted.

@@ -11,7 +11,7 @@ from .source import Loaded
 def split(
     queries: Sequence[Query], *, held_out: float | int, seed: int
 ) -> tuple[tuple[Query, ...], tuple[Query, ...]]:
-    """Split into a train and a held-out set by what the prompts say.
+    """Split into a training and a held-out set by the content of prompts.
 
     A hash of `seed` and the normalized prompt puts each question at a place u in
     [0, 1); in every stratum (family, level) the questions with the smallest u are

@@ -73,7 +73,7 @@ def zeros(prompt: str) -> str:
 
 
 def other_letters(prompt: str) -> str:
-    """Count the letters that differ from the one asked for.
+    """Count the letters that differ from the given one.
 
     Example:
       >>> other_letters("count(a,abca)=")

@@ -73,7 +73,7 @@ class Tfds:
         try:
             builder = tfds.builder(self.name, data_dir=self.directory)
         except tfds.core.DatasetNotFoundError as error:
-            # The message goes on to list hundreds of names.
+            # The rest of the message lists hundreds of names.
             raise ValueError(str(error).partition("\n")[0]) from None
         if not builder.is_prepared():
             if not self.download:

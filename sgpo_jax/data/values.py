@@ -214,7 +214,7 @@ def conversation(value: Any, column: str) -> tuple[Turn, ...]:
     """Return the turns of a list of messages.
 
     Messages have "role" and "content" (or "from" and "value"); content is text or a
-    list of text parts. The last turn is the user's, and a system turn comes first.
+    list of text parts. The last turn is the user's, and a system turn is the first.
 
     Raises:
       BadRow: naming what is wrong.
@@ -234,7 +234,7 @@ def conversation(value: Any, column: str) -> tuple[Turn, ...]:
     if roles[-1] != "user":
         raise BadRow(
             f"{column!r} ends with a turn of the {roles[-1]}; the last must be the"
-            " user's: drop the turns behind it, an answer belongs in its own column",
+            " user's: drop the turns behind it, an answer needs its own column",
             f"{column!r} does not end with the user's turn",
         )
     if "system" in roles[1:]:

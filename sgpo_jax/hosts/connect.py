@@ -42,7 +42,7 @@ class DistributedConfig:
     def __post_init__(self):
         if not 0 <= self.process < self.processes:
             raise ValueError(
-                f"distributed.process must lie in 0..{self.processes - 1}, got"
+                f"distributed.process must be in 0..{self.processes - 1}, got"
                 f" {self.process}; it counts from 0 below distributed.processes"
             )
         if self.processes > 1 and not self.coordinator:
@@ -75,14 +75,16 @@ def connect(config: DistributedConfig, signals: Signals) -> ProcessGroup:
         }
     # jax would abort with a stack of C++ frames, so it gets a little longer.
     problem = f"not all processes reached {where} within {config.patience} s: one that"
-    problem += " does not say this itself never started, or cannot reach that address"
+    problem += (
+        " does not report this itself never started, or cannot reach that address"
+    )
     due = threading.Timer(config.patience, end_for_restart, [problem])
     due.start()
     try:
         jax.distributed.initialize(
             **explicit,
             initialization_timeout=config.patience + 60,
-            # `HeartbeatWatch` is first, and says who is lost.
+            # `HeartbeatWatch` is first, and names the lost process.
             heartbeat_timeout_seconds=2 * config.heartbeat + 10,
             shutdown_timeout_seconds=config.patience,
         )
@@ -95,7 +97,7 @@ def work_on(config: DistributedConfig, work: Callable[[ProcessGroup], int]) -> i
     """Initialize the process group, call `work`, and return or exit with its code.
 
     Signals become `Stopped` while `work` runs. What a lost process does to the others'
-    collectives is an error like many; it is told apart here, and named if it is silent.
+    collectives is an error like many; it is recognized here, and named if silent.
     """
     signals = Signals()
     hosts = connect(config, signals)

@@ -22,7 +22,7 @@ SILENCE = 35.0
 
 
 class FolderInUseError(Exception):
-    """Another process works on the folder; the message says which, and since when."""
+    """Another process works on the folder; the message names it, and since when."""
 
 
 @contextlib.contextmanager
@@ -32,8 +32,8 @@ def folder_lock(
     """Hold a folder's lock: the file `lock.json`, made only where there is none.
 
     A holder that was killed on this host is recognized by its process, one on another
-    host by its silence: the file's time of change stands still. No clocks of two hosts
-    are compared.
+    host by its silence: the file's modification time does not change.
+    No clocks of two hosts are compared.
 
     Args:
       folder: made if it is not there, and removed again if nothing was written.
@@ -89,7 +89,7 @@ def _myself() -> dict[str, Any]:
 def _began(pid: int) -> str:
     """Return the start time of a process, as the kernel counts; "" if it is gone.
 
-    Numbers of processes come again, in a container the same one every time.
+    Process ids are reused, in a container the same one every time.
     """
     try:
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -106,8 +106,7 @@ class Peers:
     def lost(self) -> str | None:
         """Return which process is lost, or None.
 
-        Time in which this process itself stood still does not count: it could not
-        listen.
+        Time in which this process itself was suspended does not count.
         """
         now = self._clock()
         gap = now - self._looked
@@ -120,7 +119,7 @@ class Peers:
         if deaf > self._heartbeat and self._beats[0].left is None:
             name = self._beats[0].name
             return f"process 0 ({name}), which coordinates, is silent for {deaf:.0f} s"
-        # Who heard nothing from the coordinator cannot judge the others.
+        # Without an answer of the coordinator the others cannot be judged.
         if deaf < self._heartbeat / 2:
             for process, beat in self._others():
                 who = f"process {process} ({beat.name})"
@@ -162,7 +161,7 @@ class Peers:
 class HeartbeatWatch:
     """The two threads that beat and that look at `Peers`.
 
-    They are two since a coordinator that stands still also keeps the first waiting.
+    They are two since a coordinator that hangs also blocks the first.
 
     Args:
       store: where beats are kept.
@@ -205,7 +204,7 @@ class HeartbeatWatch:
         """Announce that this process ends now; process 0 ends last.
 
         It keeps what the others read, and jax aborts who loses it: they are waited for
-        until they have said so, and a moment more, in which they end.
+        until they have announced it, and a moment more, in which they end.
         """
         self._left = code
         self._closing.set()

@@ -108,7 +108,7 @@ def truncated_weight(
 def masked_weight(
     log_ratio: Float[Array, "..."], *, low: float = 0.5, high: float = 2.0
 ) -> Float[Array, "..."]:
-    r"""Importance weight that drops what lies outside a band (IcePop).
+    r"""Importance weight that drops what is outside a band (IcePop).
 
     .. math:: w = \mathrm{sg}[r\, 1(l \le r \le h)]
 

@@ -1,4 +1,4 @@
-"""Policy-gradient losses whose ratio belongs to a whole response.
+"""Policy-gradient losses with an importance ratio per response.
 
 They return the loss of a response at each of its tokens [R, T], and 0 at masked ones,
 so that the same `aggregate` serves all losses; their papers use `PerSequence`.

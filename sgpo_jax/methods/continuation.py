@@ -80,10 +80,10 @@ class ContinueMixed:
     and, with narrower bounds, that of Pilot-Commit (arXiv:2605.26606).
 
     Attributes:
-      more: further rollouts of a group that goes on.
-      low: smallest mean reward of the pilot that goes on.
-      high: largest mean reward of the pilot that goes on.
-      growth: rollouts of a group that goes on, per rollout of its pilot.
+      more: further rollouts of a continued group.
+      low: smallest mean reward of a pilot that is continued.
+      high: largest mean reward of a pilot that is continued.
+      growth: rollouts of a continued group, per rollout of its pilot.
     """
 
     more: GroupSize = 4
@@ -98,7 +98,7 @@ class ContinueMixed:
             raise ValueError(f"need low <= high, got {self.low} and {self.high}")
 
     def __call__(self, groups: RewardGroups, /) -> np.ndarray:
-        """Return `more` for groups that go on."""
+        """Return `more` for continued groups."""
         found = Outcomes.of(groups)
         between = (found.mean >= self.low) & (found.mean <= self.high)
         return np.where(between & ~found.equal, self.more, 0)

@@ -64,7 +64,7 @@ class RewardGroups:
         return dataclasses.replace(self, **changes)
 
     def restricted(self, needs: frozenset[str]) -> "RewardGroups":
-        """Copy with only the optional inputs that a part has asked for."""
+        """Copy with only the optional inputs that a part needs."""
         kept = {name: x for name, x in self.optional.items() if name in needs}
         return dataclasses.replace(self, optional=kept)
 
@@ -119,7 +119,7 @@ class Responses:
         return provided(self.optional.get(name), f"responses.{name}", need)
 
     def restricted(self, needs: frozenset[str]) -> "Responses":
-        """Copy with only the optional inputs that a part has asked for."""
+        """Copy with only the optional inputs that a part needs."""
         names = {INPUT_OF[need] for need in needs if need in INPUT_OF}
         kept = {name: x for name, x in self.optional.items() if name in names}
         return dataclasses.replace(self, optional=kept)
@@ -138,4 +138,4 @@ IN_BATCH: Mapping[str, int] = {
     "sampler_log_prob": 2,
     "residual_mean": 1,
 }
-"""Number of axes of the optional inputs that come with a micro-batch."""
+"""Number of axes of the optional inputs of a micro-batch."""

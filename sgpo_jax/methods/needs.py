@@ -29,7 +29,7 @@ def needs_of(*parts: object) -> frozenset[str]:
     """Union of the needs of some parts.
 
     Raises:
-      ValueError: if a part asks for what nobody provides.
+      ValueError: if a part needs what is not provided.
 
     >>> @needing("reference")
     ... def objective(responses): ...
@@ -66,7 +66,7 @@ def provided(value: Any, name: str, need: str) -> Any:
     """
     if value is None:
         raise MissingInput(
-            f"{name} was not asked for: declare needs = ({need!r},) on the part, or"
+            f"{name} was not declared: give needs = ({need!r},) on the part, or"
             f" decorate the function with methods.needing({need!r})"
         )
     return value

@@ -1,7 +1,7 @@
 """Objectives: the loss of each response token, from arrays [R, T].
 
 An objective is a frozen dataclass, or a plain function `(Responses) -> [R, T]`. It is
-static under jit, hence hashable. A loss of whole responses stands at each of their
+static under jit, hence hashable. A loss of whole responses is repeated at each of their
 tokens; with `losses.PerSequence` its sum is then the loss of the response.
 
 Besides the call, an objective may have

@@ -50,7 +50,7 @@ class AdamW:
     def __post_init__(self):
         if self.state_dtype == "bfloat16" and max(self.b1, self.b2) > 0.99:
             raise ValueError(
-                f"moments that decay by b1={self.b1}, b2={self.b2} stand still in"
+                f"moments that decay by b1={self.b1}, b2={self.b2} do not change in"
                 " bfloat16, whose steps are 0.4 %: use at most 0.99, or float32"
             )
         if 0 < self.decay_steps <= self.warmup_steps:
@@ -138,7 +138,7 @@ class GroupAdagrad:
 def _stored_in(
     dtype: jnp.dtype, inner: optax.GradientTransformation
 ) -> optax.GradientTransformation:
-    """Keep the state of `inner` in `dtype`; compute in float32 whatever comes in."""
+    """Keep the state of `inner` in `dtype`; compute in float32."""
 
     def cast(tree: PyTree, to: jnp.dtype) -> PyTree:
         return jax.tree.map(

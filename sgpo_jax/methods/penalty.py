@@ -98,7 +98,7 @@ class Truncated:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 @bounded
 class Masked:
-    r"""Importance weights that drop what lies outside a band (IcePop).
+    r"""Importance weights that drop what is outside a band (IcePop).
 
     .. math:: w = \mathrm{sg}[r\, 1(l \le r \le h)], \quad
               r = \pi_{old} / \pi_{sampler}

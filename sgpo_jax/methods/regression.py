@@ -176,7 +176,7 @@ class FlowBalance:
               w_i = \mathrm{sg}\Big[\min\Big(\prod_t
               \frac{\pi_\theta}{\pi_{old}}, C\Big)\Big]
 
-    The advantage A stands for the paper's group-normalized reward. Use with
+    The advantage A is the paper's group-normalized reward. Use with
     `losses.PerSequence`; `losses.flow_balance`.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Policy-gradient objectives whose importance ratio belongs to a whole response.
+"""Policy-gradient objectives with an importance ratio per response.
 
 They return the loss of the response at each of its tokens; use `losses.PerSequence`.
 """

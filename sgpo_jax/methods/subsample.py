@@ -71,7 +71,7 @@ class RussianRoulette:
               \mathrm{factor}_i = 1 / p_i
 
     A Horvitz-Thompson estimate of the same gradient from fewer responses: those with
-    small advantages are mostly left out, the few that stay stand for the others. With
+    small advantages are mostly left out, the few that stay are weighted up. With
     floor 0 responses of advantage 0 are never kept; above 0 the estimate is unbiased
     for any loss of single responses, KL penalty and entropy bonus included.
 

@@ -26,7 +26,7 @@ class _Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
-    def ask(self, request: Mapping[str, Any], deadline: float) -> dict[str, Any]:
+    def request(self, request: Mapping[str, Any], deadline: float) -> dict[str, Any]:
         with self._lock:
             try:
                 return self._ask(request, deadline)
@@ -109,14 +109,14 @@ def render(
     if importlib.util.find_spec("jinja2") is None:
         raise ValueError("chat templates need jinja2: pip install 'sgpo_jax[hf]'")
     given = {
-        # Templates ask whether they are none, which what is not there is not.
+        # Templates test whether they are none; an undefined one is not.
         "tools": None,
         "documents": None,
         **(variables or {}),
         "messages": list(messages),
         "add_generation_prompt": add_generation_prompt,
     }
-    answer = _CHILD.ask({"template": template, "variables": given}, deadline)
+    answer = _CHILD.request({"template": template, "variables": given}, deadline)
     if "error" in answer:
         raise ValueError(f"the chat template fails: {answer['error']}")
     return answer["text"]

@@ -1,7 +1,7 @@
 """Renders chat templates: the child process of `chat`, which needs only jinja2.
 
 Reads one JSON object per line, writes one per line: `{"text": ...}`, or
-`{"error": ...}` where the template refuses. Templates come with weights, from
+`{"error": ...}` where the template refuses. Templates are published with weights, by
 strangers: they run in a sandbox without attributes of Python, with little memory, and
 are killed at a deadline.
 """
@@ -21,7 +21,7 @@ MEMORY = 1 << 30
 
 
 class Refused(Exception):
-    """The template itself says that it cannot render these messages."""
+    """Error raised by the template: it cannot render these messages."""
 
 
 def raise_exception(message: str) -> None:
@@ -59,7 +59,7 @@ def environment() -> "jinja2.Environment":
     import jinja2.sandbox
 
     class Generation(jinja2.ext.Extension):
-        """Templates mark what the assistant says, which changes no text."""
+        """Tag of templates around the assistant's turns, which changes no text."""
 
         tags = {"generation"}  # noqa: RUF012 as the base class declares it
 
@@ -84,7 +84,7 @@ def environment() -> "jinja2.Environment":
 
 @functools.lru_cache(maxsize=8)
 def compiled(template: str) -> "jinja2.Template":
-    """Return a template as a program; a run asks for the same one all the time."""
+    """Return a template as a program; cached, since a run uses one."""
     return environment().from_string(template)
 
 

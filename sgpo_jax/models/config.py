@@ -20,7 +20,7 @@ class DecoderConfig:
 
     Grouped-query attention, rotary positions, gated MLP, RMS norms before each block.
     The options below cover Llama, SmolLM2, Mistral, Qwen2, Qwen3, Gemma 2 and Gemma 3;
-    `models.families` says which family uses which.
+    `models.families` lists which family uses which.
 
     Attributes:
       vocab_size: rows of the embedding table.
@@ -121,7 +121,7 @@ class DecoderConfig:
             raise ValueError(f"rope_base must exceed 1 for YaRN, got {self.rope_base}")
         if not set(self.global_layers) <= set(range(self.num_layers)):
             raise ValueError(
-                f"global_layers {self.global_layers} must lie in"
+                f"global_layers {self.global_layers} must be in"
                 f" 0..{self.num_layers - 1}"
             )
 

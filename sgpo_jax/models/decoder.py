@@ -336,8 +336,8 @@ def apply_unstacked(
 ) -> tuple[Float[Array, "N L D"], tuple[PyTree, ...]]:
     """Run the decoder with its layers written out instead of looped over.
 
-    A loop cuts what belongs to a layer out of larger arrays, which XLA copies on CPU.
-    Here `attend` can keep an array per layer: it is told the layer's number as an int,
+    A loop slices the arrays of a layer out of larger ones, which XLA copies on CPU.
+    Here `attend` can keep an array per layer: it gets the layer's index as an int,
     and gets no carry. Programs are larger and take longer to compile.
 
     Args:

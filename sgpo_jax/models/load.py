@@ -18,7 +18,7 @@ from sgpo_jax.models.text_files import as_text_tokenizer, save_folder
 from sgpo_jax.models.tokenizer import ByteTokenizer
 
 TINY = {"layers": 2, "width": 64, "heads": 4, "mlp": 128}
-"""Sizes of the fresh policy called "tiny"; `"tiny:layers=4,width=128"` changes them."""
+"""Sizes of the random policy "tiny"; `"tiny:layers=4,width=128"` changes them."""
 
 
 class PromptOptions(TypedDict, total=False):
@@ -42,10 +42,10 @@ class LoadOptions(PromptOptions, total=False):
     """Low-rank adapters, and how questions are put.
 
     Attributes:
-      lora_rank: rank of fresh adapters, trained instead of the parameters; 0 for none.
+      lora_rank: rank of new adapters, trained instead of the parameters; 0 for none.
       lora_alpha: their products are multiplied by lora_alpha / lora_rank.
       rslora: by lora_alpha / sqrt(lora_rank) instead.
-      adapters: folder of adapters in PEFT's layout, to go on from.
+      adapters: folder of initial adapters, in PEFT's layout.
     """
 
     lora_rank: int
@@ -64,10 +64,10 @@ def load(
     seed: int = 0,
     **options: Unpack[LoadOptions],
 ) -> Policy:
-    """Load a policy: a published checkpoint, or a small fresh one.
+    """Load a policy: a published checkpoint, or a small random one.
 
     Headers, shapes and tokenizer are read and checked at once; the weights when
-    `policy.params` is first asked for, every device's part straight into its sharding.
+    `policy.params` is first read, every device's part straight into its sharding.
 
     Args:
       source: "hf:FOLDER" or a folder's path, "hf:OWNER/NAME" from the hub, "gguf:FILE",
@@ -76,7 +76,7 @@ def load(
       param_dtype: of parameters; adapters are float32.
       remat: what the backward pass recomputes.
       mesh: devices to place the parameters on; None for the default one.
-      seed: draws fresh parameters and adapters.
+      seed: of random parameters and adapters.
       **options: adapters and how questions are put, see `LoadOptions`.
 
     Raises:
@@ -95,7 +95,9 @@ def load(
         if prompt:
             raise ValueError(f"{source} has no chat template: drop {sorted(prompt)}")
         if adapters is not None:
-            raise ValueError(f"{source} is a fresh policy: adapters belong to another")
+            raise ValueError(
+                f"{source} is randomly initialized: its adapters are of another policy"
+            )
         tokenizer = ByteTokenizer()
         shape = _tiny(rest, tokenizer.vocab_size)
         config = dataclasses.replace(shape, **choices, lora=fresh)
@@ -117,7 +119,7 @@ def load(
 
 
 def _fresh_adapters(options: LoadOptions) -> lora.Lora | None:
-    """Return the adapters that options ask to draw, and take these options out."""
+    """Return the adapters to initialize, and remove their options."""
     rank, alpha = options.pop("lora_rank", 0), options.pop("lora_alpha", None)
     rslora = options.pop("rslora", False)
     if not rank:
@@ -141,7 +143,7 @@ def of_pretrained(
     Args:
       found: the checkpoint.
       config: its shape, with the choices that are not its own (dtypes, adapters).
-      adapters: folder of adapters to go on from, which `config` has room for.
+      adapters: folder of initial adapters, which `config` has room for.
       mesh: devices to place the parameters on; None for the default one.
       seed: draws adapters.
       **prompt: how questions are put.

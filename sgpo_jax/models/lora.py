@@ -4,9 +4,9 @@ r"""Low-rank adapters (LoRA, arXiv:2106.09685): train little, keep the rest as i
 
 Adapters are parameters of the decoder under the name `adapters`, declared and placed as
 all others, so that checkpoints, shardings and the training step need no second path:
-`trainable` says which part of the tree is trained, `merge` adds the products to the
-matrices. The forward pass multiplies with A and B instead of merging first, which saves
-the gradient of W, a third of the work of a backward pass.
+`trainable` splits off what is trained, `merge` adds the products to the matrices. The
+forward pass multiplies with A and B instead of merging first, which saves the gradient
+of W, a third of the work of a backward pass.
 """
 
 import dataclasses

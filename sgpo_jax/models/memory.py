@@ -10,7 +10,7 @@ LAYER_INPUT = "layer_input"
 
 
 def rematerialized(layer: Callable[..., Any], remat: str) -> Callable[..., Any]:
-    """Return `layer` with the backward pass recomputing what `remat` says."""
+    """Return `layer` with the rematerialization policy `remat`."""
     policies = jax.checkpoint_policies
     match remat:
         case "dots":

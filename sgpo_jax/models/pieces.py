@@ -15,7 +15,7 @@ def token_pieces(tokenizer: Tokenizer) -> tuple[bytes, ...]:
     at its very beginning.
 
     Raises:
-      ValueError: if the tokenizer does not say how tokens become text.
+      ValueError: if the decoder of the tokenizer is unknown.
 
     >>> token_pieces(CharTokenizer("ab"))
     (b'', b'a', b'b')
@@ -26,7 +26,7 @@ def token_pieces(tokenizer: Tokenizer) -> tuple[bytes, ...]:
         return (*(bytes([value]) for value in range(256)), b"")
     if isinstance(tokenizer, TextTokenizer):
         return _of_library(tokenizer.core)
-    raise ValueError(f"cannot tell the bytes of the tokens of {type(tokenizer)}")
+    raise ValueError(f"cannot read the bytes of the tokens of {type(tokenizer)}")
 
 
 def _of_library(core: Any) -> tuple[bytes, ...]:
@@ -40,7 +40,7 @@ def _of_library(core: Any) -> tuple[bytes, ...]:
         spell = _spell_sentencepiece
     else:
         raise ValueError(
-            f"cannot tell the bytes of tokens that are decoded by {sorted(steps)}:"
+            f"cannot read the bytes of tokens that are decoded by {sorted(steps)}:"
             " stop strings need a byte-level or SentencePiece tokenizer"
         )
     for token, i in vocabulary.items():
@@ -61,9 +61,9 @@ def _steps(decoder: dict[str, Any] | None) -> set[str]:
 
 
 def _byte_of_letter() -> dict[str, int]:
-    """Return GPT-2's table of printable letters that stand for bytes.
+    """Return GPT-2's table of printable letters for bytes.
 
-    Printable bytes of Latin-1 stand for themselves, the others for the letters from
+    Printable bytes of Latin-1 are their own letters, the others the letters from
     U+0100 on, in order.
     """
     shown = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}

@@ -28,7 +28,7 @@ class Policy:
       reader: reads or draws the parameters into the shardings of a mesh; None is the
         default device.
       mesh: devices the parameters are placed on.
-      published: the `config.json` the model came with; empty for a fresh one.
+      published: the published `config.json`; empty for a random policy.
       source: what `models.load` reads these very parameters from; empty if nothing.
     """
 
@@ -42,7 +42,7 @@ class Policy:
 
     @functools.cached_property
     def params(self) -> Params:
-        """The parameters, read or drawn when they are first asked for."""
+        """The parameters, read or drawn on first access."""
         return self.reader(self.mesh)
 
     def on(self, mesh: Mesh | None) -> "Policy":

@@ -149,7 +149,7 @@ def rotate(
 ) -> Float[Array, "N L H C"]:
     """Apply rotary position embeddings (arXiv:2104.09864, eq. 34), half-split pairs.
 
-    Angles are float32: bfloat16 cannot tell position 256 from 257.
+    Angles are float32: bfloat16 cannot separate position 256 from 257.
     """
     angle = (
         positions[:, :, None, None].astype(jnp.float32) * frequency[None, None, None]

@@ -19,7 +19,7 @@ _UNCHOSEN = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TextTokenizer:
-    """A `tokenizer.json`, with what its neighbours say about it.
+    """Tokenizer of a `tokenizer.json`, with the configuration beside it.
 
     Attributes:
       core: the `tokenizers.Tokenizer`.
@@ -146,7 +146,7 @@ class TextTokenizer:
         if chosen is None:
             raise ValueError(
                 "the model has no chat template: leave prompt.system, prompt.template"
-                " and prompt.variables empty, and say it in the questions"
+                " and prompt.variables empty, and put it in the questions"
             )
         changed._check_template(variables or {})
         return changed
@@ -161,9 +161,9 @@ class TextTokenizer:
         return chosen
 
     def _check_template(self, variables: Mapping[str, Any]) -> None:
-        """Refuse a template that fails, or leaves out what was asked for."""
+        """Refuse a template that fails, or ignores the system prompt."""
         assert self.chat_template is not None
-        remedy = "leave prompt.system empty, and say it in the questions"
+        remedy = "leave prompt.system empty, and put it in the questions"
         try:
             shown = render(self.chat_template, self._turns("?"), variables=self._names)
         except ValueError as error:
@@ -193,7 +193,7 @@ class TextTokenizer:
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Return the ids of a conversation up to where the assistant begins.
 
-        Control tokens come from the template only. Those spelled in a message, or begun
+        Control tokens are the template's only. Those spelled in a message, or begun
         at its end, are broken in two by a mark while the template renders. Text without
         marks is encoded as transformers does it; otherwise each piece between the
         template's control tokens is, mark removed, as `encode` does.
@@ -205,13 +205,13 @@ class TextTokenizer:
             if self.templates:
                 raise ValueError(_UNCHOSEN.format(", ".join(self.templates)))
             raise ValueError("the model has no chat template")
-        said = [str(message["content"]) for message in messages]
+        texts = [str(message["content"]) for message in messages]
         mark = "\ue000"
-        while any(mark in text for text in said):
+        while any(mark in text for text in texts):
             mark += "\ue000"
         marked = [
             {**message, "content": self._break(text, mark)}
-            for message, text in zip(messages, said, strict=True)
+            for message, text in zip(messages, texts, strict=True)
         ]
         text = render(self.chat_template, marked, variables=self._names)
         parts = self._control.split(text)
@@ -232,7 +232,7 @@ class TextTokenizer:
     def _break(self, text: str, mark: str) -> str:
         """Put the mark into control tokens, whole or begun at the end, of a message."""
         text = self._control.sub(lambda found: found[0][0] + mark + found[0][1:], text)
-        # A template may drop white space at the end, and go on with another message.
+        # A template may drop white space at the end, and continue with another message.
         end = len(text.rstrip())
         begun = [
             size

@@ -63,7 +63,7 @@ def read_folder(folder: pathlib.Path, *, rows: int | None = None) -> TextTokeniz
         stops += given if isinstance(given, list) else [given]
     stops = list(dict.fromkeys(stop for stop in stops if type(stop) is int))
     if not stops:
-        raise ValueError(f"{folder}: no file says which token ends a response")
+        raise ValueError(f"{folder}: no file names the token that ends a response")
     limit = core.get_vocab_size(with_added_tokens=True) if rows is None else rows
     if any(not 0 <= stop < limit for stop in stops):
         raise ValueError(
@@ -75,7 +75,7 @@ def read_folder(folder: pathlib.Path, *, rows: int | None = None) -> TextTokeniz
 
 
 def _remedy(folder: pathlib.Path) -> str:
-    """Say how the file is made, if the tokenizer is there in another form."""
+    """Return how to convert the tokenizer, if it is there in another form."""
     for name in ("tokenizer.model", "vocab.json"):
         if (folder / name).is_file():
             return (
@@ -141,7 +141,7 @@ def as_text_tokenizer(tokenizer: Tokenizer) -> TextTokenizer:
         case TextTokenizer():
             return tokenizer
         case ByteTokenizer():
-            # The letters that stand for bytes in tokenizer.json, as GPT-2 chose them.
+            # The letters for bytes in tokenizer.json, as in GPT-2.
             shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
             hidden = [byte for byte in range(256) if byte not in shown]
             letters = {byte: chr(byte) for byte in shown}

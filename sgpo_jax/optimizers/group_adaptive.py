@@ -11,7 +11,7 @@ al. 2021 (arXiv:2107.14432). As in FTRL, weights are penalized from the start: a
 whose gradients stay below the threshold becomes 0 at the first step.
 
 The updates depend on the weights and include the learning rate, so these
-transformations come last in a chain. Use `optax.masked` to choose parameters, for
+transformations are the last of a chain. Use `optax.masked` to choose parameters, for
 example the embedding table only.
 """
 

@@ -152,7 +152,7 @@ class _Budgeted:
         _check_sizes(self.minimum, self.maximum)
         if not self.minimum <= self.mean <= self.maximum:
             raise ValueError(
-                f"mean must lie between minimum and maximum, got {self.mean}, not in"
+                f"mean must be between minimum and maximum, got {self.mean}, not in"
                 f" [{self.minimum}, {self.maximum}]"
             )
 

@@ -42,8 +42,8 @@ def add_columns(
     Args:
       table: one row per query.
       ids: query id of each row.
-      profile: where pass rates come from.
-      plan: where group sizes and phases come from.
+      profile: source of pass rates.
+      plan: source of group sizes and phases.
 
     Raises:
       ValueError: if the table has such a column already, or no id is in the profile.

@@ -129,7 +129,7 @@ class SignalRange:
             )
 
     def __call__(self, belief: Posterior, *, rng: np.random.Generator) -> Kept:
-        """Return True where the expected signal lies in the range."""
+        """Return True where the expected signal is in the range."""
         del rng
         signal = belief.expect(lambda p: theory.probability_mixed(p, self.size))
         inside = (signal >= self.low) & (signal <= self.high)

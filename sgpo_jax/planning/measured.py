@@ -29,7 +29,7 @@ class PredictedVsMeasured:
 
     @property
     def is_share(self) -> bool:
-        """True for shares, which lie in [0, 1]."""
+        """True for shares, which are in [0, 1]."""
         return self.quantity.startswith("share")
 
     @property
@@ -105,9 +105,12 @@ def _phase(
         pairs["tokens per response"] = (cost.tokens / phase.rollouts, length)
     return [
         PredictedVsMeasured(
-            quantity=name, phase=number, predicted=float(said), measured=float(found)
+            quantity=name,
+            phase=number,
+            predicted=float(expected),
+            measured=float(found),
         )
-        for name, (said, found) in pairs.items()
+        for name, (expected, found) in pairs.items()
     ]
 
 

@@ -42,7 +42,7 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Phases, and where they came from. A plan is data: it can be read and edited.
+    """Plan: phases and their provenance. It is data: it can be read and edited.
 
     Attributes:
       phases: in training order.
@@ -51,7 +51,7 @@ class Plan:
       trivial: queries left out although they were solved, or could not be scored.
       unsolved: queries without any success in the profile, kept or not.
       prediction: what training by it is expected to cost, as `Prediction.to_json`
-        writes it; None if not asked for. Not part of `hash`, and dropped when a file
+        writes it; None if not computed. Not part of `hash`, and dropped when a file
         is read that was edited.
     """
 
@@ -123,7 +123,7 @@ class Plan:
 
 
 class EmptyPlanError(ValueError):
-    """A filter keeps no query of a profile; the message says why."""
+    """A filter keeps no query of a profile; the message has the reason."""
 
 
 def make_plan(

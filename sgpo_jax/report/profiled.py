@@ -135,7 +135,7 @@ def against_run(
     config: Experiment,
     model: DecoderConfig,
 ) -> list[Tabular | Text]:
-    """Return what plans and profile said beside what a run measured.
+    """Return the predictions of plans and profile against the measurements of a run.
 
     Args:
       profile: of the training questions; None without one.

@@ -92,7 +92,7 @@ class Tabular:
 
 
 def _cell(text: str) -> str:
-    """Return a cell; words stand left, numbers right."""
+    """Return a cell; words are aligned left, numbers right."""
     words = text[:1].isalpha()
     return f"<td{' class=words' if words else ''}>{inline(text)}</td>"
 

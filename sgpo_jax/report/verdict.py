@@ -17,10 +17,10 @@ def verdict(
     comparisons: Mapping[str, Sequence[CostComparison]],
     baseline: str,
 ) -> list[str]:
-    """Sentences on how far each policy came, and what that cost beside the baseline.
+    """Sentences on the accuracy of each policy, and its cost against the baseline.
 
-    A success has changed if the 95 % intervals before and after do not meet. They are
-    over questions, so a change is seen late rather than seen where there is none.
+    A success has changed if the 95 % intervals before and after do not overlap.
+    They are over questions, so a change is seen late rather than where there is none.
 
     Args:
       evaluations: by policy; "initial" is one.

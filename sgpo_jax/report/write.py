@@ -160,9 +160,9 @@ def _collapses(metrics: Mapping[str, list[Metrics]]) -> list[str]:
     """Return a line on the last collapse of each method that had one."""
     found = []
     for name, lines in metrics.items():
-        said = [text for line in lines if (text := alarm(line["step"], line))]
-        if said:
-            found.append(f"{name}: {len(said)} times, last at {said[-1]}")
+        alarms = [text for line in lines if (text := alarm(line["step"], line))]
+        if alarms:
+            found.append(f"{name}: {len(alarms)} times, last at {alarms[-1]}")
     return found
 
 

@@ -1,4 +1,4 @@
-r"""Final answers: where in a completion the answer stands.
+r"""Extraction of final answers from completions.
 
 A mark decides: the last `####` (GSM8K), else the last `\boxed{...}` or
 `<answer>...</answer>`, else the last "answer is" or "answer:". All searches are linear
@@ -18,8 +18,8 @@ class Answer(NamedTuple):
 
     Attributes:
       text: the part.
-      marked: whether a mark says that the answer comes first in it; without one, what
-        comes last counts.
+      marked: whether a mark precedes the answer; without one, the last candidate
+        counts.
       exact: whether the part is the answer and nothing else, as in a box.
     """
 
@@ -76,7 +76,7 @@ def last_boxed(text: str) -> str | None:
         inside = _braces(text, start + len("\\boxed"), end)
         if inside is not None:
             return inside
-        # A box that is not closed here is not closed by what stands behind it.
+        # A box that is not closed here is not closed by what follows.
         end = start
     return None
 

@@ -246,7 +246,7 @@ class RewardBatch:
         indices = self._chunks[record.chunk][record.item :][: len(found.kinds)]
         kinds = [self._kinds[i] for i in indices]
         if kinds != [_PENDING] * len(found.kinds):
-            raise Lost("a result that was not asked for")
+            raise Lost("a result that was not requested")
         if isinstance(indices, range):
             self._values[indices.start : indices.stop] = found.values
             self._kinds[indices.start : indices.stop] = found.kinds
@@ -258,8 +258,8 @@ class RewardBatch:
             self._details |= zip(bad, found.details, strict=True)
         self._left -= len(found.kinds)
 
-    def knows(self, chunk: int) -> bool:
-        """Tell whether a chunk is of this batch."""
+    def has_chunk(self, chunk: int) -> bool:
+        """Return whether a chunk is of this batch."""
         return chunk in self._chunks
 
     def _settle(self, index: int, kind: int, detail: str) -> None:
@@ -274,7 +274,7 @@ class RewardBatch:
           One reward for each; NaN for what could not be scored, see `Worker.problems`.
         """
         if self._whose:
-            self._attempt(self._finish_sending)  # takes what came meanwhile
+            self._attempt(self._finish_sending)  # takes what arrived meanwhile
             due = time.monotonic() + self._worker.batch_deadline
             waiting = Waiting(self.waiting())
             while self._left:
@@ -356,7 +356,7 @@ class RewardBatch:
 
 
 class Waiting:
-    """The mean of a number over time, told whenever it changes."""
+    """Time-weighted mean of a number, updated whenever it changes."""
 
     def __init__(self, number: float):
         self._begun = self._last = time.monotonic()

@@ -93,7 +93,7 @@ class Chunk:
       number: of the chunk, which its results carry.
       next: the item whose result is due.
       done: whether the scorer has finished.
-      seconds: how long the scorer says that it took.
+      seconds: duration by the scorer's clock.
     """
 
     batch: int
@@ -139,7 +139,7 @@ class Batches:
     ) -> None:
         """Add items to a batch: columns of `CompletionColumns` by verifier.
 
-        Those of `suspects` come last and one by one, while nothing else runs: the
+        Those of `suspects` are last and one by one, while nothing else runs: the
         supervisor may have died over them.
         """
         self._calls = calls
@@ -188,7 +188,7 @@ class Batches:
                 self._forget(batch)
 
     def over(self, batch: int) -> bool:
-        """Tell whether every item of a batch has its outcome."""
+        """Return whether every item of a batch has its outcome."""
         return batch not in self._left
 
     def queries(self, chunk: Chunk) -> dict[int, str]:

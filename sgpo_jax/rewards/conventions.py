@@ -1,4 +1,4 @@
-"""Calling conventions of reward functions, told by the signature.
+"""Calling conventions of reward functions, inferred from the signature.
 
 * `(completion, reference)` or `(completion, query)`: one completion. Columns of the
   metadata are passed by name where the function has parameters of those names. The

@@ -107,7 +107,7 @@ def watch(
       prompts: the prompt of each.
       finished: whether each ended by itself.
       solved: reward from which a completion counts as rewarded.
-      second: rewards by a second verifier, NaN where it was not asked or cannot tell.
+      second: rewards by a second verifier, NaN where there is none.
       parts: rewards of each verifier of weighted sums, by name.
 
     Example:
@@ -153,7 +153,7 @@ def looked_at(rewards: Float[np.ndarray, " R"], solved: float) -> list[int]:
 
 
 def is_repeated(text: str) -> bool:
-    """Tell whether a text says the same over and over.
+    """Return whether a text repeats itself.
 
     Example:
       >>> is_repeated("so it is seven " * 20), is_repeated("4+3 makes 7")
@@ -167,7 +167,7 @@ def is_repeated(text: str) -> bool:
 
 
 def is_echo(text: str, prompt: str) -> bool:
-    """Tell whether a text repeats 40 characters of its prompt in a row.
+    """Return whether a text repeats 40 characters of its prompt in a row.
 
     Example:
       >>> is_echo("You ask: " + "what is 4+3? " * 4, "what is 4+3? " * 4)
@@ -175,20 +175,20 @@ def is_echo(text: str, prompt: str) -> bool:
       >>> is_echo("4+3 makes 7", "what is 4+3? " * 4)
       False
     """
-    asked = " ".join(prompt[:10_000].split())
-    if len(asked) < ECHO:
+    question = " ".join(prompt[:10_000].split())
+    if len(question) < ECHO:
         return False
     body = " ".join(text[:100_000].split())
     half = ECHO // 2
     # Any 40 characters hold 20 that begin at a multiple of 20.
-    for start in range(0, len(asked) - half + 1, half):
-        if asked[start : start + half] in body and _around(asked, body, start):
+    for start in range(0, len(question) - half + 1, half):
+        if question[start : start + half] in body and _around(question, body, start):
             return True
     return False
 
 
-def _around(asked: str, body: str, start: int) -> bool:
-    """Tell whether 40 characters that hold those from `start` on are in the body."""
+def _around(question: str, body: str, start: int) -> bool:
+    """Return whether 40 characters that hold those from `start` on are in the body."""
     first = max(0, start - ECHO // 2)
-    last = min(start, len(asked) - ECHO)
-    return any(asked[i : i + ECHO] in body for i in range(first, last + 1))
+    last = min(start, len(question) - ECHO)
+    return any(question[i : i + ECHO] in body for i in range(first, last + 1))

@@ -62,7 +62,7 @@ class Link:
         return self._process.pid
 
     def dead(self) -> bool:
-        """Tell whether the supervisor has ended."""
+        """Return whether the supervisor has ended."""
         return self._process.poll() is not None
 
     def send(self, data: bytes, poll: Callable[[], None]) -> None:
@@ -86,7 +86,7 @@ class Link:
                 raise Lost(self._last_words()) from None
 
     def _last_words(self) -> str:
-        """Say how the supervisor ended, with the last line it wrote to its errors."""
+        """Return how the supervisor ended, with the last line of its stderr."""
         try:
             self._process.wait(timeout=2.0)
         except subprocess.TimeoutExpired:
@@ -99,7 +99,7 @@ class Link:
         return how + (f": {lines[-1][:300]}" if lines[-1] else "")
 
     def receive(self, timeout: float) -> list[wire.Record]:
-        """Return what has come, after waiting up to `timeout` seconds for something.
+        """Return what has arrived, after waiting up to `timeout` seconds for something.
 
         Raises:
           Lost: if the supervisor is gone, or a record has not the tag.
@@ -123,7 +123,7 @@ class Link:
             raise Lost(str(error)) from None
 
     def check_alive(self) -> None:
-        """Raise `Lost` if nothing was heard for too long."""
+        """Raise `Lost` if the supervisor is silent for too long."""
         if self._quiet > SILENCE:
             raise Lost(f"silent for {SILENCE:g} s")
 

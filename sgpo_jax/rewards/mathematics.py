@@ -1,6 +1,6 @@
 r"""Mathematical equality through the package math-verify (Hugging Face).
 
-It runs sympy on text of the policy, which may take for ever: it belongs into the
+It runs sympy on text of the policy, which may take for ever: its place is in the
 processes of a `Worker`, whose deadline ends it; its own time limits, which need the
 main thread and do not hold in C, are off.
 """
@@ -65,7 +65,7 @@ def equal(completion: str, reference: str) -> float | None:
 
 
 def _depth(text: str) -> tuple[int, int]:
-    """Return how deep brackets go, and how many list commas stand outside of them.
+    """Return how deep brackets go, and how many list commas are outside of them.
 
     >>> _depth("f((1, 2))"), _depth("3, 4"), _depth("1,000")
     ((2, 0), (0, 1), (0, 0))

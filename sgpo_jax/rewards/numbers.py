@@ -16,7 +16,7 @@ LONGEST = 400  # characters of a line that are looked at around a number
 
 
 class Quantity(NamedTuple):
-    """A number with what stands beside it.
+    """A number with the text beside it.
 
     Attributes:
       value: the number itself; a percent sign does not change it.
@@ -163,7 +163,7 @@ def _line(answer: Answer) -> str | None:
     return text[start : end if 0 <= end < last + LONGEST else last + LONGEST]
 
 
-# A heading at the very end says no number: the completion was cut there.
+# A heading at the very end has no number: the completion was cut there.
 _LABEL_TAIL = re.compile(
     r"(?:step|part|case|question|problem)\s{0,2}\d{1,4}\W{0,8}\Z", re.IGNORECASE
 )

@@ -55,10 +55,10 @@ class Problems:
             self.examples.append(problem)
 
     def raise_if_nothing_scored(self) -> None:
-        """Refuse to go on if not a single completion could be scored so far.
+        """Stop if not a single completion could be scored so far.
 
         Raises:
-          UnscorableError: with what the verifier said.
+          UnscorableError: with the message of the verifier.
         """
         if self.counts and not self.scored:
             first = self.examples[0]

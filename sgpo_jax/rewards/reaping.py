@@ -134,7 +134,7 @@ def state(pid: int) -> str:
 
 
 def cause_of_death(status: int) -> str:
-    """Say how a process ended."""
+    """Return how a process ended."""
     if os.WIFSIGNALED(status):
         return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
     return f"exited with status {os.WEXITSTATUS(status)}"

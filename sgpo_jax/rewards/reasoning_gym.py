@@ -30,7 +30,7 @@ def score(
       prompt: the question.
       dataset: name of the family.
       config: of the data set, with size and seed.
-      entry: what the family says of the question.
+      entry: the record of the family.
     """
     data = _create(dataset, json.dumps(config, sort_keys=True))
     whole = {"question": prompt, "answer": reference, "metadata": entry}

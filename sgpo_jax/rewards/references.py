@@ -50,7 +50,7 @@ def _names(verifier: str) -> tuple[str, ...]:
 
 
 def reference_problem(verifier: str, reference: str) -> str | None:
-    """Say why a verifier cannot compare a reference; None if it can.
+    """Return why a verifier cannot compare a reference; None if it can.
 
     Known of the built-in verifiers; a function of one's own is tried by `Worker.check`.
 

@@ -3,7 +3,7 @@
 It imports the verifiers once and forks scorers, so that one that hangs or dies is
 replaced in a millisecond, however long the imports took. It never runs a verifier and
 never waits for anybody: items are read ahead and handed out in chunks of some
-milliseconds, results go up as they come. Run by `Worker` as
+milliseconds, results are sent up as they arrive. Run by `Worker` as
 `python -m sgpo_jax.rewards.supervisor DESCRIPTOR` of a connected socket.
 """
 
@@ -43,7 +43,7 @@ class Outgoing:
         self.flush()
 
     def flush(self) -> None:
-        """Go on with what is kept."""
+        """Continue with the buffer."""
         try:
             while self.waiting:
                 sent = self.connection.send(self.waiting[0])
@@ -53,7 +53,7 @@ class Outgoing:
         except BlockingIOError:
             pass
         except OSError:
-            self.waiting.clear()  # the reader is gone, which its end of file says
+            self.waiting.clear()  # the reader is gone, as its end of file shows
 
 
 class _Scorer:
@@ -251,7 +251,7 @@ class Supervisor:
             return
         chunk = scorer.chunk
         if chunk is None:
-            self._end(scorer)  # nobody asked
+            self._end(scorer)  # not requested
             return
         records = []
         why = None
@@ -271,14 +271,14 @@ class Supervisor:
             self._through(scorer, chunk)
 
     def _accept(self, chunk: Chunk, record: wire.Record) -> None:
-        """Note what a scorer says, if it is what it may say now."""
+        """Handle a message of a scorer, if it is valid in this state."""
         left = len(chunk.items) - chunk.next
         if record.chunk != chunk.number or record.item != chunk.next or chunk.done:
-            raise wire.ForgedError("a result that was not asked for")
+            raise wire.ForgedError("a result that was not requested")
         if record.kind == wire.RESULTS:
             count = len(wire.results(record.body).kinds)
             if count > left:
-                raise wire.ForgedError("more results than were asked for")
+                raise wire.ForgedError("more results than were requested")
             chunk.next += count
             self._batches.resolved(chunk.batch, count)
         elif record.kind == wire.DONE and not left and len(record.body) == 8:

@@ -1,7 +1,7 @@
 """Verifiers: what a completion is worth, as pure functions of text.
 
 A verifier is a function `(completion, reference, **options)` that returns a number, a
-bool, or None where it cannot tell. It runs in the processes of a `Worker`, never in the
+bool, or None if it cannot score. It runs in the processes of a `Worker`, never in the
 trainer. `names.find` makes one from its name and options, as `numeric:tolerance=1e-3`.
 """
 
@@ -192,7 +192,7 @@ _SENTENCE = re.compile(r"\s+(?!because|since|as\b|is\b)[a-z]")
 def choice(completion: str, reference: str, *, letters: str = "ABCDE") -> float:
     r"""Multiple choice: 1 if the chosen letter is the reference's, else 0.
 
-    The letter stands after the last `####`, in the last box or `<answer>`, after the
+    The letter is after the last `####`, in the last box or `<answer>`, after the
     last "answer is" or "answer:", or is the whole completion. Two letters are no
     choice. Capital A in front of a word is an article.
 

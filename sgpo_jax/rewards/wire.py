@@ -1,7 +1,7 @@
 """Messages between the trainer, the supervisor and the scorers.
 
 Requests go down, from a process to one that it started, as `marshal`: both run the same
-interpreter. Results come up as fixed binary records and JSON, which are checked: what
+interpreter. Results are fixed binary records and JSON, which are checked: what
 runs below is not trusted.
 """
 
@@ -43,7 +43,7 @@ class Record(NamedTuple):
 
     Attributes:
       chunk: number of the chunk.
-      item: which item of it comes first.
+      item: index of its first item.
       kind: `CONTROL`, `DONE` or `RESULTS`.
       body: JSON, seconds, or what `results` reads.
     """

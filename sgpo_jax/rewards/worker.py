@@ -44,7 +44,7 @@ class Worker:
     in a process that only forks; keep threads and devices out of their import. Built-in
     verifiers share processes; those that ran other code end with the batch, or at once
     if an item changed the interpreter's builtins. The limits are for accidents. They
-    are NO sandbox: code that a model wrote belongs into an external one.
+    are NO sandbox: code that a model wrote needs an external one.
 
     Args:
       deadline: seconds a single completion may take.
@@ -140,7 +140,7 @@ class Worker:
 
         Args:
           function: in one of the conventions of `conventions`.
-          convention: which, if the signature does not tell.
+          convention: the calling convention, if the signature is ambiguous.
 
         Raises:
           ValueError: if it refers to what cannot be sent.
@@ -229,7 +229,7 @@ class Worker:
             )
 
     def batch(self) -> RewardBatch:
-        """Begin a batch, to which completions are added as they come."""
+        """Begin a batch, to which completions are added as they arrive."""
         self._batches += 1
         return RewardBatch(self, self._batches)
 
@@ -240,7 +240,7 @@ class Worker:
 
         Args:
           completions: what the policy answered.
-          queries: the query of each completion, so one query may come many times.
+          queries: the query of each completion, so one query may occur many times.
 
         Returns:
           One reward for each completion. NaN means unscorable: the verifier returned
@@ -325,7 +325,7 @@ class Worker:
                 self.route(link, record)
 
     def route(self, link: Link, record: wire.Record) -> None:
-        """Pass a record to the batch it belongs to."""
+        """Pass a record to its batch."""
         if record.kind == wire.CONTROL:
             try:
                 message = json.loads(record.body)
@@ -339,7 +339,7 @@ class Worker:
                 self._open[batch].started(chunk, indices)
             return
         for batch in self._open.values():
-            if batch.knows(record.chunk):
+            if batch.has_chunk(record.chunk):
                 batch.take(record)
                 return
 

@@ -65,7 +65,7 @@ def bucket_probabilities(
     Args:
       p: true success rate, in [0, 1].
       num_samples: profiling samples N.
-      labels: the buckets asked for, as `bucket` names them.
+      labels: the buckets, as `bucket` names them.
       bucket: maps rates to integer labels.
 
     Returns:

@@ -117,7 +117,7 @@ def test_all_allocators_side_by_side(capsys, tmp_path, imported):
         (("--allocate", "knapsak"), "there are fixed, inverse"),
         (("--allocate", "knapsack,men=3"), "no setting 'men=3'; it has mean=8.0"),
         (("--allocate", "knapsack,mean=x"), "mean must be like 8.0"),
-        (("--allocate", "knapsack,mean=1"), "mean must lie between"),
+        (("--allocate", "knapsack,mean=1"), "mean must be between"),
         (("--filter", "hard"), "there are drop-trivial"),
         (("--curriculum", "easy"), "there are easy-to-hard"),
         (("--against", "ppo"), "a baseline is"),

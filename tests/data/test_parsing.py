@@ -94,7 +94,7 @@ def test_source(text, source):
         ("procedural:count=0", "at least 1, got 0"),
         ("procedural:count", "'count' is not of the form name=value"),
         ("procedural:count=", "not of the form"),
-        ("procedural:count=1,count=2", "'count' comes twice"),
+        ("procedural:count=1,count=2", "'count' is given twice"),
         ("reasoning-gym:", "a family is missing"),
         ("reasoning-gym:gcd;", "a family is missing"),
         ("reasoning-gym:countdown", "'countdown' is refused: its scorer evaluates"),

@@ -1,4 +1,4 @@
-"""One process of a run that only meets, until it is stopped; see test_together.py."""
+"""One process of a run of barriers alone; see test_multi_process.py."""
 
 import pathlib
 import sys

@@ -9,7 +9,7 @@ from sgpo_jax.hosts import DistributedConfig
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"process": 1}, r"must lie in 0\.\.0, got 1"),
+        ({"process": 1}, r"must be in 0\.\.0, got 1"),
         ({"processes": 2}, "needs distributed.coordinator"),
         ({"processes": 2, "coordinator": "host"}, "HOST:PORT or auto, got 'host'"),
         ({"heartbeat": 0}, "heartbeat must be a whole number from 1"),

@@ -95,9 +95,9 @@ def test_a_larger_rank_is_filled_up_with_zeros(folder, params):
         ({"target_modules": ["q_proj", "down_proj", "up_proj"]}, "no adapters of up"),
         (
             {"r": 3},
-            r"has shape \[2, \d+\], the description says \[3, \d+\]|of rank 3",
+            r"has shape \[2, \d+\], the configuration has \[3, \d+\]|of rank 3",
         ),
-        ({"rank_pattern": {"q_proj": 1}}, "the description says"),
+        ({"rank_pattern": {"q_proj": 1}}, "the configuration has"),
         ({"layers_to_transform": [0]}, "layers.1.*is not described"),
     ],
     ids=str,

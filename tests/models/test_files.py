@@ -171,7 +171,7 @@ def test_hostile_headers_are_refused(folder):
         "has dtype": changed(dtype=64),
         "has shape": changed(shape=[-16]),
         "the file at": lambda header, data: (header, data[:-4]),
-        "comes twice": lambda header, data: (
+        "there twice": lambda header, data: (
             json.dumps(header)[:-1].encode() + b', "a": 1, "a": 2}',
             data,
         ),

@@ -190,7 +190,7 @@ def test_what_scores_do_not_decide_is_refused(tmp_path):
     refused("1 of 256 bytes", ("<0x00>", 6))
     refused("normalized first", fields=[("remove_extra_whitespaces", True)])
     write(path, "llama", letters, token_scores=[0.0] * 5)
-    with pytest.raises(ValueError, match="which token ends a response"):
+    with pytest.raises(ValueError, match="the token that ends a response"):
         rebuild(path)
     write(path, "bert", letters)
     with pytest.raises(ValueError, match="tokenizer 'bert' with cuts 'default' cannot"):

@@ -109,7 +109,7 @@ def test_a_budget_that_does_not_suffice_is_refused():
         split_budget(
             np.zeros((1, 2)), np.zeros(3, int), np.arange(3), budget=5, minimum=2
         )
-    with pytest.raises(ValueError, match="mean must lie between"):
+    with pytest.raises(ValueError, match="mean must be between"):
         planning.Knapsack(mean=1.0)
     with pytest.raises(ValueError, match="minimum <= maximum"):
         planning.ExactInverse(minimum=4, maximum=2)

@@ -100,7 +100,7 @@ def _parts(
 def work_list(
     layout: Layout, plan: TilePlan, *, keys: slice, window: Window = None
 ) -> WorkList:
-    """List the live tiles whose key tile lies in `keys`.
+    """List the live tiles whose key tile is in `keys`.
 
     A query tile without any has one item with no part to compute, unless it lies before
     all of these keys.

@@ -17,7 +17,7 @@ class ByBelief:
     .. math:: \mathrm{weight} \propto \sqrt{m (1 - m)} + \mathrm{floor}
 
     for the expected reward m of `Method.baseline`, without replacement. Unsolvable and
-    trivial prompts fade by themselves and come back at the floor rate. The priority of
+    trivial prompts fade by themselves and return at the floor rate. The priority of
     Single-stream Policy Optimization (arXiv:2509.13232).
 
     Attributes:

@@ -16,7 +16,7 @@ def shuffled(
     """Part of a random permutation of `range(count)`: the places `start` to `stop`.
 
     Up to 65,536 items the permutation is drawn, all being equally likely, and kept.
-    Beyond, a format-preserving cipher computes the places asked for, so that time and
+    Beyond, a format-preserving cipher computes single places, so that time and
     memory depend on these alone: a Feistel network on the bits of `count`, repeated on
     what falls outside the range (Black and Rogaway, Ciphers with arbitrary finite
     domains, 2002).
@@ -59,7 +59,7 @@ def encrypt(places: np.ndarray, count: int, *, seeds: tuple[int, ...]) -> np.nda
     keys = streams.cipher_keys(seeds, _ROUNDS)
     found = _feistel(places.astype(np.uint64), bits, keys)
     outside = np.flatnonzero(found >= count)
-    while len(outside):  # at most half the values of so many bits lie outside
+    while len(outside):  # at most half the values of so many bits are outside
         found[outside] = _feistel(found[outside], bits, keys)
         outside = outside[found[outside] >= count]
     return found.astype(np.int64)

@@ -20,7 +20,7 @@ class Draw(NamedTuple):
     Attributes:
       rows: prompt rows, distinct, [P].
       sizes: rollouts of each, [P].
-      phase: phase of the curriculum this step belongs to.
+      phase: phase of the curriculum of this step.
     """
 
     rows: np.ndarray
@@ -136,7 +136,7 @@ class PromptPool:
         return self.optional.get("plan")
 
     def restricted(self, needs: frozenset[str]) -> "PromptPool":
-        """Copy with only the optional inputs that a sampler has asked for."""
+        """Copy with only the optional inputs that a sampler needs."""
         kept = {
             name: x
             for name, x in self.optional.items()

@@ -23,7 +23,7 @@ class Replanned(Planned):
     which are older than a new profile would be but free; the others by the profile.
     Phase i of the new plan follows phase i - 1 of the old one, so that prompts which
     became easier move to smaller groups, and trivial ones are dropped. Where the rules
-    leave no prompt at all, the old plan goes on.
+    leave no prompt at all, the old plan stays.
 
     Attributes:
       least: scored rollouts from which training's counts replace the profile's.

@@ -163,13 +163,13 @@ def pilot_commit() -> Method:
 
     .. math:: 0.125 \le \bar R_{\mathrm{pilot}} \le 0.75
 
-    4 pilots per prompt, 12 more where their mean lies within the bounds, in the paper's
+    4 pilots per prompt, 12 more where their mean is within the bounds, in the paper's
     ratio of 16 to 48; the others are dropped and refilled. A prompt whose pilots are
-    all right twice in a row leaves for good; the others come back in the next pass.
+    all right twice in a row is dropped; the others return in the next pass.
 
     Deviations: no buffer across steps, hence no stale rollouts; twice in a row, since 4
-    pilots say less than 16; a prompt set aside is deferred as a hard one is; every
-    response is trained on, not a subset of largest variance.
+    pilots are less informative than 16; a prompt set aside is deferred as a hard one
+    is; every response is trained on, not a subset of largest variance.
     """
     return Method(
         prompts=DropSolved(group_size=4, after=2),

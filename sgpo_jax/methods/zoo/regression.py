@@ -38,7 +38,7 @@ def rebel() -> Method:
 def dro() -> Method:
     """Direct reward optimization: a quadratic penalty on log-ratios (arXiv:2405.19107).
 
-    Centered rewards stand for the paper's learnt value, log-ratios are to the initial
+    Centered rewards replace the paper's learnt value, log-ratios are to the initial
     policy. The paper trains offline, this on fresh rollouts. Beta is 0.1 as for
     `vargrad`: with 1 the log-ratio of a whole response is drawn to less than one nat.
     """
@@ -52,7 +52,7 @@ def dro() -> Method:
 def a_star_po() -> Method:
     """Regression on the optimal advantage, one response per prompt (arXiv:2505.20686).
 
-    The optimal value of a prompt comes from its success rate in the profile, beta 0.5;
+    The optimal value of a prompt is that of its success rate in the profile, beta 0.5;
     the policy is regressed with beta 1e-3. Prompts that no sample of the profile solved
     are left out, as published.
     """

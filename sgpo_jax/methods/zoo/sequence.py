@@ -1,4 +1,4 @@
-"""Methods whose importance ratio belongs to a whole response."""
+"""Methods with an importance ratio per response."""
 
 from sgpo_jax import losses
 from sgpo_jax.methods.method import Method

@@ -65,7 +65,7 @@ def read_description(folder: pathlib.Path, config: DecoderConfig) -> Described:
     """
     path = folder / FILE
     if not path.is_file():
-        raise ValueError(f"there is no {path}, which says how adapters are scaled")
+        raise ValueError(f"there is no {path}, which has the scale of adapters")
     given = read_object(path)
     for key, allowed in _ALLOWED.items():
         if key in given and given[key] not in allowed:

@@ -151,7 +151,7 @@ def _read(
     if found.shapes[name] != published:
         raise ValueError(
             f"adapter tensor {found.where(name)} has shape {list(found.shapes[name])},"
-            f" the description says {list(published)}"
+            f" the configuration has {list(published)}"
         )
     value = found.read(name, slice(0, published[0])).astype(np.float32)
     if not np.isfinite(value).all():

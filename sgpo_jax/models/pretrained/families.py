@@ -19,8 +19,8 @@ class ModelFamily:
       architecture: name of the class in transformers.
       options: fields of `DecoderConfig` that the family fixes.
       defaults: keys of `config.json` whose default is not that of Llama.
-      global_every: without `layer_types`, every which layer reads everything; None if
-        that is not how the family says it.
+      global_every: without `layer_types`, period of the layers with full attention;
+        None if that is not in its configuration.
       window: whether the family has layers with a window.
     """
 

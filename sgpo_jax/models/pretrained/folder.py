@@ -35,7 +35,7 @@ def open_folder(folder: pathlib.Path) -> SafeTensors:
         if name not in headers[file]:
             raise ValueError(
                 f"{index} promises {name!r} in {file}, and it is not there: the index"
-                " belongs to other files"
+                " is of other files"
             )
     entries = {name: headers[file][name] for name, file in places.items()}
     return SafeTensors(entries, folder)
@@ -55,12 +55,12 @@ def _read_index(index: pathlib.Path) -> dict[str, str]:
 
 
 def _missing(folder: pathlib.Path, file: str, places: Mapping[str, str]) -> str:
-    """Say that a file of the index is not there, and what to do about it."""
+    """Return the message on a missing file of the index, with the remedy."""
     wanted, there = set(places.values()), _parts(folder)
     if there and not wanted & set(there):
         return (
             f"{folder / _INDEX} names {file}, and the folder holds {there[0]}: the"
-            " index belongs to another save; fetch the one of these files"
+            " index is of another save; fetch the one of these files"
         )
     lost = sorted(name for name, place in places.items() if place == file)
     return (
@@ -74,7 +74,7 @@ def _parts(folder: pathlib.Path) -> list[str]:
 
 
 def _nothing(folder: pathlib.Path) -> str:
-    """Say why there is nothing to read, never reading a pickle."""
+    """Return why there is nothing to read, never reading a pickle."""
     if parts := [name for name in _parts(folder) if "adapter" not in name]:
         return (
             f"{folder} holds {parts[0]} and neither {_WHOLE} nor {_INDEX}, which says"

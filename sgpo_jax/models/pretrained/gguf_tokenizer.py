@@ -58,7 +58,7 @@ def read_tokenizer(path: pathlib.Path) -> TextTokenizer:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if not stops:
-        raise ValueError(f"{path}: no metadata say which token ends a response")
+        raise ValueError(f"{path}: no metadata name the token that ends a response")
     starts = kind == "llama" or cuts in _STARTING
     if "bos_token" in specials and fields.get("ggml.add_bos_token", starts):
         bos = specials["bos_token"]
@@ -175,7 +175,7 @@ def _numbered(tokens: Sequence[str]) -> dict[str, int]:
 
 
 def _add(core: Any, kinds: Iterator[tuple[str, int]]) -> None:
-    """Tell control tokens, and those matched before text is cut."""
+    """Return the control tokens, and those matched before text is split."""
     control = (_CONTROL, _UNKNOWN)
     core.add_tokens(
         [
@@ -230,5 +230,5 @@ _CUTS: Mapping[str, _Cuts] = {
 }
 # A token that is a whole cut is taken as it is.
 _WHOLE = (_LLAMA3, _TEKKEN)
-# Text begins with a token of its own unless the file says otherwise.
+# Text begins with a token of its own unless the file overrides it.
 _STARTING = ("llama-bpe", "llama3", "llama-v3", "tekken")

@@ -66,7 +66,7 @@ def causal_model(tensors: Tensors, config: DecoderConfig) -> Tensors:
 
     Args:
       tensors: as they were saved.
-      config: the decoder's shape; says whether the embeddings are tied.
+      config: the decoder's shape, with whether embeddings are tied.
 
     Raises:
       ValueError: if there are two decoders.
@@ -80,7 +80,7 @@ def causal_model(tensors: Tensors, config: DecoderConfig) -> Tensors:
     if len(prefixes) > 1:
         both = " and ".join(tensors.where(prefix + _ANCHOR) for prefix in prefixes[:2])
         raise ValueError(f"there are two decoders, with {both}: keep one")
-    # Without the anchor nothing is renamed, and what is missing is said under its name.
+    # Without the anchor nothing is renamed, and a missing one is reported by its name.
     prefix = prefixes[0] if prefixes else _DECODER
     names = {
         _DECODER + name.removeprefix(prefix): name
@@ -89,7 +89,7 @@ def causal_model(tensors: Tensors, config: DecoderConfig) -> Tensors:
         and name.removeprefix(prefix).startswith(_PARTS)
         and not name.endswith(_BUFFERS)
     }
-    # The head lies beside the decoder, whatever both are wrapped in.
+    # The head is beside the decoder, whatever both are wrapped in.
     outer = prefix.removesuffix(_DECODER)
     heads = [name for name in (outer + HEAD, prefix + HEAD, HEAD) if name in known]
     if heads:

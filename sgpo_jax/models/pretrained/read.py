@@ -120,7 +120,7 @@ def _read_rope(name: str, given: Json) -> dict[str, Any]:
         local_base = local.get("rope_theta", local_base)
         new = _mapping(name, "full_attention", new["full_attention"])
     scaling = _mapping(name, "rope_scaling", given.get("rope_scaling") or new)
-    # The base stands where the scaling does, or beside it.
+    # The base is where the scaling is, or beside it.
     base = given.get("rope_theta", 10_000.0)
     base = scaling.get("rope_theta", new.get("rope_theta", base))
     rope: dict[str, Any] = {
@@ -170,7 +170,7 @@ def _read_yarn(name: str, scaling: Json, given: Json) -> YarnScaling:
         return default if value is None else _positive(name, f"yarn {key}", value)
 
     context = "original_max_position_embeddings"
-    # Beside the scaling if it stands there, else the context the config allows.
+    # Beside the scaling if it is there, else the context the config allows.
     original = given.get(context, scaling.get(context))
     if original is None:
         original = given.get("max_position_embeddings")

@@ -33,7 +33,7 @@ def save(
     eos_ids: Sequence[int] = (),
     shard_bytes: int = 5_000_000_000,
 ) -> None:
-    """Write a checkpoint; the configs come last, so that a torn one does not load.
+    """Write a checkpoint; the configs last, so that a torn one does not load.
 
     One layer of one parameter is on the host at a time. The tokenizer saves itself.
 
@@ -42,7 +42,7 @@ def save(
       params: parameters without adapters; see `lora.merge`.
       config: the decoder's shape.
       dtype: of the file.
-      like: the `config.json` the model came with, for what the shape does not say.
+      like: the published `config.json`, for what the shape does not have.
       eos_ids: tokens that end a response.
       shard_bytes: most bytes per file.
 

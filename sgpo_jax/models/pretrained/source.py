@@ -24,7 +24,7 @@ class Pretrained:
 
     Attributes:
       path: the folder or the GGUF file; the tokenizer is read from there too.
-      json: what `config.json` says, or would say.
+      json: content of `config.json`, or its equivalent.
       config: shape of the decoder.
       tensors: the weights.
     """

@@ -71,11 +71,11 @@ class SafeTensors:
 
     The format is a length, a JSON header and the data, so reading it needs no package;
     what matters is that nothing of the header is believed before it is checked, and
-    that rows are read from the file when they are asked for.
+    that rows are read from the file on access.
 
     Attributes:
       entries: where each tensor lies.
-      place: the file or folder they came from.
+      place: their file or folder.
     """
 
     def __init__(self, entries: Mapping[str, TensorEntry], place: pathlib.Path):
@@ -164,5 +164,5 @@ def _entry(path: pathlib.Path, start: int, name: str, spec: Any) -> TensorEntry:
 
 def _no_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len({name for name, _ in pairs}) != len(pairs):
-        raise ValueError("a name comes twice")
+        raise ValueError("a name is there twice")
     return dict(pairs)

@@ -15,7 +15,7 @@ def write_config(config: DecoderConfig, *, like: Json | None = None) -> dict[str
     Args:
       config: the decoder's shape.
       like: keys to take over where the shape does not decide them, such as the
-        longest context; normally the `config.json` the model came with.
+        longest context; normally the published `config.json`.
 
     Raises:
       ValueError: if no family has this combination of options, or it has adapters.
