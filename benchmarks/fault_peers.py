@@ -9,8 +9,8 @@ from faults import EXACT, Rows, go_on, reference, short
 
 HEARTBEAT = 10
 LIMITS = [
-    *("--distributed.heartbeat", str(HEARTBEAT)),
-    *("--distributed.patience", "320"),  # more than scoring a batch may take
+    *("--distributed.heartbeat-timeout", str(HEARTBEAT)),
+    *("--distributed.barrier-timeout", "320"),  # more than scoring a batch may take
 ]
 
 
@@ -72,11 +72,11 @@ CASES = [
 def processes(work: pathlib.Path, rows: Rows, seed: int) -> None:
     del seed
     for absent, present in ((1, 0), (0, 1)):
-        what = f"process {absent} of 2 never starts, 15 s of patience"
+        what = f"process {absent} of 2 never starts, barrier timeout 15 s"
         if rows.has(what):
             continue
         out = work / "absent"
-        limits = ["--distributed.patience", "15", "--reward.batch-deadline", "5"]
+        limits = ["--distributed.barrier-timeout", "15", "--reward.batch-deadline", "5"]
         start = time.monotonic()
         job = runs.start(
             out, *limits, processes=2, only=[present], cache=work / "cache"

@@ -410,10 +410,10 @@ class Experiment:
         if not self.methods:
             raise ValueError("name at least one method, for example --methods grpo")
         slowest = self.reward.batch_deadline + self.reward.deadline
-        patience = self.distributed.patience
-        if self.distributed.coordinator and slowest >= patience:
+        timeout = self.distributed.barrier_timeout
+        if self.distributed.coordinator and slowest >= timeout:
             raise ValueError(
                 f"scoring may take {slowest:g} s and the other processes wait for"
-                f" {patience} s: lower reward.batch_deadline, or raise"
-                " distributed.patience"
+                f" {timeout} s: lower reward.batch_deadline, or raise"
+                " distributed.barrier_timeout"
             )

@@ -28,16 +28,16 @@ class DistributedConfig:
         all of it from the environment (GKE, TPU VM, Slurm); empty for one process.
       processes: number of processes.
       process: number of this process.
-      heartbeat: seconds after which a silent process is taken for dead.
-      patience: timeout of every barrier in seconds; more than the longest
+      heartbeat_timeout: seconds after which a silent process is taken for dead.
+      barrier_timeout: timeout of every barrier in seconds; more than the longest
         compilation.
     """
 
     coordinator: str = ""
     processes: Size = 1
     process: Natural = 0
-    heartbeat: Annotated[int, Range(1, 10**7)] = 100
-    patience: Annotated[int, Range(1, 10**7)] = 600
+    heartbeat_timeout: Annotated[int, Range(1, 10**7)] = 100
+    barrier_timeout: Annotated[int, Range(1, 10**7)] = 600
 
     def __post_init__(self):
         if not 0 <= self.process < self.processes:
@@ -60,7 +60,7 @@ class DistributedConfig:
 def connect(config: DistributedConfig, signals: Signals) -> ProcessGroup:
     """Initialize the process group; before anything touches a device.
 
-    If not all processes connect within `patience` seconds, the others exit with 42.
+    If not all processes connect within `barrier_timeout` seconds, all exit with 42.
     """
     if not config.coordinator:
         return SingleProcess(signals)
@@ -74,23 +74,29 @@ def connect(config: DistributedConfig, signals: Signals) -> ProcessGroup:
             "process_id": config.process,
         }
     # jax would abort with a stack of C++ frames, so it gets a little longer.
-    problem = f"not all processes reached {where} within {config.patience} s: one that"
+    problem = (
+        f"not all processes reached {where} within {config.barrier_timeout} s: one that"
+    )
     problem += (
         " does not report this itself never started, or cannot reach that address"
     )
-    due = threading.Timer(config.patience, end_for_restart, [problem])
+    due = threading.Timer(config.barrier_timeout, end_for_restart, [problem])
     due.start()
     try:
         jax.distributed.initialize(
             **explicit,
-            initialization_timeout=config.patience + 60,
+            initialization_timeout=config.barrier_timeout + 60,
             # `HeartbeatWatch` is first, and names the lost process.
-            heartbeat_timeout_seconds=2 * config.heartbeat + 10,
-            shutdown_timeout_seconds=config.patience,
+            heartbeat_timeout_seconds=2 * config.heartbeat_timeout + 10,
+            shutdown_timeout_seconds=config.barrier_timeout,
         )
     finally:
         due.cancel()
-    return MultiProcess(signals, heartbeat=config.heartbeat, patience=config.patience)
+    return MultiProcess(
+        signals,
+        heartbeat_timeout=config.heartbeat_timeout,
+        barrier_timeout=config.barrier_timeout,
+    )
 
 
 def work_on(config: DistributedConfig, work: Callable[[ProcessGroup], int]) -> int:

@@ -36,12 +36,14 @@ class MultiProcess:
 
     Args:
       signals: asks this process to stop.
-      heartbeat: seconds after which a silent process is taken for dead.
-      patience: timeout of a barrier in seconds.
+      heartbeat_timeout: seconds after which a silent process is taken for dead.
+      barrier_timeout: timeout of a barrier in seconds.
     """
 
-    def __init__(self, signals: Signals, *, heartbeat: int, patience: int):
-        self._signals, self._patience = signals, patience
+    def __init__(
+        self, signals: Signals, *, heartbeat_timeout: int, barrier_timeout: int
+    ):
+        self._signals, self._barrier_timeout = signals, barrier_timeout
         # The one way to the coordinator's key-value store, which knows no collective
         # and so needs no device and no equal number of calls.
         from jax._src.distributed import global_state
@@ -55,15 +57,15 @@ class MultiProcess:
         peers = Peers(
             self.index,
             self.count,
-            heartbeat=float(heartbeat),
-            patience=float(patience + heartbeat),
+            heartbeat=float(heartbeat_timeout),
+            stall_timeout=float(barrier_timeout + heartbeat_timeout),
         )
         self._watch = HeartbeatWatch(
             self._client,
             peers,
             index=self.index,
             name=f"{socket.gethostname()}, pid {os.getpid()}",
-            interval=min(5.0, heartbeat / 5),
+            interval=min(5.0, heartbeat_timeout / 5),
             end=end_for_restart,
         )
 
@@ -141,11 +143,11 @@ class MultiProcess:
         self._passed += 1
         self._watch.mark_progress(self._passed)
         try:
-            self._client.wait_at_barrier(name, self._patience * 1000)
+            self._client.wait_at_barrier(name, self._barrier_timeout * 1000)
         except jax.errors.JaxRuntimeError as error:
             raise LostPeer(
-                f"a process did not reach barrier {self._passed} in {self._patience} s:"
-                f" {_words(error)}"
+                f"a process did not reach barrier {self._passed} in"
+                f" {self._barrier_timeout} s: {_words(error)}"
             ) from error
         self._watch.mark_progress(self._passed)
 

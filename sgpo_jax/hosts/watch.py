@@ -63,11 +63,11 @@ class Peers:
       index: number of this process.
       count: number of processes.
       heartbeat: seconds without a beat after which a process is lost.
-      patience: seconds after which this process is stuck if it reached no safe point.
+      stall_timeout: seconds without a safe point after which this process is stuck.
       clock: seconds that never go back.
 
     >>> now = [0.0]
-    >>> peers = Peers(0, 2, heartbeat=10.0, patience=60.0, clock=lambda: now[0])
+    >>> peers = Peers(0, 2, heartbeat=10.0, stall_timeout=60.0, clock=lambda: now[0])
     >>> peers.update({1: Beat(1, "pod-1", barriers_passed=3)})
     >>> for now[0] in (4.0, 8.0, 12.0):
     ...     peers.update({1: Beat(1, "pod-1", barriers_passed=3)})
@@ -81,10 +81,14 @@ class Peers:
         count: int,
         *,
         heartbeat: float,
-        patience: float,
+        stall_timeout: float,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._index, self._heartbeat, self._patience = index, heartbeat, patience
+        self._index, self._heartbeat, self._stall_timeout = (
+            index,
+            heartbeat,
+            stall_timeout,
+        )
         self._clock = clock
         now = clock()
         self._beats = {i: Beat(0, "not seen yet", 0) for i in range(count)}
@@ -128,7 +132,7 @@ class Peers:
                 silent = now - self._seen[process]
                 if silent > self._heartbeat and beat.left != 0:
                     return f"{who} has given no sign of life for {silent:.0f} s"
-        if now - self._progressed > self._patience:
+        if now - self._progressed > self._stall_timeout:
             stuck = now - self._progressed
             return f"this process is stuck for {stuck:.0f} s{self._behind()}"
         return None

@@ -9,7 +9,11 @@ from sgpo_jax import hosts
 
 def main(address: str, index: int, folder: str, patience: int) -> int:
     config = hosts.DistributedConfig(
-        coordinator=address, processes=2, process=index, heartbeat=3, patience=patience
+        coordinator=address,
+        processes=2,
+        process=index,
+        heartbeat_timeout=3,
+        barrier_timeout=patience,
     )
 
     def work(everyone: hosts.ProcessGroup) -> int:

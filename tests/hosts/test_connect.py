@@ -12,7 +12,7 @@ from sgpo_jax.hosts import DistributedConfig
         ({"process": 1}, r"must be in 0\.\.0, got 1"),
         ({"processes": 2}, "needs distributed.coordinator"),
         ({"processes": 2, "coordinator": "host"}, "HOST:PORT or auto, got 'host'"),
-        ({"heartbeat": 0}, "heartbeat must be a whole number from 1"),
+        ({"heartbeat_timeout": 0}, "heartbeat_timeout must be a whole number from 1"),
     ],
 )
 def test_settings_that_cannot_work(settings, message):

@@ -19,7 +19,7 @@ class Clock:
             index,
             count,
             heartbeat=HEARTBEAT,
-            patience=PATIENCE,
+            stall_timeout=PATIENCE,
             clock=lambda: self.now,
         )
         self.beats = {i: Beat(0, f"host-{i}", barriers_passed=0) for i in range(count)}
@@ -138,7 +138,7 @@ class Shared:
 
 
 def start(store, index, ended, heartbeat=0.5):
-    peers = Peers(index, 2, heartbeat=heartbeat, patience=PATIENCE)
+    peers = Peers(index, 2, heartbeat=heartbeat, stall_timeout=PATIENCE)
     return HeartbeatWatch(
         store,
         peers,
