@@ -335,18 +335,22 @@ class EvalConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class LogConfig:
-    """Experiment trackers and traces, besides TensorBoard and `metrics.jsonl`.
+    """Completions that are kept; trackers and traces besides `metrics.jsonl`.
 
     Attributes:
       trackers: also send them there; each must be installed.
       project: groups runs in a tracker.
       profile_steps: steps A:B whose trace is written to `methods/NAME/trace`.
+      completions: completions of each step and each evaluation that are kept, with
+        rewards, as Parquet in `methods/NAME/completions`.
     """
 
     trackers: tuple[Literal["wandb", "trackio", "goodput"], ...] = ()
     project: str = "sgpo_jax"
     profile_steps: str = ""
+    completions: Natural = 0
 
 
 LEARNING_RATE = {"": 1.5e-4, "sgpo": 3e-4, "tracked": 3e-4, "tracked_flat": 3e-4}

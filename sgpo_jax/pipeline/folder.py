@@ -90,6 +90,10 @@ class RunFolder:
         """Metrics and checkpoints of one method."""
         return self.path / "methods" / name
 
+    def completions(self, name: str) -> pathlib.Path:
+        """Completions of one method's training, where they are kept."""
+        return self.method(name) / "completions"
+
     def evaluation(self, name: str) -> pathlib.Path:
         """Final evaluation of one method ("initial" for the initial policy)."""
         return self.path / "eval" / f"{name}.json"

@@ -42,6 +42,11 @@ def make_learner(
         plan=plan,
         trace=training.Trace(run.folder.method(label) / "trace", run.traced_steps),
         agree=lambda: run.hosts.gather(bytes),
+        completions=training.CompletionLog(
+            0 if run.hosts.index else config.log.completions,
+            method=label,
+            folder=run.folder.completions(label),
+        ),
     )
 
 
@@ -77,7 +82,11 @@ def train(
 
     def usual(progress: training.Progress) -> training.Metrics:
         return training.held_out_metrics(
-            run.session.rollouts, run.held_out, progress, samples=config.eval.samples
+            run.session.rollouts,
+            run.held_out,
+            progress,
+            samples=config.eval.samples,
+            keep=learner.completions.evaluation,
         )
 
     config, folder = run.config, run.folder.method(label)

@@ -15,6 +15,10 @@ from sgpo_jax.profiling.batches import Stratified as Stratified
 from sgpo_jax.profiling.calibration import Calibration as Calibration
 from sgpo_jax.profiling.calibration import calibration as calibration
 from sgpo_jax.profiling.calibration import split_samples as split_samples
+from sgpo_jax.profiling.completions import SCHEMA as SCHEMA
+from sgpo_jax.profiling.completions import completion_table as completion_table
+from sgpo_jax.profiling.completions import read_completions as read_completions
+from sgpo_jax.profiling.completions import write_completions as write_completions
 from sgpo_jax.profiling.discriminant import Discriminant as Discriminant
 from sgpo_jax.profiling.discriminant import Predicted as Predicted
 from sgpo_jax.profiling.discriminant import Predictor as Predictor

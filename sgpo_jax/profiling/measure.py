@@ -4,13 +4,11 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sgpo_jax import streams
 from sgpo_jax.data import Query, content_id
@@ -18,6 +16,11 @@ from sgpo_jax.hosts import ProcessGroup, SingleProcess
 from sgpo_jax.ledger import Entry, Ledger
 from sgpo_jax.models import Params
 from sgpo_jax.profiling.columns import GRAIN
+from sgpo_jax.profiling.completions import (
+    completion_table,
+    read_completions,
+    write_completions,
+)
 from sgpo_jax.profiling.merging import merge
 from sgpo_jax.profiling.profile import Profile
 from sgpo_jax.profiling.scored import SampleAndScore, Scored
@@ -62,15 +65,15 @@ class _Chunk:
         try:
             self.read()
             if completions:
-                pq.read_table(self.texts)
-        except (OSError, ValueError, pa.ArrowException):
+                read_completions(self.texts)
+        except (OSError, ValueError):
             return False
         return True
 
     def write(self, profile: Profile, texts: pa.Table | None) -> None:
         # The profile comes last: a chunk counts only when all of it is there.
         if texts is not None:
-            pq.write_table(texts, self.texts)
+            write_completions([texts], self.texts)
         profile.save(self.path)
 
 
@@ -137,7 +140,7 @@ def measure(
             spent.add("profiling", scored.cost)
             spent.add("rewards", Entry(seconds=scored.scoring_seconds))
             profile = dataclasses.replace(profile, cost=spent.to_json())
-            texts = completions(part.queries, scored) if keep_texts else None
+            texts = completion_table(part.queries, scored) if keep_texts else None
             hosts.on_main_process(functools.partial(part.write, profile, texts))
         if not found and not profile.samples.any():
             raise ValueError(
@@ -201,21 +204,6 @@ def summarize(
     )
 
 
-def completions(queries: Sequence[Query], scored: Scored) -> pa.Table:
-    """Return one row per response: query id, sample index, text, reward, length."""
-    rollouts = scored.rollouts
-    return pa.table(
-        {
-            "id": pa.array([queries[i].id for i in rollouts.request], pa.string()),
-            "sample": rollouts.sample.astype(np.int64),
-            "completion": pa.array(scored.texts, pa.string()),
-            "reward": pa.array(scored.rewards, pa.float64(), from_pandas=True),
-            "tokens": rollouts.length.astype(np.int64),
-            "truncated": ~rollouts.finished,
-        }
-    )
-
-
 def prompt_hash(query: Query) -> str:
     """Return a hash of what the policy reads: the prompt, or all turns."""
     turns = query.turns
@@ -268,9 +256,4 @@ def _sample(rollouts: SampleAndScore, params: Params | None, part: _Chunk) -> Sc
 
 def _join(parts: Sequence[_Chunk], path: pathlib.Path) -> None:
     """Write the completions of all chunks as one file, holding one in memory."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    schema = pq.read_schema(parts[0].texts)
-    with pq.ParquetWriter(temporary, schema) as writer:
-        for part in parts:
-            writer.write_table(pq.read_table(part.texts))
-    os.replace(temporary, path)
+    write_completions((read_completions(part.texts) for part in parts), path)

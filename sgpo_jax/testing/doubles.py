@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sgpo_jax.data import Query
@@ -76,7 +77,10 @@ class ScriptedRollouts:
         return Scored(
             rollouts=rollouts,
             rewards=rewards,
-            texts=[""] * count,
+            texts=[
+                self.tokenizer.decode(row[:n])
+                for row, n in zip(tokens.tolist(), length.tolist(), strict=True)
+            ],
             cost=Entry(flops=1.0, rollouts=count),
             scoring_seconds=0.0,
             scoring_queue=0.0,
@@ -107,4 +111,6 @@ class MemoryStore:
     def restore(self) -> tuple[int, Progress]:
         """Return the newest checkpoint."""
         step, progress = self.saved[-1]
-        return step, progress.copy()
+        progress = progress.copy()
+        progress.train = jax.tree.map(jnp.asarray, progress.train)
+        return step, progress

@@ -11,6 +11,7 @@ from sgpo_jax import data, methods, models, training
 from sgpo_jax.config import (
     EvalConfig,
     Experiment,
+    LogConfig,
     ModelConfig,
     ProfileConfig,
     PromptConfig,
@@ -114,6 +115,8 @@ def _save(trainer: "Trainer", path: pathlib.Path) -> None:
             start=trainer.step,
         )
         store.save(trainer.step, trainer.progress)
+    if trainer.kept.count:
+        trainer.kept.save(files.completions(trainer.label), trainer.step)
     lines = ({"step": step, **metrics} for step, metrics in trainer.log.lines)
     (place / "metrics.jsonl").write_text(training.sealed_lines(lines))
 
@@ -135,6 +138,7 @@ def experiment(trainer: "Trainer", path: pathlib.Path) -> Experiment:
         train=trainer.config,
         eval=EvalConfig(samples=trainer.eval_samples),
         mesh=trainer.session.mesh_shape,
+        log=LogConfig(completions=trainer.kept.count),
     )
 
 
@@ -229,6 +233,7 @@ def read(path: pathlib.Path, label: str | None, show: bool) -> dict[str, Any]:
             "pack": config.pack,
             "mesh": config.mesh,
             "scoring": config.reward,
+            "completions": config.log.completions,
             "label": label,
             "show": show,
         }
@@ -250,6 +255,9 @@ def restore(trainer: "Trainer", path: pathlib.Path) -> None:
             topology(trainer.session),
         )
         trainer.step, found = store.restore()
+    if trainer.kept.count:
+        trainer.kept.load(RunFolder(path).completions(trainer.label))
+        trainer.kept.rewind(trainer.step)
     lines = training.read_metrics(place / "metrics.jsonl", sound=True)
     if found.pending is not None and len(lines) > found.logged:
         # The checkpoint of a step is written before its evaluation, which is there.

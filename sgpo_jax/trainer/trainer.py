@@ -56,6 +56,8 @@ class Trainer:
       pack: shapes of packed rows; None for sizes that fit.
       mesh: devices along each axis.
       scoring: limits on rewards.
+      completions: completions of each step and each evaluation that are kept, with
+        rewards; see the property of that name.
       label: name of the method in progress, files and reports; None for "trainer" or
         the method's name.
       show: show progress.
@@ -105,6 +107,7 @@ class Trainer:
         pack: PackConfig | None = None,
         mesh: MeshShape = MeshShape(),
         scoring: RewardConfig = RewardConfig(),
+        completions: int = 0,
         label: str | None = None,
         show: bool = True,
         functions: pathlib.Path | None = None,
@@ -113,6 +116,7 @@ class Trainer:
             seed=(seed, Seed),
             total_steps=(total_steps, Natural | None),
             eval_samples=(eval_samples, Count),
+            completions=(completions, Natural),
         )
         if not isinstance(profile, Profile):
             ProfileConfig(samples=profile)
@@ -145,6 +149,7 @@ class Trainer:
         self._given_profile, self._given_plan = profile, plan
         self._display = Display(quiet=not show)
         self.log = training.MemoryLog()
+        self.kept = training.CompletionLog(completions, method=self.label)
         self._progress: training.Progress | None = None
         self.step = 0
 
@@ -249,6 +254,7 @@ class Trainer:
             seed=self.seed,
             profile=self.profile,
             plan=self.plan,
+            completions=self.kept,
         )
 
     def steps(self, count: int) -> Iterator[training.Metrics]:
@@ -279,6 +285,7 @@ class Trainer:
                 self.held_out,
                 progress,
                 samples=self.eval_samples,
+                keep=self.kept.evaluation,
             ),
         )
         with (
@@ -362,6 +369,14 @@ class Trainer:
     def table(self) -> pa.Table:
         """Metrics of all steps, one row each; pandas by `Table.to_pandas`."""
         return training.metrics_table(self.log.lines)
+
+    @property
+    def completions(self) -> pa.Table:
+        """Completions that were kept, `completions` of each step and evaluation.
+
+        With method, step, question, right answer and reward: `profiling.SCHEMA`.
+        """
+        return self.kept.table()
 
     def plot(self, axes: Any = None) -> Any:
         """Draw reward and held-out success over the steps; returns matplotlib axes."""

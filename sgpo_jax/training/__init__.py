@@ -5,6 +5,7 @@ from sgpo_jax.training.checkpoint import Checkpoints as Checkpoints
 from sgpo_jax.training.checkpoint import ProgressStore as ProgressStore
 from sgpo_jax.training.collapse import CollapseError as CollapseError
 from sgpo_jax.training.collapse import alarm as alarm
+from sgpo_jax.training.completions import CompletionLog as CompletionLog
 from sgpo_jax.training.copies import copy_names as copy_names
 from sgpo_jax.training.copies import with_copy as with_copy
 from sgpo_jax.training.evaluation import Evaluation as Evaluation

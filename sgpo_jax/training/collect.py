@@ -22,6 +22,7 @@ class Collected:
       draw: rows and sizes of the groups, [P].
       rollouts: all rollouts; `request` is the place of the group.
       rewards: one per rollout, [R]; NaN where unscorable.
+      texts: decoded completions, one per rollout.
       cost: of sampling.
       scoring_seconds: time spent waiting for verifiers.
       scoring_queue: completions that waited for a verifier, the mean over that time.
@@ -34,6 +35,7 @@ class Collected:
     draw: Draw
     rollouts: Rollouts
     rewards: np.ndarray
+    texts: list[str]
     cost: ledger.Entry
     scoring_seconds: float
     scoring_queue: float
@@ -76,6 +78,7 @@ class Collected:
             draw=Draw(self.draw.rows[groups], self.draw.sizes[groups], self.draw.phase),
             rollouts=dataclasses.replace(self.rollouts, **rows),
             rewards=self.rewards[kept],
+            texts=[text for text, keep in zip(self.texts, kept, strict=True) if keep],
         )
 
 
@@ -86,6 +89,7 @@ def collected(queries: Sequence[Query], draw: Draw, scored: Scored) -> Collected
         draw=draw,
         rollouts=scored.rollouts,
         rewards=scored.rewards,
+        texts=scored.texts,
         cost=scored.cost,
         scoring_seconds=scored.scoring_seconds,
         scoring_queue=scored.scoring_queue,
@@ -130,6 +134,7 @@ def joined(parts: Sequence[Collected]) -> Collected:
             version=parts[0].rollouts.version,
         ),
         rewards=np.concatenate([part.rewards for part in parts]),
+        texts=[text for part in parts for text in part.texts],
         cost=sum((part.cost for part in parts), ledger.Entry()),
         scoring_seconds=sum(part.scoring_seconds for part in parts),
         scoring_queue=float(np.mean([part.scoring_queue for part in parts])),

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from sgpo_jax.bounds import Share, bounded
 from sgpo_jax.data import Query
 from sgpo_jax.ledger import Entry
 from sgpo_jax.models import Params
-from sgpo_jax.profiling import SampleAndScore
+from sgpo_jax.profiling import SampleAndScore, Scored
 from sgpo_jax.rewards import SOLVED, HackingSigns
 from sgpo_jax.sampling import Greedy
 from sgpo_jax.training.exact import ReferenceScorer
@@ -99,15 +99,26 @@ def evaluate(
     *,
     samples: int,
     greedy: bool = False,
+    keep: Callable[[Sequence[Query], Scored], None] | None = None,
 ) -> Evaluation:
     """Sample each query and report the mean success.
 
     All evaluations of a run share their noise, so that differences between steps and
     methods come from the policy. The interval is over queries: each query's mean is one
     observation, since samples of one query are not independent draws of the task.
+
+    Args:
+      rollouts: sampler and verifiers.
+      params: the policy.
+      queries: what is asked.
+      samples: samples per query.
+      greedy: evaluate the most likely completion, too.
+      keep: is given the queries and their scored samples; None for nothing.
     """
     noise = streams.EVALUATION
     scored = rollouts(params, queries, [samples] * len(queries), step=noise)
+    if keep is not None:
+        keep(queries, scored)
     wins = np.bincount(scored.rollouts.request, scored.solved, minlength=len(queries))
     rates = wins / samples
     half = 1.96 * rates.std(ddof=1) / len(rates) ** 0.5 if len(rates) > 1 else 0.0

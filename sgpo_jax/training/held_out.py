@@ -1,9 +1,9 @@
 """Metrics of an evaluation in the middle of training, and a line of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sgpo_jax.data import Query
-from sgpo_jax.profiling import SampleAndScore
+from sgpo_jax.profiling import SampleAndScore, Scored
 from sgpo_jax.training.copies import with_copy
 from sgpo_jax.training.evaluation import evaluate
 from sgpo_jax.training.progress import Metrics, Progress
@@ -15,6 +15,7 @@ def held_out_metrics(
     progress: Progress,
     *,
     samples: int,
+    keep: Callable[[Sequence[Query], Scored], None] | None = None,
 ) -> Metrics:
     """Evaluate on held-out queries; the cost stands apart from the method's.
 
@@ -23,11 +24,12 @@ def held_out_metrics(
       queries: held-out queries; without any, only the compute spent is returned.
       progress: what was trained; its ledger takes the cost.
       samples: samples per query.
+      keep: is given the queries and their scored samples; None for nothing.
     """
     found: Metrics = {}
     if queries:
         params = progress.train.params
-        result = evaluate(rollouts, params, queries, samples=samples)
+        result = evaluate(rollouts, params, queries, samples=samples, keep=keep)
         progress.ledger.add("evaluation", result.cost)
         found = {
             "eval/success": result.mean,

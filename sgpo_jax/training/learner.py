@@ -18,6 +18,7 @@ from sgpo_jax.profiling import Profile, SampleAndScore
 from sgpo_jax.training import collapse, copies
 from sgpo_jax.training.batch import by_response, make_groups, only_sampled, scoring_cost
 from sgpo_jax.training.collect import Collected, collect, collected
+from sgpo_jax.training.completions import CompletionLog
 from sgpo_jax.training.operations import Trace, rates
 from sgpo_jax.training.progress import Metrics, Progress, PromptState, TrainConfig
 from sgpo_jax.training.prompts import Prompts
@@ -41,6 +42,7 @@ class Learner:
       profile: rows in the order of the queries; None if the method needs none.
       plan: a plan from a file, in place of the method's own; None for none.
       trace: which steps are profiled; None for none.
+      completions: keeps some completions of each step.
       agree: called in the middle of a step, when it had to wait for a compilation; may
         raise `Stopped`, on all processes or none.
     """
@@ -55,6 +57,7 @@ class Learner:
     profile: Profile | None = None
     plan: Plan | None = None
     trace: Trace | None = None
+    completions: CompletionLog = dataclasses.field(default_factory=CompletionLog)
     agree: Callable[[], object] = lambda: None
 
     @property
@@ -86,6 +89,7 @@ class Learner:
     def _step(self, progress: Progress, step: int) -> Metrics:
         started = time.perf_counter()
         everything, prompts = self._collect(progress, step)
+        self.completions.train(step, everything.queries, everything)
         progress.ledger.add("generation", everything.cost)
         progress.ledger.add("rewards", ledger.Entry(seconds=everything.scoring_seconds))
         metrics = rollout_metrics(everything) | self._against_profile(everything)

@@ -42,12 +42,14 @@ def steps(
       Stopped: if the run was asked to stop; the last whole step is being saved then.
     """
     config = learner.config
-    step = start
+    step, kept = start, learner.completions
     # Lines of steps that the checkpoint does not have, and of its own evaluation.
     log.rewind(progress.logged)
+    kept.rewind(start)
     while True:
         if progress.pending is not None:
             metrics = _evaluate(progress, step, evaluate, log)
+            kept.flush(step)
             yield step, progress, metrics
             _check_collapse(config.stop_on_collapse, step, metrics)
         if step >= stop:
@@ -58,14 +60,18 @@ def steps(
             metrics = learner.step(progress, step + 1)
         except Stopped:
             # Always before the update, which donates its input.
+            kept.rewind(step)
+            kept.flush(step)
             store.save(step, before)
             raise
         step += 1
         if metrics.get("skipped", 0) >= config.max_skipped:
             step, progress = _go_back(learner, step, progress, store)
             log.rewind(progress.logged)
+            kept.rewind(step)
         elif step % config.eval_every == 0 or step == config.steps:
             progress.pending = metrics
+            kept.flush(step)
             started = time.perf_counter()
             store.save(step, progress)
             metrics["time/save"] = time.perf_counter() - started

@@ -1,5 +1,6 @@
 """The front door: what a researcher writes in a notebook."""
 
+import collections
 import dataclasses
 import json
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import sgpo_jax
-from sgpo_jax import advantages, data, methods, models, training
+from sgpo_jax import advantages, data, methods, models, profiling, training
 from sgpo_jax.trainer import Trainer
 
 ROWS = [{"prompt": f"{a}+{b}=", "answer": a + b} for a in range(6) for b in range(6)]
@@ -58,7 +59,7 @@ def trainer_of(policy, questions, method: methods.Method | str = METHOD, **chang
 
 @pytest.fixture(scope="module")
 def trained(policy, questions):
-    trainer = trainer_of(policy, questions)
+    trainer = trainer_of(policy, questions, completions=3)
     metrics = list(trainer.steps(6))
     yield trainer, metrics
     trainer.close()
@@ -94,6 +95,24 @@ def test_a_list_of_dicts_and_a_function_are_enough(trained, tmp_path):
     assert_equal(models.load(f"hf:{tmp_path / 'out'}").params, trainer.policy.params)
 
 
+def test_completions_are_kept_with_question_and_reward(trained):
+    trainer, metrics = trained
+    rows = trainer.completions.to_pylist()
+    queries = {query.id: query for query in (*trainer.queries, *trainer.held_out)}
+    counts = collections.Counter((row["step"], row["part"]) for row in rows)
+    evaluated = [0, 2, 4, 6]
+    assert counts == {
+        **{(line["step"], "train"): 3 for line in metrics},
+        **{(step, "evaluation"): 3 for step in evaluated},
+    }
+    held_out = {query.id for query in trainer.held_out}
+    for row in rows:
+        query = queries[row["id"]]
+        assert (row["prompt"], row["reference"]) == (query.prompt, query.reference)
+        assert (row["id"] in held_out) == (row["part"] == "evaluation")
+        assert row["reward"] == pytest.approx(reward(row["completion"], ""))
+
+
 def test_the_ledger_counts_what_was_sampled_and_trained(trained):
     trainer, metrics = trained
     spent = trainer.ledger
@@ -103,13 +122,14 @@ def test_the_ledger_counts_what_was_sampled_and_trained(trained):
 
 def test_steps_in_two_calls_are_the_same_steps(trained, policy, questions):
     """Also where the loop is left early."""
-    with trainer_of(policy, questions, total_steps=6) as other:
+    with trainer_of(policy, questions, total_steps=6, completions=3) as other:
         for _ in other.steps(6):
             break
         assert other.step == 1
         list(other.steps(2))
         list(other.steps(3))
         assert_equal(other.policy.params, trained[0].policy.params)
+        assert other.completions == trained[0].completions
 
 
 def test_the_policy_is_a_copy(policy, questions):
@@ -135,7 +155,12 @@ def test_the_command_line_goes_on_where_a_notebook_saved(
 
     method = dataclasses.replace(METHOD, advantage=local)
     with trainer_of(
-        policy, questions, method, total_steps=6, reward=lambda c, r: reward(c, r)
+        policy,
+        questions,
+        method,
+        total_steps=6,
+        reward=lambda c, r: reward(c, r),
+        completions=3,
     ) as half:
         list(half.steps(3))
         half.save(tmp_path / "run")
@@ -146,6 +171,10 @@ def test_the_command_line_goes_on_where_a_notebook_saved(
         assert_equal(opened.policy.params, trained[0].policy.params)
         rewards = opened.table().column("reward").to_pylist()
         assert rewards == trained[0].table().column("reward").to_pylist()
+        assert opened.completions == trained[0].completions
+        opened.save(tmp_path / "moved")
+    folder = tmp_path / "moved" / "methods" / "trainer" / "completions"
+    assert profiling.read_completions(folder) == trained[0].completions
     report = (tmp_path / "moved" / "report.md").read_text()
     assert "trainer" in report
 
