@@ -43,6 +43,7 @@ profiles and plans without a run, for training elsewhere:
   profile --server URL     sample by an inference server; no weights here
   profile --export FORMAT  pass rates and group sizes for TRL, verl, prime-rl, datasets
   profile --drift LATER    test whether the difficulty order has changed since
+  profile --predict DATA   success of new questions from hidden states, unsampled
   plan --profile FILE      plan and its cost, without model and data; --compare
 
 other commands:
@@ -138,7 +139,7 @@ def _beside_runs(name: str, rest: list[str]) -> int | None:
 
         alone = "help" not in given and report_profile.holds_profile_only(rest)
         return report_profile.main(rest) if alone else None
-    kinds = sorted(given & {"drift", "export", "import", "server"})
+    kinds = sorted(given & {"drift", "export", "import", "predict", "server"})
     if len(kinds) > 1:
         return _refuse(f"choose one of --{' and --'.join(kinds)}")
     if not kinds:

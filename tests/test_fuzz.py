@@ -27,6 +27,14 @@ def test_no_mutation_ends_in_a_traceback_or_a_changed_number(name, tmp_path):
     assert not found.faults, found.examples
 
 
+def test_a_damaged_column_of_a_parquet_file_does_not_end_the_process(tmp_path):
+    """Mutations on which pyarrow's metadata ended it, by a C++ exception."""
+    numbers = [768, 5162, 7102]
+    name = "data.parquet"
+    found = harness.in_process(name, TARGETS[name], numbers, 0, tmp_path)
+    assert found.refused == 3, found
+
+
 def test_a_parser_that_breaks_is_found(tmp_path):
     """Tracebacks, hangs and silent changes are counted, refusals are none."""
 

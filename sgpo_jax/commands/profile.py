@@ -1,4 +1,4 @@
-"""`sgpo profile` beside a run: import, export, profiling by a server, drift."""
+"""`sgpo profile` beside a run: import, export, servers, drift, predictions."""
 
 import sys
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from sgpo_jax.commands import (
     profile_drift,
     profile_export,
     profile_import,
+    profile_predict,
     profile_server,
 )
 
@@ -14,6 +15,7 @@ KINDS = {
     "drift": profile_drift,
     "import": profile_import,
     "export": profile_export,
+    "predict": profile_predict,
     "server": profile_server,
 }
 """Modules of the variants, by option."""
@@ -22,6 +24,7 @@ OPTIONS = {
     "drift": profile_drift.DriftOptions,
     "import": profile_import.ProfileImportOptions,
     "export": profile_export.ProfileExportOptions,
+    "predict": profile_predict.PredictOptions,
     "server": profile_server.ServerProfileOptions,
 }
 """Settings of the variants, by option."""

@@ -38,9 +38,11 @@ def read_parquet(path: str, choose: Choose) -> Iterator[Row]:
             schema, metadata = file.schema, file.metadata
             leaves = [schema.column(i).path for i in range(len(schema))]
             row = _template(file.schema_arrow)
-        names = _present(path, row, choose(row))
+            names = _present(path, row, choose(row))
+            used = _used(leaves, names)
+            _check_columns(file, used)
         raw.seek(0, 2)
-        _check_size(path, metadata, _used(leaves, names), raw.tell())
+        _check_size(path, metadata, used, raw.tell())
         raw.seek(0)
         with parquet.ParquetFile(
             raw,
@@ -104,6 +106,20 @@ def _used(leaves: Sequence[str], names: Sequence[str]) -> list[int]:
         for i, leaf in enumerate(leaves)
         if any(leaf == name or leaf.startswith(f"{name}.") for name in names)
     ]
+
+
+def _check_columns(file: Any, used: list[int]) -> None:
+    """Raise if the description of a column is damaged; no value is decoded.
+
+    `RowGroupMetaData.column` ends the process on such a column (a C++ exception that
+    pyarrow does not catch). Its reader catches it; a batch of 0 rows decodes nothing,
+    and only the reader behind `iter_batches` takes one.
+    """
+    for group in range(file.num_row_groups):
+        probe = file.reader.iter_batches(
+            0, row_groups=[group], column_indices=used, use_threads=False
+        )
+        next(probe, None)
 
 
 def _check_size(path: str, metadata: Any, used: Sequence[int], size: int) -> None:

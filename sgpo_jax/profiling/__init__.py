@@ -43,4 +43,7 @@ from sgpo_jax.profiling.rounds import measure_by as measure_by
 from sgpo_jax.profiling.scored import RolloutSource as RolloutSource
 from sgpo_jax.profiling.scored import SampleAndScore as SampleAndScore
 from sgpo_jax.profiling.scored import Scored as Scored
+from sgpo_jax.profiling.screening import CrossValidation as CrossValidation
+from sgpo_jax.profiling.screening import Screen as Screen
+from sgpo_jax.profiling.screening import cross_validation as cross_validation
 from sgpo_jax.profiling.shared import SharedRollouts as SharedRollouts
