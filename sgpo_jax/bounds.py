@@ -84,6 +84,9 @@ Natural = Annotated[int, Range(0, HUGE)]
 """A whole number, at least 0."""
 Size = Annotated[int, Range(1, 2**20)]
 """Elements of a static shape."""
+MOST_LAYERS = 4096
+Layers = Annotated[int, Range(1, MOST_LAYERS)]
+"""Layers of a model; a list is made of them before anything is checked."""
 GroupSize = Annotated[int, Range(1, 4096)]
 """Rollouts of one prompt."""
 Seed = Annotated[int, Range(0, 2**63 - 1)]

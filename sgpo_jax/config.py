@@ -12,6 +12,7 @@ from sgpo_jax.bounds import (
     Count,
     Decay,
     Finite,
+    Layers,
     Natural,
     NonNegative,
     Positive,
@@ -83,7 +84,7 @@ class ModelConfig:
 
     source: str = ""
     prompt: PromptConfig = PromptConfig()
-    num_layers: Size = 3
+    num_layers: Layers = 3
     embed_dim: Size = 96
     num_heads: Size = 4
     num_kv_heads: Size = 4

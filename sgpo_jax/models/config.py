@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal, get_args
 
-from sgpo_jax.bounds import TINY, Count, Natural, Positive, Range, Size, bounded
+from sgpo_jax.bounds import TINY, Count, Layers, Natural, Positive, Range, Size, bounded
 from sgpo_jax.models.lora import Lora
 from sgpo_jax.models.rope import RopeScaling, YarnScaling
 
@@ -54,7 +54,7 @@ class DecoderConfig:
     """
 
     vocab_size: Annotated[int, Range(1, 2**24)]
-    num_layers: Size = 3
+    num_layers: Layers = 3
     embed_dim: Size = 128
     num_heads: Size = 4
     num_kv_heads: Size = 4
@@ -119,7 +119,7 @@ class DecoderConfig:
             )
         if isinstance(self.rope_scaling, YarnScaling) and self.rope_base <= 1:
             raise ValueError(f"rope_base must exceed 1 for YaRN, got {self.rope_base}")
-        if not set(self.global_layers) <= set(range(self.num_layers)):
+        if not all(0 <= layer < self.num_layers for layer in self.global_layers):
             raise ValueError(
                 f"global_layers {self.global_layers} must be in"
                 f" 0..{self.num_layers - 1}"

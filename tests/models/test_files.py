@@ -149,6 +149,12 @@ def test_missing_surplus_and_misshapen_tensors_name_themselves(folder):
     found = pretrained.open_source(f"hf:{folder}")
     with pytest.raises(ValueError, match=r"unknown to the config.*\(and 11 more\)"):
         pretrained.load_params(found.tensors, found.config)
+    (folder / "config.json").write_text(
+        json.dumps({**config, "num_hidden_layers": 4096})
+    )
+    found = pretrained.open_source(f"hf:{folder}")
+    with pytest.raises(ValueError, match="says 4096 layers, but there are only"):
+        pretrained.load_params(found.tensors, found.config)
 
 
 def test_hostile_headers_are_refused(folder):

@@ -154,3 +154,11 @@ def test_yarn_in_some_layers_only_is_refused():
     }
     with pytest.raises(ValueError, match="YaRN in some layers only"):
         read_config(config)
+
+
+@pytest.mark.parametrize("layers", [4097, 10**9])
+@pytest.mark.parametrize("config", [LLAMA, GEMMA], ids=["llama", "gemma2"])
+def test_more_layers_than_any_model_has_are_refused_at_once(config, layers):
+    """Lists of a billion entries were made first."""
+    with pytest.raises(ValueError, match="num_hidden_layers must be at most 4096"):
+        read_config({**config, "num_hidden_layers": layers})

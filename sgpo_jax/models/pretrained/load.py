@@ -75,6 +75,12 @@ def check(tensors: Tensors, config: DecoderConfig) -> Tensors:
         shape.
     """
     found = causal_model(tensors, config)
+    if config.num_layers > len(found.shapes):  # names of as many are not made
+        raise ValueError(
+            f"the config says {config.num_layers} layers, but there are only"
+            f" {len(found.shapes)} tensors"
+            + "".join(f", {found.where(name)} for one" for name in [*found.shapes][:1])
+        )
     wanted = {
         place.name: place.published
         for group in places(config).values()

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from sgpo_jax.bounds import shown
+from sgpo_jax.bounds import MOST_LAYERS, shown
 from sgpo_jax.models.config import DecoderConfig
 from sgpo_jax.models.pretrained.families import ACTIVATIONS, FAMILIES, SIZES, Json
 from sgpo_jax.models.rope import LinearScaling, Llama3Scaling, RopeScaling, YarnScaling
@@ -106,6 +106,11 @@ def _read_sizes(name: str, given: Json) -> dict[str, int]:
                 f"{name}: {key} must be a positive number, got {shown(value)}"
             )
         sizes[field] = value
+    if sizes["num_layers"] > MOST_LAYERS:  # a list is made of them
+        raise ValueError(
+            f"{name}: num_hidden_layers must be at most {MOST_LAYERS}, got"
+            f" {sizes['num_layers']}"
+        )
     return sizes
 
 
@@ -214,7 +219,7 @@ def _read_windows(name: str, given: Json, layers: int) -> dict[str, Any]:
         if unknown or len(types) != layers:
             raise ValueError(
                 f"{name}: layer_types must name full_attention or sliding_attention for"
-                f" {layers} layers, got {types}"
+                f" {layers} layers, got {shown(types)}"
             )
         everywhere = [i for i, kind in enumerate(types) if kind == "full_attention"]
     elif family.global_every:
