@@ -168,7 +168,8 @@ def write(out: pathlib.Path, failed: dict[str, str], command: str, budget: int) 
         " ledger, profiling included; rollouts sampled and trained on; steps; share of"
         f" groups without an advantage. The 95 % interval of a success is ±{width:.3f}"
         " over questions; differences within it say nothing. Step sizes are those of"
-        " the preset.",
+        " the preset. pass_at_k credits groups with exactly one success only, so its"
+        " mean success moves least.",
         table(rows),
     ]
     if missing:

