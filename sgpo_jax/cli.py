@@ -60,6 +60,8 @@ common options:
   --methods NAME..  what is trained, the baseline first: names of `sgpo methods`, or
                     package.module:function of your own; parts are set by
                     --methods.NAME.PART.FIELD VALUE
+  --sampler.server URL  inference servers that sample the profile, and with
+                    --sampler.refresh everything
   --seed N          root of all randomness
   --preset NAME     a complete experiment to start from: {presets}
   --dry-run         print the resolved experiment and its predicted cost; do nothing
@@ -234,6 +236,12 @@ def _introduce(run: "Run") -> None:
             f"model: {config.model.source} as it is, without a warm-up"
             " (--warmup.steps N fine-tunes it on demonstrations first)"
         )
+    if config.sampler.server:
+        what = "everything, given the weights before"
+        if not config.sampler.refreshed:
+            what = "the profile and the initial policy's evaluation; training samples"
+            what += " here (--sampler.refresh gives servers new weights)"
+        run.display.say(f"sampler: {config.sampler.server} samples {what}")
 
 
 def _lock(
@@ -260,6 +268,7 @@ def _explain(error: Exception, display: "Display") -> int | None:
     from sgpo_jax.hosts import RESTART, LostPeer, Stopped
     from sgpo_jax.pipeline import UserError
     from sgpo_jax.rewards import UnscorableError, VerifierError
+    from sgpo_jax.sampling import IncompleteError, RefreshError
     from sgpo_jax.training import CheckpointError, CollapseError
 
     code, text = None, str(error)
@@ -272,6 +281,9 @@ def _explain(error: Exception, display: "Display") -> int | None:
         code, text = RESTART, f"{text}; the same command resumes"
     elif isinstance(error, CollapseError):
         code = 3
+    elif isinstance(error, IncompleteError | RefreshError):
+        code = 1
+        text += "; the same command resumes"
     elif isinstance(error, FloatingPointError | CheckpointError | UnscorableError):
         code = 1
     elif isinstance(error, OSError) and error.errno in _DISK:

@@ -25,6 +25,7 @@ from sgpo_jax.bounds import (
     Temperature,
     bounded,
 )
+from sgpo_jax.client_config import ClientLimits
 from sgpo_jax.hosts import DistributedConfig
 from sgpo_jax.methods import Method, label_of, named
 from sgpo_jax.models import DecoderConfig, Lora, pretrained
@@ -193,6 +194,16 @@ class SamplerConfig:
       thinking: tokens after which thinking is ended by force; 0 for no limit. Forced
         tokens are no part of the loss.
       end_of_thinking: what ends it.
+      server: addresses of inference servers, separated by commas: they sample the
+        profile and the initial policy's evaluation in place of this process, and
+        everything with `refresh`. Without it they must serve the initial policy.
+      model: the servers' name of the model.
+      refresh: how servers get the weights that are sampled from: sglang (the whole
+        model, by /update_weights_from_disk) or vllm-lora (adapters, by
+        /v1/load_lora_adapter).
+      weights: folder for these, which the servers see under the same path; empty for
+        one in the run folder.
+      client: limits of the servers' client.
     """
 
     lanes: Size = 32
@@ -204,14 +215,49 @@ class SamplerConfig:
     keep_stop: bool = False
     thinking: Annotated[int, Range(0, 2**20)] = 0
     end_of_thinking: str = "</think>"
+    server: str = ""
+    model: str = "default"
+    refresh: Literal["none", "sglang", "vllm-lora"] = "none"
+    weights: str = ""
+    client: ClientLimits = ClientLimits()
 
     def __post_init__(self):
+        self._check_server()
         if not all(self.stop):
             raise ValueError("an empty stop string would end every completion")
         if self.keep_stop and not self.stop:
             raise ValueError("keep_stop needs a stop string; give sampler.stop")
         if self.thinking and not self.end_of_thinking:
             raise ValueError(f"thinking={self.thinking} needs end_of_thinking")
+
+    @property
+    def refreshed(self) -> bool:
+        """Whether servers are given weights."""
+        return self.refresh != "none"
+
+    def _check_server(self) -> None:
+        if not self.server:
+            if self.refreshed or self.weights:
+                raise ValueError(
+                    "refresh and weights are of inference servers: give sampler.server"
+                )
+            return
+        for url in self.server.split(","):
+            if not url.strip().startswith(("http://", "https://")):
+                raise ValueError(
+                    f"server {url!r} must begin with http:// or https://, as in"
+                    " http://localhost:8000/v1"
+                )
+        if self.thinking or self.keep_stop:
+            raise ValueError(
+                "servers end thinking at no limit, and leave stop strings out of the"
+                " text: drop sampler.thinking and sampler.keep_stop, or sampler.server"
+            )
+        if self.refreshed and self.temperature != 1:
+            raise ValueError(
+                f"servers report log-probabilities at temperature 1, temperature is"
+                f" {self.temperature:g}: set it to 1, or drop sampler.refresh"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

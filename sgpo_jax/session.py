@@ -3,16 +3,26 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from sgpo_jax import methods, models, packing, rewards, sampling, sharding, training
+from sgpo_jax import (
+    fleet,
+    methods,
+    models,
+    packing,
+    rewards,
+    sampling,
+    sharding,
+    training,
+)
 from sgpo_jax.config import PackConfig, RewardConfig, SamplerConfig
 from sgpo_jax.hosts import ProcessGroup, SingleProcess
-from sgpo_jax.profiling import RolloutSource, SharedRollouts
+from sgpo_jax.profiling import RolloutSource, ServerRollouts, SharedRollouts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +41,8 @@ class Session:
       seed: root of all noise.
       mesh_shape: devices along each axis of the mesh.
       hosts: the processes of the run.
+      published: the published `config.json` of the policy, for weights that inference
+        servers are given; empty for a random one.
     """
 
     decoder: models.DecoderConfig
@@ -42,6 +54,7 @@ class Session:
     seed: int = 0
     mesh_shape: sharding.MeshShape = sharding.MeshShape()
     hosts: ProcessGroup = SingleProcess()
+    published: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     @functools.cached_property
     def mesh(self) -> jax.sharding.Mesh:
@@ -108,9 +121,42 @@ class Session:
             end_of_thinking=ending_tokens(c, self.tokenizer),
         )
 
+    @property
+    def rollouts(self) -> RolloutSource | SharedRollouts | ServerRollouts:
+        """Sampler, tokenizer and verifiers in one, for any parameters."""
+        if not self.sampler.refreshed:
+            return self.local_rollouts
+        return self._served.adapted(complete=False)
+
+    @property
+    def initial_rollouts(self) -> RolloutSource | SharedRollouts | ServerRollouts:
+        """The same, for the initial policy, which servers have without a refresh."""
+        return self._served if self.sampler.server else self.local_rollouts
+
     @functools.cached_property
-    def rollouts(self) -> RolloutSource | SharedRollouts:
-        """Sampler, tokenizer and verifiers in one."""
+    def _served(self) -> ServerRollouts:
+        """Rollouts of inference servers."""
+        server = fleet.client(self.sampler, self.tokenizer)
+        policy = models.Policy(
+            config=self.decoder,
+            tokenizer=self.tokenizer,
+            identity="",
+            reader=lambda mesh: {},  # parameters are given with each call
+            published=self.published,
+        )
+        return ServerRollouts(
+            server=server,
+            worker=self.worker,
+            seed=self.seed,
+            temperature=self.sampler.temperature,
+            config=self.decoder,
+            weights=fleet.weights(self.sampler, server, policy),
+            poll=self.hosts.poll,
+        )
+
+    @functools.cached_property
+    def local_rollouts(self) -> RolloutSource | SharedRollouts:
+        """Rollouts of this process's own sampler, or of all processes'."""
         local = RolloutSource(
             engine=self.engine,
             config=self.decoder,

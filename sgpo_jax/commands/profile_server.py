@@ -8,12 +8,12 @@ from sgpo_jax.bounds import (
     Count,
     Finite,
     Natural,
-    Seconds,
     Seed,
     Size,
     Temperature,
     bounded,
 )
+from sgpo_jax.client_config import ClientLimits
 from sgpo_jax.commands import profile_files
 from sgpo_jax.prompt_config import PromptConfig
 
@@ -22,24 +22,6 @@ if TYPE_CHECKING:
     from sgpo_jax.data import Query
     from sgpo_jax.pipeline import Display
     from sgpo_jax.profiling import Profile, SamplingRule, ServerRollouts
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-@bounded
-class ClientLimits:
-    """Limits of the HTTP client.
-
-    Attributes:
-      concurrency: HTTP requests in flight at once.
-      timeout: most seconds of one of them.
-      attempts: how often one is tried.
-      token: name of the environment variable with an access token; empty for none.
-    """
-
-    concurrency: Size = 64
-    timeout: Seconds = 600.0
-    attempts: Count = 6
-    token: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -152,21 +134,13 @@ def client(options: ServerProfileOptions) -> "sampling.Server":
     """Return the client; without a tokenizer prompts go as text.
 
     Raises:
-      UserError: if the access token is not in the environment.
-      ValueError: if there is no such tokenizer.
+      ValueError: if there is no such tokenizer, or the access token is not in the
+        environment.
     """
-    import os
-
     from sgpo_jax import sampling
     from sgpo_jax.models import ByteTokenizer, pretrained
-    from sgpo_jax.pipeline import UserError
 
     limits = options.limits
-    headers: dict[str, str] = {}
-    if limits.token:
-        if not os.environ.get(limits.token):
-            raise UserError(f"the environment has no {limits.token}")
-        headers["Authorization"] = f"Bearer {os.environ[limits.token]}"
     tokenizer: models.Tokenizer = ByteTokenizer()
     if options.tokenizer:
         tokenizer = pretrained.open_tokenizer(options.tokenizer).prompted(
@@ -184,7 +158,7 @@ def client(options: ServerProfileOptions) -> "sampling.Server":
         any_token=not options.tokenizer,
         concurrency=limits.concurrency,
         retry=sampling.Retry(attempts=limits.attempts, timeout=limits.timeout),
-        headers=headers,
+        headers=limits.headers(),
         extra=extra,
     )
 

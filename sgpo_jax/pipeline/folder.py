@@ -32,6 +32,11 @@ _FIRST_STAGE = {
 }
 
 
+# Who samples may change: inference servers come and go.
+_CLIENT = ("sampler.server", "sampler.model", "sampler.refresh", "sampler.weights")
+_CLIENT += ("sampler.client.",)
+
+
 class UserError(Exception):
     """A mistake in what the user asked for; the command line exits with code 2."""
 
@@ -223,6 +228,8 @@ def open_folder(config: Experiment, *, write: bool = True) -> RunFolder:
         changed.discard("methods")
         for name in sorted(changed):
             first = _FIRST_STAGE.get(name.split(".")[0])
+            if name.startswith(_CLIENT):
+                continue
             # `train.steps` may grow: a longer run continues a shorter one only if the
             # schedule does not depend on the length, so it counts as a change.
             later = STAGES[STAGES.index(first) :] if first else ()

@@ -19,6 +19,9 @@ from sgpo_jax.session import Session
 _ORDER_ONLY = ("lanes", "slots", "order")
 """Settings of the sampler that do not change what is drawn."""
 
+_CLIENT = ("server", "model", "refresh", "weights", "client")
+"""Settings of inference servers; addresses may change between a kill and the rest."""
+
 
 def measured(
     session: Session,
@@ -55,7 +58,7 @@ def measured(
 
         return measure_by(
             rule,
-            session.rollouts.adapted(watch=watch),
+            session.initial_rollouts.adapted(watch=watch),
             policy.params,
             queries,
             samples=samples,
@@ -74,8 +77,10 @@ def made_from(
     sampler = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in dataclasses.asdict(session.sampler).items()
-        if name not in _ORDER_ONLY
+        if name not in (*_ORDER_ONLY, *_CLIENT)
     }
+    if session.sampler.server:
+        sampler["served"] = session.sampler.model
     verifiers = rewards.sources(query.verifier for query in queries)
     return {
         "policy": policy.identity,

@@ -5,7 +5,7 @@ import pathlib
 
 import jax
 
-from sgpo_jax import data, models, rewards, sharding, training
+from sgpo_jax import data, fleet, models, rewards, sharding, training
 from sgpo_jax.config import Experiment
 from sgpo_jax.hosts import ProcessGroup, SingleProcess
 from sgpo_jax.models import pretrained
@@ -89,6 +89,12 @@ class Run:
         models.check_offload(self.config.model.remat, devices)
         _ = self.session.buckets, self.session.engine, self.traced_steps
         training.check_trackers(self.config.log.trackers)
+        fleet.check(
+            self.config.sampler,
+            self.config.methods,
+            lora=self.decoder.lora is not None,
+            processes=self.hosts.count,
+        )
 
 
 def open_run(
@@ -115,16 +121,20 @@ def open_run(
     questions = load(source, config, policy.tokenizer)
     asked = (*questions.train, *questions.held_out)
     encode = policy.tokenizer.encode_prompt
+    sampler = config.sampler
+    if sampler.refreshed and not sampler.weights:
+        sampler = dataclasses.replace(sampler, weights=_path(config, f"{HERE}/served"))
     session = Session(
         decoder=policy.config,
         tokenizer=policy.tokenizer,
         worker=worker,
-        sampler=config.sampler,
+        sampler=sampler,
         pack=config.pack,
         longest_prompt=max(len(encode(query.turns)) for query in asked),
         seed=config.seed,
         mesh_shape=config.mesh,
         hosts=hosts,
+        published=policy.published,
     )
     return Run(
         config=config,

@@ -31,9 +31,11 @@ def evaluate(
     path = run.folder.evaluation(name)
     if run.hosts.broadcast(path.exists()):
         return training.Evaluation.load(path)
+    session = run.session
+    rollouts = session.initial_rollouts if name == "initial" else session.rollouts
     with run.display.progress(f"evaluate {name}", 1) as advance:
         found = training.evaluate(
-            run.session.rollouts,
+            rollouts,
             params(),
             run.held_out,
             samples=run.config.eval.final_samples,

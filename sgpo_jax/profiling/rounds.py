@@ -4,10 +4,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from sgpo_jax.data import Query
 from sgpo_jax.profiling.adaptive import Flat, Round, SamplingRule, profile_adaptively
+from sgpo_jax.profiling.completions import read_completions, write_completions
 from sgpo_jax.profiling.measure import Chunks, measure
 from sgpo_jax.profiling.profile import Profile
 from sgpo_jax.profiling.scored import SampleAndScore
@@ -65,10 +64,6 @@ def measure_by(
 
 def _join(paths: Sequence[Any], target: Any) -> None:
     """Write the completions of all rounds as one file."""
-    temporary = target.with_name(f".{target.name}.tmp")
-    with pq.ParquetWriter(temporary, pq.read_schema(paths[0])) as writer:
-        for path in paths:
-            writer.write_table(pq.read_table(path))
-    temporary.replace(target)
+    write_completions((read_completions(path) for path in paths), target)
     for path in paths:
         path.unlink()

@@ -238,7 +238,7 @@ class RolloutSource:
             rollouts=rollouts,
             rewards=rewards,
             texts=texts,
-            cost=self._cost(prompts, rollouts, sampled - start),
+            cost=sampling_cost(self.config, prompts, rollouts, sampled - start),
             scoring_seconds=time.perf_counter() - sampled,
             scoring_queue=self.worker.queue,
             solved_at=self.worker.solved_at,
@@ -258,31 +258,41 @@ class RolloutSource:
         stop, text = self.engine.stop_strings, self.tokenizer.decode(tokens)
         return text if stop is None else stop.cut(text)
 
-    def _cost(
-        self, prompts: Sequence[Sequence[int]], rollouts: Rollouts, seconds: float
-    ) -> ledger.Entry:
-        lengths = [[] for _ in prompts]
-        for request, length in zip(
-            rollouts.request.tolist(), rollouts.length.tolist(), strict=True
-        ):
-            lengths[request].append(length)
-        used = [(len(p), k) for p, k in zip(prompts, lengths, strict=True) if k]
-        tokens = sum(p + sum(k) - len(k) for p, k in used)
-        stats = rollouts.stats
-        idle = stats.decode_padded - stats.decode_tokens
-        padding = stats.prefill_padded - stats.prefill_tokens + idle
-        return ledger.Entry(
-            flops=ledger.forward_flops(
-                self.config,
-                tokens=tokens,
-                pairs=sum(ledger.sample_pairs(p, k) for p, k in used),
-                logits=sum(sum(k) for _, k in used),
-            ),
-            padded_flops=ledger.forward_flops(
-                self.config, tokens=padding, pairs=0, logits=idle
-            ),
-            rollouts=len(rollouts.length),
+
+def sampling_cost(
+    config: DecoderConfig,
+    prompts: Sequence[Sequence[int]],
+    rollouts: Rollouts,
+    seconds: float,
+) -> ledger.Entry:
+    """Compute of rollouts, each prompt encoded once.
+
+    Args:
+      config: shape of the policy.
+      prompts: token ids of each request.
+      rollouts: its samples.
+      seconds: they took.
+    """
+    lengths = [[] for _ in prompts]
+    for request, length in zip(
+        rollouts.request.tolist(), rollouts.length.tolist(), strict=True
+    ):
+        lengths[request].append(length)
+    used = [(len(p), k) for p, k in zip(prompts, lengths, strict=True) if k]
+    tokens = sum(p + sum(k) - len(k) for p, k in used)
+    stats = rollouts.stats
+    idle = stats.decode_padded - stats.decode_tokens
+    padding = stats.prefill_padded - stats.prefill_tokens + idle
+    return ledger.Entry(
+        flops=ledger.forward_flops(
+            config,
             tokens=tokens,
-            padded_tokens=padding,
-            seconds=seconds,
-        )
+            pairs=sum(ledger.sample_pairs(p, k) for p, k in used),
+            logits=sum(sum(k) for _, k in used),
+        ),
+        padded_flops=ledger.forward_flops(config, tokens=padding, pairs=0, logits=idle),
+        rollouts=len(rollouts.length),
+        tokens=tokens,
+        padded_tokens=padding,
+        seconds=seconds,
+    )

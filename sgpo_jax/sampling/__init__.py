@@ -24,3 +24,6 @@ from sgpo_jax.sampling.sampler import Sampler as Sampler
 from sgpo_jax.sampling.server import IncompleteError as IncompleteError
 from sgpo_jax.sampling.server import Retry as Retry
 from sgpo_jax.sampling.server import Server as Server
+from sgpo_jax.sampling.weights import Refresh as Refresh
+from sgpo_jax.sampling.weights import RefreshError as RefreshError
+from sgpo_jax.sampling.weights import ServedWeights as ServedWeights

@@ -38,6 +38,24 @@ def post(
 ) -> dict[str, Any]:
     """Post a message and return the JSON object that is answered.
 
+    Raises:
+      BusyError, OSError, http.client.HTTPException, RefusedError: as `post_bytes`.
+    """
+    body = post_bytes(message, seconds=seconds, most_bytes=most_bytes)
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError("no JSON", " ".join(str(error).split())[:200]) from None
+    if not isinstance(content, dict):
+        raise RefusedError("no completion", repr(content)[:200])
+    return content
+
+
+def post_bytes(
+    message: urllib.request.Request, *, seconds: float, most_bytes: int
+) -> bytes:
+    """Post a message and return what is answered.
+
     The whole exchange ends after `seconds`, however slowly bytes drip. Redirections are
     not followed: they would carry headers with secrets elsewhere.
 
@@ -65,13 +83,7 @@ def post(
             asked = error.headers.get("Retry-After")
             raise BusyError(f"{reason}: {detail}", asked) from None
         raise RefusedError(reason, detail) from None
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise RefusedError("no JSON", " ".join(str(error).split())[:200]) from None
-    if not isinstance(content, dict):
-        raise RefusedError("no completion", repr(content)[:200])
-    return content
+    return body
 
 
 class _Timed(io.RawIOBase):

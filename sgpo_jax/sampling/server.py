@@ -16,14 +16,15 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from sgpo_jax import streams
 from sgpo_jax.models import Tokenizer
+from sgpo_jax.sampling import sglang
 from sgpo_jax.sampling.completions import Completion, parse, payload
-from sgpo_jax.sampling.exchange import BusyError, RefusedError, post
+from sgpo_jax.sampling.exchange import BusyError, RefusedError, post, post_bytes
 from sgpo_jax.sampling.methods import Method, Temperature
 from sgpo_jax.sampling.requests import Progress, Request, Rollouts, Stats
 
@@ -91,7 +92,9 @@ class Server:
     score them with the policy first.
 
     Attributes:
-      url: address up to and including the version, as in "http://localhost:8000/v1".
+      url: address up to and including the version, as in "http://localhost:8000/v1";
+        of several servers, separated by commas. Samples are dealt to them in turn, and
+        what one fails at is asked of the next.
       model: the server's name of the model.
       tokenizer: the model's tokenizer.
       max_response: most response tokens.
@@ -101,6 +104,9 @@ class Server:
       retry: when to try again.
       most_bytes: longest answer to read.
       any_token: take token ids that the tokenizer lacks, where only text is wanted.
+      interface: "openai" for its completions; "sglang" for SGLang's own `/generate`,
+        whose token ids and log-probabilities are those that were sampled.
+      version: weights that answers must name, where the interface has names for them.
       headers: further HTTP headers, for example an authorization.
       extra: further fields of every request, for example `{"logprobs": 1,
         "return_token_ids": True, "stop": ["###"]}`.
@@ -116,6 +122,8 @@ class Server:
     most_bytes: int = 1 << 24
     any_token: bool = False
     retry: Retry = Retry()
+    interface: Literal["openai", "sglang"] = "openai"
+    version: str = ""
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     extra: Mapping[str, Any] = dataclasses.field(
         default_factory=lambda: {"logprobs": 1}
@@ -161,12 +169,19 @@ class Server:
         done: dict[Place, Completion] = {}
         failures: dict[Place, str] = {}
         pool = futures.ThreadPoolExecutor(self.concurrency)
-        places = {
-            pool.submit(self._one, request, index, (seed, step), method): (i, index)
+        asked = [
+            (i, index)
             for i, request in enumerate(requests)
             for index in range(
                 request.first_sample, request.first_sample + request.samples
             )
+        ]
+        places = {
+            pool.submit(self._one, requests[i], index, (seed, step), method, turn): (
+                i,
+                index,
+            )
+            for turn, (i, index) in enumerate(asked)
         }
         tokens = 0
         try:
@@ -198,10 +213,20 @@ class Server:
         """
         return streams.request_seed(*clock, request.key, sample)
 
+    @property
+    def urls(self) -> list[str]:
+        """Addresses of the servers."""
+        return [url.strip().rstrip("/") for url in self.url.split(",")]
+
     def _one(
-        self, request: Request, sample: int, clock: tuple[int, int], method: Method
+        self,
+        request: Request,
+        sample: int,
+        clock: tuple[int, int],
+        method: Method,
+        turn: int,
     ) -> Completion:
-        """Ask for one sample."""
+        """Ask for one sample, of the server whose turn it is."""
         prompt = request.prompt
         # A column per token of `max_response`, and one for a dropped end token.
         budget = min(request.budget or self.max_response, self.max_response)
@@ -213,21 +238,37 @@ class Server:
             seed=self.seed_of(request, sample, clock),
             **self.extra,
         )
+        urls = [f"{url}/completions" for url in self.urls]
+        if self.interface == "sglang":
+            urls = [f"{url.removesuffix('/v1')}{sglang.PATH}" for url in self.urls]
+            body = sglang.request(body)
+        first = turn % len(urls)
+        answer = self.post([*urls[first:], *urls[:first]], body)
+        if self.interface == "sglang":
+            answer = sglang.completion(answer, version=self.version)
         return parse(
-            self._post(body),
+            answer,
             self.tokenizer,
             most_tokens=budget,
             stop_strings=bool(self.extra.get("stop")),
             any_token=self.any_token,
         )
 
-    def _post(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Post `body`, again if need be; return the answer."""
-        message = urllib.request.Request(
-            f"{self.url.rstrip('/')}/completions",
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", **self.headers},
-        )
+    def post(
+        self, urls: Sequence[str], body: Mapping[str, Any], *, text: bool = False
+    ) -> dict[str, Any]:
+        """Post to the first address, again to the next if need be; return the answer.
+
+        Args:
+          urls: where to.
+          body: a JSON object.
+          text: the answer is plain text, which is not returned.
+
+        Raises:
+          OSError, http.client.HTTPException: if there was no answer in time.
+          RefusedError: if there was one that is no JSON object, or says no.
+        """
+        data = json.dumps(body).encode()
         retry, end = self.retry, time.monotonic() + self.retry.deadline
         for attempt in itertools.count(1):
             left = end - time.monotonic()
@@ -235,11 +276,12 @@ class Server:
                 raise TimeoutError(f"no answer within {retry.deadline:g} s")
             asked = None
             try:
-                return post(
-                    message,
-                    seconds=min(retry.timeout, left),
-                    most_bytes=self.most_bytes,
-                )
+                message = self._message(urls[(attempt - 1) % len(urls)], data)
+                limits = {"seconds": min(retry.timeout, left)}
+                if not text:
+                    return post(message, **limits, most_bytes=self.most_bytes)
+                post_bytes(message, **limits, most_bytes=self.most_bytes)
+                return {}
             except BusyError as error:
                 if attempt >= retry.attempts:
                     raise
@@ -251,6 +293,13 @@ class Server:
             pause = retry.pause(attempt - 1, asked)
             time.sleep(max(0.0, min(pause, end - time.monotonic())))
         raise AssertionError("attempts end above")
+
+    def _message(self, url: str, data: bytes) -> urllib.request.Request:
+        return urllib.request.Request(
+            url,
+            data=data,
+            headers={"Content-Type": "application/json", **self.headers},
+        )
 
     def rollouts(
         self, done: Mapping[Place, Completion], method: Method, seconds: float

@@ -76,6 +76,7 @@ def make_session(
         sampler=sampler,
         pack=pack or pack_for(rollouts, longest, sampler.max_response),
         longest_prompt=longest,
+        published=policy.published,
         **options,
     )
 

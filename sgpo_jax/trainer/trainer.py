@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import pyarrow as pa
 
-from sgpo_jax import methods, models, planning, sampling, training
+from sgpo_jax import fleet, methods, models, planning, sampling, training
 from sgpo_jax.bounds import Count, Natural, Seed, check_arguments
 from sgpo_jax.config import PackConfig, ProfileConfig, RewardConfig, SamplerConfig
 from sgpo_jax.data import Query
@@ -130,6 +130,8 @@ class Trainer:
         )
         self.sampler = sampler or sampler_for(rollouts, max_response)
         self._pack, self._mesh = pack, mesh
+        lora = policy.config.lora is not None
+        fleet.check(self.sampler, {self.label: method}, lora=lora)
         self.worker = front.make_worker(scoring)
         if functions is not None:
             self.worker.load_functions(functions)
@@ -321,8 +323,9 @@ class Trainer:
             asked = front.rewarded(found, self._reward, self.worker)
         if not asked:
             raise ValueError("give queries, or held_out=... when making the trainer")
+        session = self._sized(asked)
         return training.evaluate(
-            self._sized(asked).rollouts,
+            session.rollouts if self.step else session.initial_rollouts,
             self.progress.train.params,
             asked,
             samples=samples,
@@ -341,7 +344,7 @@ class Trainer:
         """
         check_arguments(samples=(samples, Count))
         asked = [Query(id=text, prompt=text, reference="") for text in prompts]
-        source = self._sized(asked).rollouts
+        source = self._sized(asked).local_rollouts
         assert isinstance(source, RolloutSource)  # a trainer is one process
         requests = [
             sampling.Request(
