@@ -85,6 +85,7 @@ Natural = Annotated[int, Range(0, HUGE)]
 Size = Annotated[int, Range(1, 2**20)]
 """Elements of a static shape."""
 MOST_LAYERS = 4096
+"""Layers of the deepest model."""
 Layers = Annotated[int, Range(1, MOST_LAYERS)]
 """Layers of a model; a list is made of them before anything is checked."""
 GroupSize = Annotated[int, Range(1, 4096)]

@@ -34,6 +34,7 @@ PACKAGES = {
     "sgpo_jax.config": "Configuration of a run",
     "sgpo_jax.presets": "Presets",
     "sgpo_jax.session": "Session",
+    "sgpo_jax.fleet": "Inference servers of a run",
     "sgpo_jax.hosts": "Processes of a run",
     "sgpo_jax.sharding": "Sharding",
     "sgpo_jax.chips": "Chips",
