@@ -57,7 +57,7 @@ def read_json(path: pathlib.Path, *, remedy: str = "put the file back") -> Any:
       {'mean': 0.5} is not what was written (checksum); put the file back
     """
     try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+        content = _parsed(path.read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DamagedError(f"{path} is damaged: not JSON: {reason}; {remedy}") from None
@@ -67,6 +67,17 @@ def read_json(path: pathlib.Path, *, remedy: str = "put the file back") -> Any:
     if given is not None and given != digest(content):
         raise DamagedError(f"{path} is not what was written (checksum); {remedy}")
     return content
+
+
+def _parsed(text: str) -> Any:
+    return json.loads(text, parse_int=_whole_number)
+
+
+def _whole_number(text: str) -> int:
+    """Parse an integer; no run counts beyond 64 bits, and no float is that exact."""
+    if len(text) > 20:
+        raise ValueError(f"a whole number of {len(text)} digits")
+    return int(text)
 
 
 def digest(content: dict[str, Any]) -> str:
@@ -99,7 +110,7 @@ def open_line(text: str, after: str = "") -> tuple[dict[str, Any], str]:
     ValueError: it is not what was written after the line before (checksum)
     """
     try:
-        content = json.loads(text)
+        content = _parsed(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"it is not JSON: {error}") from None
     if not isinstance(content, dict):

@@ -152,7 +152,13 @@ def unflatten(default: Any, flat: dict[str, Any], prefix: str = "") -> Any:
             changes[field.name] = unflatten(value, flat, f"{name}.")
         elif name in flat:
             changes[field.name] = _read_value(name, value, flat[name])
-    return dataclasses.replace(default, **changes)
+    try:
+        return dataclasses.replace(default, **changes)
+    except ValueError as error:
+        if len(str(error)) <= 600:
+            raise
+        # It quotes a value, whatever its length.
+        raise ValueError(f"{str(error)[:600]}...") from None
 
 
 def _read_value(name: str, like: Any, given: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sgpo_jax.artefacts import DamagedError
+from sgpo_jax.bounds import shown
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,9 +38,10 @@ class Curve:
         def column(name: str) -> np.ndarray:
             try:
                 return np.array([line[name] for line in seen], np.float64)
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, OverflowError, TypeError, ValueError) as error:
                 raise DamagedError(
-                    f"an evaluation in the metrics has no number {name!r}: {error!r}"
+                    f"an evaluation in the metrics has no number {name!r}:"
+                    f" {shown(error, 200)}"
                 ) from None
 
         return cls(

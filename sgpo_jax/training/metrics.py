@@ -8,6 +8,7 @@ from typing import Any
 import tensorboardX
 
 from sgpo_jax.artefacts import DamagedError, line_seal, open_line, seal_line
+from sgpo_jax.bounds import shown
 
 
 class MetricsWriter:
@@ -105,8 +106,9 @@ def read_metrics(path: pathlib.Path, *, sound: bool = False) -> list[dict[str, A
     for number, text in enumerate(texts, start=1):
         try:
             line, seal = open_line(text.decode(), seal)
-            if type(line.get("step")) is not int or line["step"] < 0:
-                raise ValueError(f"its step is {line.get('step')!r}")
+            step = line.get("step")
+            if type(step) is not int or not 0 <= step < 2**63:
+                raise ValueError(f"its step is {shown(step)}")
         except ValueError as error:
             if sound:
                 break

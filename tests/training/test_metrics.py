@@ -77,3 +77,18 @@ def test_damage_between_lines_is_named(written, damage):
     written.write_text("".join(damage(written.read_text().splitlines(keepends=True))))
     with pytest.raises(DamagedError, match=r"metrics\.jsonl.* line [123]"):
         read_metrics(written)
+
+
+@pytest.mark.parametrize("text", ["9" * 400, '"' + "a" * 5000 + '"', str(2**63)])
+def test_a_step_that_no_run_counts_to_is_named_in_a_short_line(tmp_path, text):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": {text}}}\n')
+    with pytest.raises(DamagedError, match="line 1 is damaged") as caught:
+        read_metrics(tmp_path)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_metric_beyond_floats_is_damage(tmp_path):
+    line = '{"step": 1, "eval/success": ' + "1" * 400 + "}\n"
+    (tmp_path / "metrics.jsonl").write_text(line)
+    with pytest.raises(DamagedError, match="a whole number of 400 digits"):
+        read_metrics(tmp_path)
