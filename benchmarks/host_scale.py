@@ -41,7 +41,7 @@ def resident() -> float:
 
 
 class Clock:
-    """Seconds and growth of resident memory of each stage."""
+    """CPU-seconds of all threads and growth of resident memory of each stage."""
 
     def __init__(self):
         self.stages: dict[str, list[float]] = {}
@@ -49,9 +49,9 @@ class Clock:
     @contextlib.contextmanager
     def stage(self, name: str, times: int = 1):
         gc.collect()
-        before, begin = resident(), time.perf_counter()
+        before, begin = resident(), time.process_time()
         yield
-        seconds = (time.perf_counter() - begin) / times
+        seconds = (time.process_time() - begin) / times
         self.stages[name] = [seconds, resident() - before]
 
 
@@ -215,11 +215,11 @@ def page(result: dict) -> str:
     lines = [
         "# The host's part of a run over a million questions",
         "",
-        "`python benchmarks/host_scale.py`: seconds and growth of resident memory of",
-        f"{int(small):,} and of {int(large):,} questions ({ratio:g} times as many).",
-        "One process on a CPU core that other work shared; ratios are rough.",
+        "`python benchmarks/host_scale.py`: CPU-seconds and growth of resident memory",
+        f"of {int(small):,} and {int(large):,} questions ({ratio:g} times as many).",
+        "Two cores that other work shared, so that ratios are rough.",
         "",
-        f"| stage | seconds at {int(small):,} | at {int(large):,} | times | MB at"
+        f"| stage | CPU-seconds at {int(small):,} | at {int(large):,} | times | MB at"
         f" {int(large):,} | bytes per question |",
         "|---|---:|---:|---:|---:|---:|",
     ]

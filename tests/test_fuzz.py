@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.fuzz import harness
 from benchmarks.fuzz.targets import TARGETS
+from sgpo_jax.commands import options
 
 COUNTS = {"command line": 12, "gguf": 20, "plan.json": 30}
 NEEDS = {"gguf": "gguf", "tokenizer.json": "tokenizers"}
@@ -33,6 +34,13 @@ def test_a_damaged_column_of_a_parquet_file_does_not_end_the_process(tmp_path):
     name = "data.parquet"
     found = harness.in_process(name, TARGETS[name], numbers, 0, tmp_path)
     assert found.refused == 3, found
+
+
+def test_an_argument_of_any_length_is_refused_in_a_short_line():
+    for argument in ("--train" + "9" * 5000, "--pack.rows=" + "9 " * 5000):
+        with pytest.raises(ValueError) as caught:
+            options.experiment("run", [argument])
+        assert len(str(caught.value)) < 1700
 
 
 def test_a_parser_that_breaks_is_found(tmp_path):

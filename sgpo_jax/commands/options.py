@@ -186,6 +186,8 @@ def parse_dataclass(
         text = text.partition(" For full helptext")[0].removeprefix("Parsing error ")
         # What a part of the experiment refuses is named as it is spelled here.
         text = re.sub(r"^Value error Error parsing ([\w.-]+): ", r"--\1.", text)
+        if len(text) > 1500:  # it quotes an argument, whatever its length
+            text = f"{text[:1500]}..."
         raise ValueError(f"{text} (see {prog} --help)") from None
 
 

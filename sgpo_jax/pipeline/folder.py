@@ -136,7 +136,16 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def unflatten(default: Any, flat: dict[str, Any], prefix: str = "") -> Any:
-    """Replace the fields of a config that a flat dict names."""
+    """Replace the fields of a config that a flat dict names.
+
+    Raises:
+      ValueError: for a name that is no setting, or a value that is none.
+    """
+    if not prefix and (unknown := sorted(flat.keys() - flatten(default).keys())):
+        raise DamagedError(
+            f"config.json: there is no setting {shown(unknown[0])}; put the file back,"
+            " or correct the name"
+        )
     changes = {}
     for field in dataclasses.fields(default):
         value, name = getattr(default, field.name), prefix + field.name
@@ -187,7 +196,8 @@ def read_experiment(path: pathlib.Path) -> Experiment:
             f"{run.path} holds no run: there is no {run.config.name}; choose one with"
             " --out"
         )
-    return unflatten(Experiment(), read_json(run.config) | {"out": str(run.path)})
+    flat = read_json(run.config) | {"out": str(run.path)}
+    return unflatten(Experiment(), flat)
 
 
 METHOD_CODE = "method.pickle"

@@ -10,6 +10,7 @@ from sgpo_jax import cli, rewards
 from sgpo_jax.artefacts import DamagedError
 from sgpo_jax.data import Query
 from sgpo_jax.pipeline import RunFolder, UserError, initial, open_run
+from sgpo_jax.pipeline import folder as folders
 from sgpo_jax.pipeline.manifest import (
     Manifest,
     check_questions,
@@ -213,3 +214,15 @@ def test_entries_are_added_one_by_one(tmp_path):
     manifest.record("plan of sgpo", {"profile": "b"})
     assert manifest.made_from("profile") == {"policy": "a"}
     assert manifest.made_from("plan of grpo") is None
+
+
+def test_a_setting_that_there_is_none_of_is_damage(tmp_path):
+    """A damaged name would leave its setting at the default."""
+    config = tiny_experiment(str(tmp_path))
+    folders.open_folder(config)
+    flat = json.loads((tmp_path / "config.json").read_text())
+    flat.pop("checksum")
+    flat["model.headim"] = flat.pop("model.head_dim")
+    (tmp_path / "config.json").write_text(json.dumps(flat))
+    with pytest.raises(ValueError, match=r"no setting 'model\.headim'"):
+        folders.read_experiment(tmp_path)
