@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import sgpo_jax
-from sgpo_jax import artefacts, methods, planning, testing, training
+from sgpo_jax import artefacts, methods, planning, profiling, testing, training
 from sgpo_jax.config import Experiment
 from sgpo_jax.ledger import Entry
 from sgpo_jax.pipeline import folder as folders
@@ -48,6 +48,25 @@ def read_settings(path: pathlib.Path) -> Any:
     """Return the settings of `config.json`, as a later command reads them."""
     flat = folders.read_json(path) | {"out": "runs/x"}
     return folders.flatten(folders.unflatten(Experiment(), flat))
+
+
+def completion_seeds(folder: pathlib.Path) -> list[bytes]:
+    """Completions of a step of training, as a run keeps them."""
+    queries = testing.tiny_queries(4)
+    scored = testing.ScriptedRollouts()(None, queries, [3] * 4, step=1)
+    table = profiling.completion_table(
+        queries, scored, part="train", method="mine", step=1
+    )
+
+    def write(path: pathlib.Path) -> None:
+        profiling.write_completions([table], path)
+
+    return [read_back(folder / "completions.parquet", write)]
+
+
+def read_kept(path: pathlib.Path) -> Any:
+    """Return all kept completions."""
+    return profiling.read_completions(path).to_pylist()
 
 
 def unsealed(seeds: Any) -> Any:

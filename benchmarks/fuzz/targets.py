@@ -67,6 +67,13 @@ TARGETS: Mapping[str, Target] = {
         run_files.profile_parsed,
         sealed=True,
     ),
+    "completions.parquet": Target(
+        run_files.completion_seeds,
+        mutations.of_bytes,
+        run_files.read_kept,
+        sealed=True,
+        file="completions.parquet",
+    ),
     "metrics.jsonl": Target(
         run_files.metrics_seeds, run_files.whole_lines, run_files.read_log, sealed=True
     ),

@@ -43,6 +43,7 @@ class PolicyServer:
       calls: path and body of every request that is not for a sample.
       asked: path and body of those that are.
       fail: raises `Fault` for a body, or does nothing.
+      silent: whether the sample of a seed comes without log-probabilities.
     """
 
     def __init__(self, policy, base, *, max_response=4):
@@ -51,6 +52,7 @@ class PolicyServer:
         self.version = "default"
         self.calls, self.asked = [], []
         self.fail = lambda path, body: None
+        self.silent = lambda seed: False
 
     def restart(self):
         """Forget all that was loaded."""
@@ -94,6 +96,8 @@ class PolicyServer:
             choice["max_new_tokens"],
             choice["sampling_seed"],
         )
+        if self.silent(choice["sampling_seed"]):
+            log_prob = [None] * len(ids)
         reason = {"type": "stop", "matched": ids[-1]} if ended else {"type": "length"}
         return {
             "text": self.served["default"].tokenizer.decode(ids),

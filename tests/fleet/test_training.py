@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from sgpo_jax import fleet as fleet_module
 from sgpo_jax import methods, models
 from sgpo_jax.client_config import ClientLimits
 from sgpo_jax.config import RewardConfig, SamplerConfig
@@ -152,11 +153,20 @@ def test_what_a_server_fails_at_is_counted_and_not_trained_on(policy, base, tmp_
                 raise Fault(400, "no")
 
         server.fail = fail
+        server.silent = lambda seed: seed % 3 == 1
         (line,) = trainer.steps(1)
         lost = round(line["unscorable"] * 16)
-        assert 0 < lost < 16
+        assert lost < 16
         assert line["trained"] <= 16 - lost
-        assert trainer.worker.problems.counts["server, HTTP 400"] == lost
+        counts = trainer.worker.problems.counts
+        failed = counts["server, HTTP 400"]
+        unknown = counts["server, no log-probabilities"]
+        assert failed > 0 and unknown > 0
+        assert failed + unknown == lost
+        # An evaluation reads no log-probabilities.
+        found = trainer.evaluate(ROWS, samples=2, greedy=False)
+        assert round(found.unscorable * 24) == counts["server, HTTP 400"] - failed
+        assert counts["server, no log-probabilities"] == unknown
         assert np.isfinite(line["loss"])
 
 
@@ -203,6 +213,12 @@ def test_without_a_refresh_servers_sample_the_initial_policy_only(
         trainer.evaluate(ROWS[:2], samples=2, greedy=False)
         assert len(server.asked) == asked
         assert not server.calls
+
+
+def test_a_run_of_many_processes_has_no_servers_yet():
+    sampler = SamplerConfig(server="http://a/v1")
+    with pytest.raises(ValueError, match="run in one process"):
+        fleet_module.check(sampler, {}, lora=False, processes=2)
 
 
 @pytest.mark.parametrize(
