@@ -46,7 +46,7 @@ def training(out: pathlib.Path) -> bool:
     return runs.lines(out, runs.METHODS[0]) >= 2
 
 
-def warming(out: pathlib.Path) -> bool:
+def fine_tuning(out: pathlib.Path) -> bool:
     return (out / "config.json").exists()
 
 
@@ -63,7 +63,7 @@ CASES = [
     ("SIGTERM", runs.TERM, 0, 2, "training", training),
     ("SIGKILL", runs.KILL, 1, 2, "the profile", profiling),
     ("SIGTERM", runs.TERM, 1, 2, "final evaluation", evaluating),
-    ("SIGTERM", runs.TERM, 1, 2, "warm-up", warming),
+    ("SIGTERM", runs.TERM, 1, 2, "fine-tuning", fine_tuning),
     ("SIGTERM", runs.TERM, 1, 2, "the profile", profiling),
     ("SIGKILL", runs.KILL, 1, 2, "training", training),
 ]

@@ -27,8 +27,8 @@ SMALL = [
     *("--data", "procedural:families=bits+reversal,levels=1+2+3,count=12"),
     *("--model.num-layers", "1", "--model.embed-dim", "32", "--model.num-heads", "2"),
     *("--model.num-kv-heads", "2", "--model.head-dim", "16", "--model.mlp-dim", "64"),
-    *("--warmup.steps", "60", "--warmup.batch-size", "64"),
-    *("--warmup.demonstrations", "2000", "--sampler.lanes", "8"),
+    *("--sft.steps", "60", "--sft.batch-size", "64"),
+    *("--sft.demonstrations", "2000", "--sampler.lanes", "8"),
     *("--pack.row-length", "64", "--pack.rows", "8", "--profile.chunk", "16"),
     *("--methods", *METHODS, "--train.steps", str(STEPS)),
     *("--train.rollouts", "32", "--train.eval-every", "2"),
@@ -157,7 +157,7 @@ def moments(rng: random.Random) -> dict[str, list[Callable[[pathlib.Path], bool]
         return bool(found) and found[-1]["step"] == STEPS
 
     return {
-        "warm-up": [lambda out: (out / "config.json").exists()] * 2,
+        "fine-tuning": [lambda out: (out / "config.json").exists()] * 2,
         "profile": [
             lambda out, n=n: (
                 (out / "policy" / "0").exists()
@@ -271,7 +271,7 @@ def stage_of(out: pathlib.Path) -> str:
     chunks = count(out, "profile.chunks/*.parquet")
     if chunks or (out / "policy" / "0").exists():
         return f"profile, {chunks} chunks written"
-    return "warm-up" if out.exists() else "start"
+    return "fine-tuning" if out.exists() else "start"
 
 
 KILL, STOP, TERM = signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM

@@ -79,7 +79,7 @@ def forget_wrong(path: pathlib.Path) -> None:
 def kills(work: pathlib.Path, rows: Rows, seed: int) -> None:
     want, rng = reference(work), random.Random(seed)
     for stage, conditions in runs.moments(rng).items():
-        longest = {"saving": 0.04, "warm-up": 2.0, "profile": 0.3}.get(stage, 0.6)
+        longest = {"saving": 0.04, "fine-tuning": 2.0, "profile": 0.3}.get(stage, 0.6)
         for number, condition in enumerate(conditions):
             pause = rng.uniform(0, longest)
             out = work / f"kill-{stage}-{number}"

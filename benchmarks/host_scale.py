@@ -167,7 +167,7 @@ def step_seconds() -> float:
 def soak(steps: int, folder: pathlib.Path, limit: float) -> dict:
     """Train a tiny policy; return resident memory at tenths of the steps."""
     method = methods.Method(prompts=methods.Shuffled(group_size=3))
-    programs = training.Programs(
+    programs = training.TrainPrograms(
         config=testing.TINY, loss=method.loss, optimizer=method.optimizer.make()
     )
     queries = testing.tiny_queries()
@@ -176,7 +176,7 @@ def soak(steps: int, folder: pathlib.Path, limit: float) -> dict:
         rollouts=testing.ScriptedRollouts(),
         queries=queries,
         method=method,
-        ladder=testing.tiny_buckets(),
+        buckets=testing.tiny_buckets(),
         config=training.TrainConfig(steps=steps, rollouts=12, eval_every=500),
         seed=0,
     )

@@ -68,7 +68,7 @@ def measure(name, engine, params, requests, repeats=5):
         "case": name,
         "lanes": engine.lanes,
         "slots": engine.slots,
-        "banks": engine.banks,
+        "prefixes_per_lane": engine.prefixes_per_lane,
         "samples": sum(r.samples for r in requests),
         "tokens": stats.decode_tokens,
         "cpu_ms": round(1e3 * seconds, 1),
@@ -94,12 +94,12 @@ def small():
         "256 x 1": np.ones(256, int),
         "512 x 8": np.full(512, 8),
     }
-    for lanes, slots, banks in ((64, 4, 2), (64, 4, 4), (32, 4, 4)):
+    for lanes, slots, prefixes_per_lane in ((64, 4, 2), (64, 4, 4), (32, 4, 4)):
         engine = sampling.Engine(
             SMALL,
             lanes=lanes,
             slots=slots,
-            banks=banks,
+            prefixes_per_lane=prefixes_per_lane,
             max_prompt=17,
             max_response=10,
             stop_tokens=tuple(range(10)),
@@ -219,7 +219,7 @@ def orders():
         dataclasses.replace(r, expected_length=float(means[k]))
         for r, k in zip(untold, kind, strict=True)
     ]
-    learned = sampling.Learned()
+    learned = sampling.EstimatedLengths()
     cases = (
         ("nobody tells", untold, sampling.AsGiven()),
         ("nobody tells", untold, sampling.LongestFirst(learned)),
@@ -277,7 +277,7 @@ def peer_call(prompts, length, samples, **grid):
     return engine, params, requests
 
 
-DISTINCT = dict(lanes=64, slots=1, banks=1, prefill_prompts=16)
+DISTINCT = dict(lanes=64, slots=1, prefixes_per_lane=1, prefill_prompts=16)
 
 
 def peer(name, prompts, length, samples, **grid):
@@ -321,7 +321,7 @@ CASES = {
     "trace": trace,
     "distinct": lambda: peer("distinct", 64, 64, 1, **DISTINCT),
     "shared": lambda: peer(
-        "shared", 8, 512, 8, lanes=8, slots=8, banks=1, prefill_prompts=2
+        "shared", 8, 512, 8, lanes=8, slots=8, prefixes_per_lane=1, prefill_prompts=2
     ),
 }
 

@@ -43,7 +43,7 @@ def ours(prompts, length, samples):
         config,
         lanes=prompts,
         slots=samples,
-        banks=1,
+        prefixes_per_lane=1,
         max_prompt=length,
         max_response=NEW,
         stop_tokens=(),

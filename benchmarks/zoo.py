@@ -104,7 +104,7 @@ def trained(
     params: models.Params,
     folder: pathlib.Path,
     budget: int,
-) -> tuple[training.Progress, list[training.Metrics]]:
+) -> tuple[training.TrainProgress, list[training.Metrics]]:
     """Train a method until it has sampled the budget; return the end and the steps."""
     progress = learner.start(learner.programs.init(params))
     if learner.profile is not None:

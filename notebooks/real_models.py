@@ -108,14 +108,14 @@ for answer in group:
 
 # %%
 length = len(prompt) + sum(map(len, group))
-ladder = packing.make_ladder(
+buckets = packing.make_buckets(
     row_lengths=[-(-length // 16) * 16],
     rows=[1],
     response_length=18,
     shortest_response=min(map(len, group)),
 )
 groups = [packing.Group(prompt=prompt, responses=group, ids=list(range(len(group))))]
-(packed,) = packing.pack(groups, ladder)
+(packed,) = packing.pack(groups, buckets)
 score = jax.jit(lambda p: training.log_probs(p, config, packed).log_prob)
 together = np.asarray(score(params)).sum(axis=1)
 for row in np.flatnonzero(packed.mask.any(axis=1)):
@@ -126,7 +126,7 @@ for row in np.flatnonzero(packed.mask.any(axis=1)):
 # ## Train an adapter
 #
 # With `lora` in the config, adapters are parameters among others; only they are
-# trained. A few steps of imitation teach the right answer to this one question.
+# trained. A few steps of fine-tuning teach the right answer to this one question.
 
 # %%
 adapted = dataclasses.replace(
@@ -134,7 +134,7 @@ adapted = dataclasses.replace(
 )
 draw = jax.jit(lambda key: models.init(adapted, key=key)["adapters"])
 adapters = draw(jax.random.key(1))
-programs = training.Programs(
+programs = training.TrainPrograms(
     config=adapted,
     loss=methods.TokenLoss(objective=methods.SupervisedLoss()),
     optimizer=methods.AdamW(learning_rate=3e-3).make(),
@@ -142,13 +142,13 @@ programs = training.Programs(
 state = programs.init({**params, "adapters": adapters})
 answer = [*tokenizer.encode("579"), tokenizer.eos_id]
 losses = []
-state, _ = training.imitate(
+state, _ = training.fine_tune(
     programs,
     state,
     [(prompt, answer)],
     steps=4,
     batch_size=1,
-    ladder=packing.make_ladder(
+    buckets=packing.make_buckets(
         row_lengths=[-(-(len(prompt) + len(answer)) // 16) * 16],
         rows=[1],
         response_length=len(answer),

@@ -31,7 +31,7 @@ Difficulty-aware reinforcement learning from verifiable rewards.
 
 commands, in the order `run` does them; each works on the run folder --out:
   run       everything below, then a table and a report
-  warmup    make the initial policy by supervised fine-tuning (cached)
+  sft       make the initial policy by supervised fine-tuning (cached)
   profile   sample every training question a few times; count successes
   plan      filter questions, allocate group sizes, order them into a curriculum
   train     train each method from the same initial policy
@@ -231,10 +231,10 @@ def _introduce(run: "Run") -> None:
     for problem in run.questions.problems[:10]:
         run.display.say(f"data: {problem}")
     config = run.config
-    if config.model.source and not config.warmup.steps:
+    if config.model.source and not config.sft.steps:
         run.display.say(
-            f"model: {config.model.source} as it is, without a warm-up"
-            " (--warmup.steps N fine-tunes it on demonstrations first)"
+            f"model: {config.model.source} as it is, without supervised fine-tuning"
+            " (--sft.steps N fine-tunes it on demonstrations first)"
         )
     if config.sampler.server:
         what = "everything, given the weights before"
@@ -332,4 +332,4 @@ def _refuse(message: str) -> int:
 
 
 MACHINE_COMMANDS = ("doctor", "aot", "sample", "methods", "export")
-STAGES = ("run", "warmup", "profile", "plan", "train", "eval", "report")
+STAGES = ("run", "sft", "profile", "plan", "train", "eval", "report")

@@ -45,7 +45,7 @@ class SplitConfig:
         no test set of its own. Decided by content, so no question is in both. 0 for
         none, where nothing is evaluated.
       demonstrated: share of the remaining questions that only serve as demonstrations
-        of the warm-up, 0 for none; the embedded mixture makes fresh ones instead.
+        of supervised fine-tuning, 0 for none; the embedded mixture draws new ones.
       max_train: most training questions, of all families and levels; 0 for all.
       max_held_out: most held-out questions, likewise; 0 for all.
       max_prompt: questions with longer prompts (in tokens) are left out; 0 for none.
@@ -149,7 +149,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 @bounded
-class WarmupConfig:
+class SftConfig:
     """Supervised warm start of the initial policy on noisy demonstrations.
 
     Attributes:
@@ -160,7 +160,7 @@ class WarmupConfig:
         last are never demonstrated. Questions without a level take the first. Where
         answers are chains of steps, of every step.
       errors: random, or systematic: one consistent wrong way per family of the mixture.
-      hidden: families that are never demonstrated.
+      excluded_families: families without demonstrations.
       learning_rate: step size.
     """
 
@@ -169,7 +169,7 @@ class WarmupConfig:
     demonstrations: Annotated[int, Range(1, 10**8)] = 60_000
     noise: tuple[Share, ...] = (0.0, 0.25, 0.5, 0.75)
     errors: Literal["random", "systematic"] = "random"
-    hidden: tuple[str, ...] = ()
+    excluded_families: tuple[str, ...] = ()
     learning_rate: Rate = 3e-3
 
     def __post_init__(self):
@@ -232,7 +232,7 @@ class SamplerConfig:
 
     @property
     def refreshed(self) -> bool:
-        """Whether servers are given weights."""
+        """True if servers load weights during training."""
         return self.refresh != "none"
 
     def _check_server(self) -> None:
@@ -423,7 +423,7 @@ class Experiment:
       data: source of the questions; `sgpo --help` explains the syntax.
       split: what is held out.
       model: size of the policy.
-      warmup: how the initial policy is made.
+      sft: supervised fine-tuning that makes the initial policy.
       sampler: how completions are sampled.
       reward: limits on verifiers.
       profile: how queries are profiled.
@@ -443,7 +443,7 @@ class Experiment:
     data: str = "procedural:families=addition+gcd+bits+count+reversal+sorting"
     split: SplitConfig = SplitConfig()
     model: ModelConfig = ModelConfig()
-    warmup: WarmupConfig = WarmupConfig()
+    sft: SftConfig = SftConfig()
     sampler: SamplerConfig = SamplerConfig()
     reward: RewardConfig = RewardConfig()
     profile: ProfileConfig = ProfileConfig()

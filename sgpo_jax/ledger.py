@@ -15,7 +15,7 @@ from sgpo_jax.models import DecoderConfig
 
 PHASES = ("profiling", "generation", "rewards", "scoring", "training")
 """Phases that add up to the total."""
-REPEATED = "training, prompts repeated"
+WITHOUT_PREFIX_SHARING = "training, prompts repeated"
 """Training cost without prefix sharing; not part of the total."""
 LIVE = "training, nonzero advantage only"
 """Training cost without responses of advantage 0; not part of the total."""
@@ -130,8 +130,8 @@ class Entry:
 class Ledger(Mapping[str, Entry]):
     """Sums of entries per phase. The total is that of `PHASES`; others are not in it.
 
-    Warm-up and evaluation are the same for every method and are listed, but do not
-    enter the total that methods are compared by.
+    Supervised fine-tuning and evaluation are the same for every method: they are listed
+    but not in the total that methods are compared by.
 
     >>> ledger = Ledger()
     >>> ledger.add("profiling", Entry(flops=2.0, rollouts=8))
@@ -167,7 +167,11 @@ class Ledger(Mapping[str, Entry]):
     @property
     def total_repeated(self) -> float:
         """Operations in total, had training encoded the prompt of every response."""
-        return self.total.flops - self["training"].flops + self[REPEATED].flops
+        return (
+            self.total.flops
+            - self["training"].flops
+            + self[WITHOUT_PREFIX_SHARING].flops
+        )
 
     @property
     def total_live(self) -> float:

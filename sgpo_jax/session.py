@@ -22,7 +22,7 @@ from sgpo_jax import (
 )
 from sgpo_jax.config import PackConfig, RewardConfig, SamplerConfig
 from sgpo_jax.hosts import ProcessGroup, SingleProcess
-from sgpo_jax.profiling import RolloutSource, ServerRollouts, SharedRollouts
+from sgpo_jax.profiling import DistributedRollouts, RolloutGenerator, ServerRollouts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,14 +122,16 @@ class Session:
         )
 
     @property
-    def rollouts(self) -> RolloutSource | SharedRollouts | ServerRollouts:
+    def rollouts(self) -> RolloutGenerator | DistributedRollouts | ServerRollouts:
         """Sampler, tokenizer and verifiers in one, for any parameters."""
         if not self.sampler.refreshed:
             return self.local_rollouts
-        return self._served.adapted(complete=False)
+        return self._served.replace(complete=False)
 
     @property
-    def initial_rollouts(self) -> RolloutSource | SharedRollouts | ServerRollouts:
+    def initial_rollouts(
+        self,
+    ) -> RolloutGenerator | DistributedRollouts | ServerRollouts:
         """The same, for the initial policy, which servers have without a refresh."""
         return self._served if self.sampler.server else self.local_rollouts
 
@@ -155,9 +157,9 @@ class Session:
         )
 
     @functools.cached_property
-    def local_rollouts(self) -> RolloutSource | SharedRollouts:
+    def local_rollouts(self) -> RolloutGenerator | DistributedRollouts:
         """Rollouts of this process's own sampler, or of all processes'."""
-        local = RolloutSource(
+        local = RolloutGenerator(
             engine=self.engine,
             config=self.decoder,
             tokenizer=self.tokenizer,
@@ -169,12 +171,12 @@ class Session:
         )
         if self.hosts.count == 1:
             return local
-        return SharedRollouts(
+        return DistributedRollouts(
             local=local, hosts=self.hosts, place=self.to_sampling_mesh
         )
 
     @functools.cached_property
-    def buckets(self) -> packing.Ladder:
+    def buckets(self) -> packing.Buckets:
         """Shapes of the training step."""
         shards = sharding.rows_shards(self.mesh, sharding.Rules())
         return make_buckets(
@@ -186,7 +188,7 @@ class Session:
 
     def programs(
         self, loss: methods.TokenLoss, optimizer: methods.Optimizer
-    ) -> training.Programs:
+    ) -> training.TrainPrograms:
         """Return the programs of training; sessions that are alike share them."""
         return _programs(
             self.decoder, loss, optimizer, self.sampler.temperature, self.mesh
@@ -222,11 +224,11 @@ def forget_programs() -> None:
 
 def make_buckets(
     pack: PackConfig, sampler: SamplerConfig, *, longest_prompt: int, shards: int
-) -> packing.Ladder:
+) -> packing.Buckets:
     """Return the shapes of the training step, rows a multiple of the shards."""
     response = sampler.max_response
     longest = math.ceil((longest_prompt + response) / 128) * 128
-    return packing.make_ladder(
+    return packing.make_buckets(
         row_lengths=[max(pack.row_length, longest)],
         rows=sorted({-(-rows // shards) * shards for rows in pack.rows}),
         response_length=response,
@@ -249,7 +251,7 @@ def make_engine(
         decoder,
         lanes=-(-config.lanes // (hosts * shards)) * shards,
         slots=config.slots,
-        max_prompt=prompt_rungs(longest_prompt),
+        max_prompt=prompt_buckets(longest_prompt),
         max_response=config.max_response,
         stop_tokens=stop_tokens,
         order=ORDERS[config.order],
@@ -268,8 +270,8 @@ def _programs(
     optimizer: methods.Optimizer,
     temperature: float,
     mesh: jax.sharding.Mesh,
-) -> training.Programs:
-    return training.Programs(
+) -> training.TrainPrograms:
+    return training.TrainPrograms(
         config=decoder,
         loss=loss,
         optimizer=optimizer.make(),
@@ -280,8 +282,8 @@ def _programs(
 
 ORDERS = {
     "given": sampling.AsGiven(),
-    "longest": sampling.LongestFirst(sampling.Learned()),
-    "shortest": sampling.ShortestFirst(sampling.Learned()),
+    "longest": sampling.LongestFirst(sampling.EstimatedLengths()),
+    "shortest": sampling.ShortestFirst(sampling.EstimatedLengths()),
 }
 """Orders of prompts by name."""
 
@@ -305,11 +307,11 @@ def ending_tokens(
     return tuple(tokenizer.encode(config.end_of_thinking))
 
 
-def prompt_rungs(longest: int) -> tuple[int, ...]:
+def prompt_buckets(longest: int) -> tuple[int, ...]:
     """Prompt lengths to compile for: powers of two up to the longest prompt.
 
-    >>> prompt_rungs(17), prompt_rungs(150)
+    >>> prompt_buckets(17), prompt_buckets(150)
     ((17,), (32, 64, 128, 150))
     """
-    rungs = [2**k for k in range(5, 20) if 2**k < longest]
-    return (*rungs, longest)
+    lengths = [2**k for k in range(5, 20) if 2**k < longest]
+    return (*lengths, longest)

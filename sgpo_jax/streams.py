@@ -7,7 +7,7 @@ by the words after the seed:
 stream             words                         draws
 =================  ============================  =======================================
 `questions`        hash of the family, level     questions of the embedded mixture
-`demonstrations`   0xDE50                        demonstrations of the warm-up
+`demonstrations`   0xDE50                        demonstrations of fine-tuning
 `fine_tuning`      pass                          order of the demonstrations in a pass
 `plan`             none                          which unsolved prompts a plan keeps
 `passes`           phase, pass                   order of the prompts in a pass

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 class Weighted(NamedTuple):
     """A sum that has kept its denominator.
 
-    Sums over micro-batches, devices and rungs add both parts, so the mean of a split
+    Sums over micro-batches, devices and buckets add both parts, so the mean of a split
     batch equals the mean of the whole batch exactly:
 
     >>> a = Weighted(jnp.float32(6.0), jnp.float32(3.0))

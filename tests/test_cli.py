@@ -29,8 +29,8 @@ from sgpo_jax import cli
         (["run", "--data", "gsm8k:/nonexistent"], "/nonexistent"),
         (["run", "--methods.sgpo.prompts.allocate.minimum", "9"], "minimum"),
         (
-            ["run", "--warmup.noise", "2.0"],
-            "--warmup.noise must be numbers",
+            ["run", "--sft.noise", "2.0"],
+            "--sft.noise must be numbers",
         ),
         (
             ["train", "--train.steps", "-1"],

@@ -49,7 +49,7 @@ def test_a_ledger_adds_and_survives_json():
     one = Ledger()
     one.add("profiling", Entry(flops=1.0, rollouts=8, seconds=0.5))
     one.add("training", Entry(flops=2.0, padded_flops=3.0, rollouts=4))
-    one.add("warmup", Entry(flops=100.0))
+    one.add("sft", Entry(flops=100.0))
     again = Ledger(one.to_json())
     assert dict(again) == dict(one)
     again.update(one)

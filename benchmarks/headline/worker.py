@@ -45,7 +45,7 @@ def exact(session: Session, queries: Sequence[Query]):
         queries=queries,
         config=session.decoder,
         tokenizer=session.tokenizer,
-        ladder=session.buckets,
+        buckets=session.buckets,
         max_response=session.sampler.max_response,
         mesh=session.mesh if session.mesh.size > 1 else None,
     )
@@ -68,7 +68,7 @@ def sampled(session: Session, queries: Sequence[Query], samples: int):
 
     def evaluate(params: Params) -> tuple[Questions, Entry]:
         scored = draw(params, queries, [samples] * count)
-        best = draw(params, queries, [1] * count, method=sampling.Greedy())
+        best = draw(params, queries, [1] * count, strategy=sampling.Greedy())
         right = scored.solved
         wins = np.bincount(scored.rollouts.request, right, minlength=count).astype(int)
         found = {"mean": wins / samples}
@@ -93,7 +93,7 @@ def metrics_of(
     evaluate,
     folder: pathlib.Path,
     processes: hosts.ProcessGroup,
-    progress: training.Progress,
+    progress: training.TrainProgress,
 ) -> training.Metrics:
     """Held-out metrics of a step; success by question goes into a file of its own."""
     found, cost = evaluate(progress.train.params)

@@ -125,7 +125,7 @@ def stages() -> None:
     """Stages of a run and what each leaves."""
     axes = _canvas(9.6, 1.75)
     names = [
-        ("warmup", "policy/"),
+        ("sft", "policy/"),
         ("profile", "profile\n.parquet"),
         ("plan", "plans/\nNAME.json"),
         ("train", "methods/\nNAME/"),
@@ -133,7 +133,7 @@ def stages() -> None:
         ("report", "report.md\nreport.html"),
     ]
     for n, (name, left) in enumerate(names):
-        optional = name in ("warmup", "profile", "plan")
+        optional = name in ("sft", "profile", "plan")
         _box(axes, 0.05 + 1.6 * n, 0.35, 1.3, 1.2, name, left, 4 if optional else 0)
         if n:
             _arrow(axes, (1.6 * n - 0.22, 0.95), (1.6 * n + 0.03, 0.95))

@@ -41,7 +41,7 @@ class PlannedRun:
         return self.run.decoder
 
     def rehearse(
-        self, ladder: packing.Ladder, *, steps: int = 16
+        self, buckets: packing.Buckets, *, steps: int = 16
     ) -> dict[str, collections.Counter[packing.Shape]]:
         """Return how often each method would use each shape, in so many of its steps.
 
@@ -50,14 +50,14 @@ class PlannedRun:
         Responses are right as often as in the profile, and as long as a query's were on
         average; those cut short have the longest length.
         """
-        return {name: self._rehearse(name, ladder, steps) for name in self._methods}
+        return {name: self._rehearse(name, buckets, steps) for name in self._methods}
 
     @property
     def _methods(self) -> tuple[str, ...]:
         return tuple(self.config.methods)
 
     def _rehearse(
-        self, name: str, ladder: packing.Ladder, steps: int
+        self, name: str, buckets: packing.Buckets, steps: int
     ) -> collections.Counter[packing.Shape]:
         queries, encode = self.run.train, self.run.tokenizer.encode_prompt
         known = self.profile.select([q.id for q in queries])
@@ -103,15 +103,15 @@ class PlannedRun:
                 if (keep & (group == place)).any()
             ]
             for part in minibatches(groups, method.minibatches):
-                used.update(_shapes(packing.pack(part, ladder), ladder))
+                used.update(_shapes(packing.pack(part, buckets), buckets))
         return used
 
 
 def _shapes(
-    packed: Sequence[packing.Packed], ladder: packing.Ladder
+    packed: Sequence[packing.Packed], buckets: packing.Buckets
 ) -> list[packing.Shape]:
     """Shape of each micro-batch."""
-    known = {(shape.rows, shape.row_length): shape for shape in ladder.shapes}
+    known = {(shape.rows, shape.row_length): shape for shape in buckets.shapes}
     return [known[one.tokens.shape] for one in packed]
 
 

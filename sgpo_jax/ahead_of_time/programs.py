@@ -24,7 +24,7 @@ class Job:
     """One program, not yet traced.
 
     Attributes:
-      name: what it does and at which rung.
+      name: what it does, and its bucket.
       lower: traces it.
       mesh: the devices it is for.
       resident_bytes: bytes per device that stay allocated besides its arguments.
@@ -60,7 +60,7 @@ class Workload:
     Attributes:
       decoder: shape of the policy.
       mesh: the devices.
-      ladder: shapes of the training step.
+      buckets: shapes of the training step.
       engine: the sampler, on the mesh of one host if there are several.
       method: the algorithm: loss and optimizer.
       rules: logical axes to mesh axes.
@@ -68,7 +68,7 @@ class Workload:
 
     decoder: DecoderConfig
     mesh: Mesh
-    ladder: packing.Ladder
+    buckets: packing.Buckets
     engine: sampling.Engine
     method: methods.Method = methods.Method()
     rules: sharding.Rules = sharding.Rules()
@@ -80,9 +80,9 @@ class Workload:
         return self.engine.mesh
 
     @functools.cached_property
-    def step(self) -> training.Programs:
+    def step(self) -> training.TrainPrograms:
         """The programs of the step, with the kernel for TPUs."""
-        return training.Programs(
+        return training.TrainPrograms(
             config=self.decoder,
             loss=self.method.loss,
             optimizer=self.method.optimizer.make(),
@@ -92,9 +92,9 @@ class Workload:
         )
 
     def batch(self, shape: packing.Shape) -> training.MicroBatch:
-        """Return a micro-batch of a rung, of one short response."""
+        """Return a micro-batch of a bucket, of one short response."""
         group = packing.Group(prompt=[0], responses=[[0]], ids=[0])
-        (packed,) = packing.pack([group], packing.Ladder((shape,)))
+        (packed,) = packing.pack([group], packing.Buckets((shape,)))
         one = np.ones(1, np.float32)
         batch = micro_batch(packed, advantage=one, weights=(one, one))
         per_token = np.zeros(packed.mask.shape, np.float32)
@@ -108,7 +108,7 @@ class Workload:
 
     def state(self) -> training.TrainState:
         """Return the training state's shapes and shardings."""
-        return self.step.abstract(self.batch(self.ladder.shapes[0]))[0]
+        return self.step.abstract(self.batch(self.buckets.shapes[0]))[0]
 
     def step_jobs(self) -> list[Job]:
         """Return the programs of a step: gradients, scores, residuals; the update."""
@@ -119,7 +119,7 @@ class Workload:
             return programs.accumulate.lower(state.weights, total, batch)
 
         def update() -> jax.stages.Lowered:
-            state, total, _ = programs.abstract(self.batch(self.ladder.shapes[0]))
+            state, total, _ = programs.abstract(self.batch(self.buckets.shapes[0]))
             return programs.update.lower(state, total)
 
         def score(shape: packing.Shape) -> jax.stages.Lowered:
@@ -145,7 +145,7 @@ class Workload:
                     mesh=self.mesh,
                     resident_bytes=beside,
                 )
-                for shape in self.ladder.shapes
+                for shape in self.buckets.shapes
             ]
 
         jobs = of_shapes("gradients", accumulate)
@@ -159,12 +159,12 @@ class Workload:
         ]
 
     def sampler_jobs(self) -> list[Job]:
-        """Return prefill and decode of every prompt rung; training's state stays."""
+        """Return prefill and decode of every prompt bucket; training's state stays."""
         engine, programs = self.engine, self.engine.programs
         kept = device_bytes(self.state())
         jobs = []
-        for rung in engine.rungs:
-            grid = engine.grid(rung, engine.longest_response)
+        for bucket in engine.prompt_buckets:
+            grid = engine.grid(bucket, engine.longest_response)
 
             def prefill(grid: grids.Grid = grid) -> jax.stages.Lowered:
                 _, table = self._empty(grid)
@@ -188,16 +188,16 @@ class Workload:
                     self.sampler_params(),
                     state,
                     self._queue(table),
-                    grids.Noise._make((word, word)),
+                    grids.NoiseSeed._make((word, word)),
                     jax.tree.map(self._whole, programs.ending),
                     grid=grid,
-                    method=sampling.Temperature(1.0),
+                    strategy=sampling.Temperature(1.0),
                 )
 
             for name, lower in (("prefill", prefill), ("decode", decode)):
                 jobs.append(
                     Job(
-                        name=f"{name} {rung}",
+                        name=f"{name} {bucket}",
                         lower=lower,
                         mesh=self.sampling_mesh,
                         resident_bytes=kept,
@@ -226,7 +226,7 @@ class Workload:
     def caches(self) -> dict[str, PyTree]:
         """Return the sampler's key-value caches at its longest prompt."""
         engine = self.engine
-        grid = engine.grid(engine.rungs[-1], engine.longest_response)
+        grid = engine.grid(engine.prompt_buckets[-1], engine.longest_response)
         state, table = self._empty(grid)
         return {
             "prefixes in lanes": state.prefixes,

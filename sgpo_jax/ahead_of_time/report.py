@@ -60,7 +60,7 @@ def advice(program: CompileReport, chip: Chip, workload: Workload) -> str:
 
 
 def _advice_on_rows(program: CompileReport, workload: Workload) -> str:
-    decoder, shapes = workload.decoder, workload.ladder.shapes
+    decoder, shapes = workload.decoder, workload.buckets.shapes
     name = "gradients {0.rows} x {0.row_length}"
     shape = next((s for s in shapes if program.name == name.format(s)), shapes[-1])
     rows = shape.rows // sharding.rows_shards(workload.mesh, sharding.Rules())

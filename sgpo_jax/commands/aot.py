@@ -36,15 +36,15 @@ class Aot:
       plan: a run folder after `sgpo plan`: its settings, and of its shapes those that
         a rehearsal of its methods uses. Replaces all options below but --mesh.
       mesh: devices along each axis of the mesh.
-      row_length: tokens per packed row; every length is a rung.
+      row_length: tokens per packed row; every length is a bucket.
       remat: what the backward pass recomputes, as --model.remat of a run.
-      rows: rows per device and micro-batch; every number is a rung.
-      prompt: prompt tokens; every length is a rung of the sampler.
+      rows: rows per device and micro-batch; every number is a bucket.
+      prompt: prompt tokens; every length is a bucket of the sampler.
       response: longest response in tokens.
       shortest_response: expected length of short responses.
       lanes: lanes per shard of the sampler.
       slots: samples decoded at once per lane.
-      banks: prompts a lane can hold at once.
+      prefixes_per_lane: prompts a lane can hold at once, in its prefix cache.
       staged: prompts encoded ahead, per shard.
       prefill_prompts: prompts encoded at once, per shard.
       only: compile only programs with this prefix of the name; empty for all.
@@ -65,7 +65,7 @@ class Aot:
     shortest_response: Size = 64
     lanes: Size = 2
     slots: Size = 8
-    banks: Size = 2
+    prefixes_per_lane: Size = 2
     staged: Size = 8
     prefill_prompts: Size = 4
     only: str = ""
@@ -99,13 +99,13 @@ class Aot:
         )
         shards, lines = sharding.rows_shards(mesh, sharding.Rules()), []
         if run:
-            ladder = session.make_buckets(
+            buckets = session.make_buckets(
                 run.config.pack,
                 run.config.sampler,
                 longest_prompt=run.run.session.longest_prompt,
                 shards=shards,
             )
-            ladder, lines = _used(run, ladder)
+            buckets, lines = _used(run, buckets)
             engine = session.make_engine(
                 run.config.sampler,
                 decoder,
@@ -116,7 +116,7 @@ class Aot:
                 mesh=host,
             )
         else:
-            ladder = packing.make_ladder(
+            buckets = packing.make_buckets(
                 row_lengths=self.row_length,
                 rows=[rows * shards for rows in self.rows],
                 response_length=self.response,
@@ -126,7 +126,7 @@ class Aot:
         made = programs.Workload(
             decoder=decoder,
             mesh=mesh,
-            ladder=ladder,
+            buckets=buckets,
             engine=engine,
             method=methods.named(self.method),
         )
@@ -140,7 +140,7 @@ class Aot:
             max_prompt=self.prompt,
             max_response=self.response,
             stop_tokens=(0,),
-            banks=self.banks,
+            prefixes_per_lane=self.prefixes_per_lane,
             staged=self.staged,
             prefill_prompts=self.prefill_prompts,
             mesh=mesh,
@@ -152,19 +152,19 @@ MODEL = "qwen3-8b"
 
 
 def _used(
-    run: planned.PlannedRun, ladder: packing.Ladder
-) -> tuple[packing.Ladder, list[str]]:
+    run: planned.PlannedRun, buckets: packing.Buckets
+) -> tuple[packing.Buckets, list[str]]:
     """Return the shapes a rehearsal uses, and a table of its counts."""
     lines = ["Micro-batches of each shape in a rehearsal of 16 steps:", ""]
-    names = [f"{shape.rows} x {shape.row_length}" for shape in ladder.shapes]
+    names = [f"{shape.rows} x {shape.row_length}" for shape in buckets.shapes]
     lines += ["| method | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    total = {shape: 0 for shape in ladder.shapes}
-    for method, counts in run.rehearse(ladder).items():
+    total = {shape: 0 for shape in buckets.shapes}
+    for method, counts in run.rehearse(buckets).items():
         total = {shape: total[shape] + counts[shape] for shape in total}
-        cells = " | ".join(str(counts[shape]) for shape in ladder.shapes)
+        cells = " | ".join(str(counts[shape]) for shape in buckets.shapes)
         lines.append(f"| {method} | {cells} |")
-    used = packing.Ladder(tuple(shape for shape in ladder.shapes if total[shape]))
-    if len(used.shapes) < len(ladder.shapes):
+    used = packing.Buckets(tuple(shape for shape in buckets.shapes if total[shape]))
+    if len(used.shapes) < len(buckets.shapes):
         lines += ["", "Shapes that no method uses were not compiled."]
     return used, lines
 

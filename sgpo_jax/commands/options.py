@@ -47,17 +47,17 @@ def experiment(command: str, args: list[str]) -> "Experiment":
 
 
 def for_published(default: "Experiment", args: Sequence[str]) -> "Experiment":
-    """Take the warm-up out of the defaults, if the options name a published policy.
+    """Drop fine-tuning from the defaults, if the options name a published policy.
 
     Fine-tuning on noisy demonstrations is for randomly initialized policies, unless
     requested; a preset with a published policy sets the number of steps itself.
     """
     source = take_option(list(args), "--model.source", "")
-    if not source or default.model.source or "warmup.steps" in given_options(args):
+    if not source or default.model.source or "sft.steps" in given_options(args):
         return default
     return dataclasses.replace(
         default,
-        warmup=dataclasses.replace(default.warmup, steps=0),
+        sft=dataclasses.replace(default.sft, steps=0),
         split=dataclasses.replace(default.split, demonstrated=0.0),
     )
 
@@ -77,10 +77,10 @@ def refuse_overridden(config: "Experiment", args: Sequence[str]) -> None:
                 f"--{option} has no effect: {config.model.source} has its own sizes;"
                 f" drop it, or --model.source"
             )
-        if group == "warmup" and name != "steps" and not config.warmup.steps:
+        if group == "sft" and name != "steps" and not config.sft.steps:
             raise ValueError(
                 f"--{option} has no effect: a published policy is not fine-tuned on"
-                " demonstrations unless --warmup.steps is given"
+                " demonstrations unless --sft.steps is given"
             )
 
 

@@ -174,14 +174,14 @@ def _measure(
     from sgpo_jax.pipeline import RunFolder
     from sgpo_jax.profiling import Chunks, measure_by
     from sgpo_jax.rewards import sources
-    from sgpo_jax.sampling import Progress
+    from sgpo_jax.sampling import SampleProgress
 
     folder = RunFolder(pathlib.Path(options.out).expanduser())
     total = options.samples * len(queries)
     with display.progress("profile", total) as advance:
         before = 0
 
-        def follow(now: Progress) -> None:
+        def follow(now: SampleProgress) -> None:
             advance(before + now.ended, "")
 
         def on_chunk(done: int, count: int, chunk: "Profile") -> None:

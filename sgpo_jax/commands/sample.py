@@ -96,7 +96,7 @@ def from_server(options: SampleOptions, display: "Display") -> list[Shown]:
             requests,
             seed=options.choice.seed,
             step=0,
-            method=options.choice.method(),
+            strategy=options.choice.strategy(),
             on_progress=follow(advance),
         )
     if failures:
@@ -205,7 +205,7 @@ def complete(
             requests,
             seed=options.choice.seed,
             step=0,
-            method=options.choice.method(),
+            strategy=options.choice.strategy(),
             on_progress=follow(advance),
         )
     return [
@@ -216,10 +216,10 @@ def complete(
 
 def follow(
     advance: Callable[[int, str], None],
-) -> Callable[["sampling.Progress"], None]:
+) -> Callable[["sampling.SampleProgress"], None]:
     """Return what shows a sampler's progress on a bar."""
 
-    def on_progress(now: "sampling.Progress") -> None:
+    def on_progress(now: "sampling.SampleProgress") -> None:
         advance(now.ended, str(now))
 
     return on_progress

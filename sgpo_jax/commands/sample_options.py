@@ -40,7 +40,7 @@ class Choice:
                 "choose one of top_k, top_p < 1, min_p > 0 and temperature 0"
             )
 
-    def method(self) -> "sampling.Method":
+    def strategy(self) -> "sampling.DecodingStrategy":
         """Return the sampling method."""
         from sgpo_jax import sampling
 

@@ -14,13 +14,13 @@ def do(command: str, run: Run) -> None:
     """Run the stages up to a command, each with the results of those before.
 
     Args:
-      command: "run", "warmup", "profile", "plan", "train", "eval" or "report".
+      command: "run", "sft", "profile", "plan", "train", "eval" or "report".
       run: the experiment.
     """
     if command == "report":
         report.check(run)
     initial = stages.initial_policy(run)
-    if command == "warmup":
+    if command == "sft":
         return
     known, plans = _prepared(command, run, initial)
     if command in ("profile", "plan"):

@@ -96,12 +96,12 @@ class Demonstrations:
         answers are chains of steps; levels past the end are never shown.
       errors: at random, so that the most likely answer is still right, or one wrong way
         per family, so that it is wrong where the noise is above a half.
-      hidden: families that are never shown.
+      excluded_families: families without demonstrations.
     """
 
     noise: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
     errors: Errors = "random"
-    hidden: tuple[str, ...] = ()
+    excluded_families: tuple[str, ...] = ()
 
     def over(
         self, pool: Sequence[Query], count: int, *, seed: int
@@ -118,7 +118,8 @@ class Demonstrations:
         shown = [
             (query, self.noise[level - 1])
             for query, level in zip(pool, levels, strict=True)
-            if 1 <= level <= len(self.noise) and query.family not in self.hidden
+            if 1 <= level <= len(self.noise)
+            and query.family not in self.excluded_families
         ]
         if not shown:
             raise ValueError(f"{self} shows none of {len(pool)} questions")
@@ -152,7 +153,7 @@ class Demonstrations:
             (FAMILIES[name], level)
             for name in mixture.families
             for level in mixture.levels
-            if level <= len(self.noise) and name not in self.hidden
+            if level <= len(self.noise) and name not in self.excluded_families
         ]
         if not shown:
             raise ValueError(f"{self} shows no family and level of {mixture}")

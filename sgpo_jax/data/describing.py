@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from .queries import Query
 from .source import Loaded
 
-FAR = 10  # times the median prompt
+OUTLIER = 10  # times the median prompt
 
 
 def describe(loaded: Loaded) -> tuple[str, str, str]:
@@ -49,11 +49,11 @@ def _prompts(queries: Sequence[Query]) -> str:
     median = int(statistics.median(lengths))
     longest = max(lengths)
     line = f"prompts: median {median:,} characters, longest {longest:,}"
-    beyond = sum(length > FAR * max(median, 1) for length in lengths)
+    beyond = sum(length > OUTLIER * max(median, 1) for length in lengths)
     if beyond:
         query = queries[lengths.index(longest)]
         line += (
-            f" (id {query.id}), {beyond:,} beyond {FAR} times the median:"
+            f" (id {query.id}), {beyond:,} beyond {OUTLIER} times the median:"
             " max_chars=N of the source or --split.max-prompt N (tokens) leaves them"
             " out"
         )

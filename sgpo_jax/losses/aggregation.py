@@ -197,7 +197,7 @@ def aggregate(
 ) -> Weighted:
     """Sum losses of tokens and keep the denominator.
 
-    Add the results of micro-batches, devices or rungs, then take `Weighted.mean`: that
+    Add results of micro-batches, devices or buckets, then take `Weighted.mean`: that
     equals the loss of the whole batch. (Under `PerGroup` and `PerPrompt` a
     micro-batch must hold whole groups; if not, see `response_weights`.)
 

@@ -135,7 +135,7 @@ def off_policy_mask(
     *,
     threshold: float,
 ) -> Bool[Array, " R"]:
-    r"""Which responses to keep: all but bad ones the policy has moved away from.
+    r"""Mask of responses to keep: all but bad ones the policy has moved away from.
 
     .. math:: \text{drop } i \iff A_i < 0 \text{ and }
               \frac{1}{|y_i|} \sum_t -\log r_{i,t} > \delta

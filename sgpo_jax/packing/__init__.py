@@ -7,6 +7,6 @@ from sgpo_jax.packing.pack import gather_hidden as gather_hidden
 from sgpo_jax.packing.pack import pack as pack
 from sgpo_jax.packing.pack import unpack as unpack
 from sgpo_jax.packing.pack import waste as waste
-from sgpo_jax.packing.shapes import Ladder as Ladder
+from sgpo_jax.packing.shapes import Buckets as Buckets
 from sgpo_jax.packing.shapes import Shape as Shape
-from sgpo_jax.packing.shapes import make_ladder as make_ladder
+from sgpo_jax.packing.shapes import make_buckets as make_buckets

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sgpo_jax.kernels import Layout
 from sgpo_jax.kernels.shared_prefix_attention import from_lengths
-from sgpo_jax.packing.shapes import Ladder, Shape
+from sgpo_jax.packing.shapes import Buckets, Shape
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,8 +193,8 @@ def _fill(rows: Sequence[_Row], shape: Shape) -> Packed:
     )
 
 
-def pack(groups: Sequence[Group], ladder: Ladder) -> list[Packed]:
-    """Pack groups into micro-batches whose shapes are on the ladder.
+def pack(groups: Sequence[Group], buckets: Buckets) -> list[Packed]:
+    """Pack groups into micro-batches of bucketed shapes.
 
     A group's prefix appears once in a row; a group too large for a row is split and its
     prefix repeated. Rows are filled first-fit decreasing, so the result depends on the
@@ -202,26 +202,26 @@ def pack(groups: Sequence[Group], ladder: Ladder) -> list[Packed]:
 
     Args:
       groups: prompts with their responses; groups without responses are left out.
-      ladder: the shapes allowed.
+      buckets: the shapes allowed.
 
     Returns:
       Micro-batches, numpy arrays on the host. Every response is in exactly one.
 
     Raises:
-      ValueError: if a prompt with its longest response fits no row of the ladder.
+      ValueError: if a prompt with its longest response fits no bucket.
     """
     groups = [group for group in groups if group.ids]
     if not groups:
         return []
     longest = [max(map(len, group.responses)) for group in groups]
-    rungs = ladder.rungs(
+    for_batch = buckets.for_batch(
         group=max(len(g.prompt) + k for g, k in zip(groups, longest, strict=True)),
         response=max(longest),
     )
-    rows = _first_fit(groups, rungs[-1])
+    rows = _first_fit(groups, for_batch[-1])
     batches = []
     while rows:
-        shape = next((s for s in rungs if s.rows >= len(rows)), rungs[-1])
+        shape = next((s for s in for_batch if s.rows >= len(rows)), for_batch[-1])
         batches.append(_fill(rows[: shape.rows], shape))
         rows = rows[shape.rows :]
     return batches

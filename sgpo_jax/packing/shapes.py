@@ -1,4 +1,4 @@
-"""Static shapes of packed micro-batches, and the ladder of them."""
+"""Static shapes of packed micro-batches, and buckets of them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -36,8 +36,8 @@ class Shape:
 
 
 @dataclasses.dataclass(frozen=True)
-class Ladder:
-    """The shapes a run may use: at most one compiled program for each.
+class Buckets:
+    """Shape buckets of a run: at most one compiled program for each.
 
     All shapes are sorted; a batch takes the shortest row length that holds each of its
     groups, and as many rows as it needs, in micro-batches of the largest `rows` of that
@@ -48,11 +48,11 @@ class Ladder:
 
     def __post_init__(self):
         if not self.shapes:
-            raise ValueError("a ladder needs at least one shape")
+            raise ValueError("buckets need at least one shape")
         if list(self.shapes) != sorted(set(self.shapes)):
-            raise ValueError("the shapes of a ladder must be sorted and distinct")
+            raise ValueError("the shapes of buckets must be sorted and distinct")
 
-    def rungs(self, *, group: int, response: int) -> tuple[Shape, ...]:
+    def for_batch(self, *, group: int, response: int) -> tuple[Shape, ...]:
         """Return the shapes (by ascending rows) for a batch.
 
         Args:
@@ -61,7 +61,7 @@ class Ladder:
           response: longest response in tokens.
 
         Raises:
-          ValueError: if nothing on the ladder is long enough.
+          ValueError: if no bucket is long enough.
         """
         fitting = [
             shape
@@ -74,33 +74,33 @@ class Ladder:
             raise ValueError(
                 f"a prompt with one response takes {group} tokens (response {response})"
                 f" but the longest shape is {self.shapes[-1]}; add a longer row to the"
-                " ladder or shorten prompts and responses"
+                " buckets or shorten prompts and responses"
             )
         first = dataclasses.replace(fitting[0], rows=1)
         return tuple(s for s in fitting if dataclasses.replace(s, rows=1) == first)
 
 
-def make_ladder(
+def make_buckets(
     *,
     row_lengths: Sequence[int],
     rows: Sequence[int],
     response_length: int,
     shortest_response: int = 4,
-) -> Ladder:
-    """Build a ladder as the product of row lengths and numbers of rows.
+) -> Buckets:
+    """Return buckets: the product of row lengths and numbers of rows.
 
     Args:
-      row_lengths: tokens per row; each is one rung.
+      row_lengths: tokens per row; each is a bucket.
       rows: rows per micro-batch; the largest is the usual one, smaller ones take what
         is left at the end of a batch.
       response_length: longest response the sampler may produce, in tokens.
       shortest_response: sizes the number of response slots of a row, which is
         row_length / shortest_response; shorter responses may leave a row unfilled.
 
-    >>> make_ladder(row_lengths=[64], rows=[2, 8], response_length=8).shapes[0].slots
+    >>> make_buckets(row_lengths=[64], rows=[2, 8], response_length=8).shapes[0].slots
     16
     """
-    return Ladder(
+    return Buckets(
         tuple(
             sorted(
                 Shape(

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on."""
+"""Progress display of a run: bars on a terminal, lines elsewhere."""
 
 import contextlib
 import time

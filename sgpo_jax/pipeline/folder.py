@@ -12,18 +12,18 @@ from sgpo_jax.artefacts import write_json as write_json
 from sgpo_jax.bounds import shown
 from sgpo_jax.config import Experiment
 
-STAGES = ("warmup", "profile", "plan", "train", "eval")
+STAGES = ("sft", "profile", "plan", "train", "eval")
 
 # The first stage each part of the experiment has a say in. What is not listed
 # (the mesh, the cache, the folder itself) may change at any time; how processes find
 # each other is not even remembered.
 _FIRST_STAGE = {
-    "seed": "warmup",
-    "data": "warmup",
-    "split": "warmup",
-    "model": "warmup",
-    "warmup": "warmup",
-    "pack": "warmup",
+    "seed": "sft",
+    "data": "sft",
+    "split": "sft",
+    "model": "sft",
+    "sft": "sft",
+    "pack": "sft",
     "sampler": "profile",
     "profile": "profile",
     "reward": "profile",
@@ -54,7 +54,7 @@ class RunFolder:
 
     @property
     def manifest(self) -> pathlib.Path:
-        """What each part of the folder was made from."""
+        """Provenance of each part of the folder."""
         return self.path / "manifest.json"
 
     @property
@@ -106,7 +106,7 @@ class RunFolder:
     def done(self, stage: str) -> bool:
         """Return whether a stage has begun to leave results."""
         paths = {
-            "warmup": self.policy,
+            "sft": self.policy,
             "profile": self.chunks,
             "plan": self.plans,
             "train": self.path / "methods",

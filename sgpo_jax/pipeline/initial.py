@@ -16,7 +16,7 @@ from sgpo_jax.pipeline.manifest import Manifest, differences
 from sgpo_jax.pipeline.run import Run
 
 MEET_EVERY = 10
-"""Warm-up steps between two looks whether to stop: all processes meet for one."""
+"""Fine-tuning steps between two looks whether to stop: all processes meet for one."""
 
 PART = "initial policy"
 """Its entry in the manifest."""
@@ -24,7 +24,7 @@ PART = "initial policy"
 # Fields of the experiment that decide the initial policy; the shapes of packed rows
 # do so by the order of sums.
 _POLICY_FIELDS = (
-    *("seed", "data", "split", "model", "warmup", "pack"),
+    *("seed", "data", "split", "model", "sft", "pack"),
     "sampler.max_response",
 )
 
@@ -114,8 +114,8 @@ def cache_key(run: Run) -> str:
 
 
 def _taught(run: Run) -> dict[str, dict]:
-    """Return what identifies the questions that the warm-up reads or leaves out."""
-    if not run.config.warmup.steps:
+    """Return what identifies the questions that fine-tuning reads or leaves out."""
+    if not run.config.sft.steps:
         return {}
     parts = {"demonstrated": run.questions.demonstrated, "held-out": run.held_out}
     return {k: dict(data.fingerprint(part).to_json()) for k, part in parts.items()}
@@ -128,14 +128,14 @@ def _check_taught(run: Run) -> None:
         return
     if changed := differences(old, json.loads(json.dumps(_taught(run)))):
         raise UserError(
-            f"the initial policy in {run.folder.policy} was taught on other questions:"
-            f" {changed}; put them back as they were, or use another --out"
+            f"the initial policy in {run.folder.policy} was fine-tuned on other"
+            f" questions: {changed}; put them back as they were, or use another --out"
         )
 
 
 def _make(run: Run) -> tuple[models.Params, dict]:
     """Read or draw the policy, and fine-tune it on demonstrations if asked to."""
-    if not run.config.warmup.steps:
+    if not run.config.sft.steps:
         params = run.policy.params
         cost, losses = ledger.Entry(), []
     else:
@@ -145,9 +145,11 @@ def _make(run: Run) -> tuple[models.Params, dict]:
 
 
 def _demonstrations(run: Run) -> Sequence[tuple[models.Prompt, str]]:
-    config = run.config.warmup
+    config = run.config.sft
     made = data.Demonstrations(
-        noise=config.noise, errors=config.errors, hidden=config.hidden
+        noise=config.noise,
+        errors=config.errors,
+        excluded_families=config.excluded_families,
     )
     count, seed = config.demonstrations, run.config.seed
     if isinstance(run.source, data.Procedural):
@@ -171,7 +173,7 @@ def _encoded(
 
 
 def _fine_tuned(run: Run) -> tuple[models.Params, ledger.Entry, list[float]]:
-    config = run.config.warmup
+    config = run.config.sft
     optimizer = methods.AdamW(
         learning_rate=config.learning_rate,
         warmup_steps=min(20, config.steps // 2),
@@ -180,7 +182,7 @@ def _fine_tuned(run: Run) -> tuple[models.Params, ledger.Entry, list[float]]:
     loss = methods.TokenLoss(objective=methods.SupervisedLoss())
     programs = run.session.programs(loss, optimizer)
     losses: list[jax.Array] = []
-    with run.display.progress("warm-up", config.steps) as advance:
+    with run.display.progress("fine-tuning", config.steps) as advance:
 
         def on_step(step: int, loss: jax.Array) -> None:
             losses.append(loss)
@@ -189,13 +191,13 @@ def _fine_tuned(run: Run) -> tuple[models.Params, ledger.Entry, list[float]]:
             if step == 1 or step % MEET_EVERY == 0:
                 run.hosts.gather(bytes)
 
-        state, cost = training.imitate(
+        state, cost = training.fine_tune(
             programs,
             programs.init(run.policy.params),
             _encoded(run, _demonstrations(run)),
             steps=config.steps,
             batch_size=config.batch_size,
-            ladder=run.session.buckets,
+            buckets=run.session.buckets,
             seed=run.config.seed,
             on_step=on_step,
         )

@@ -1,4 +1,4 @@
-"""What a run folder holds, and what each part of it was made from."""
+"""Manifest of a run folder: its parts and their provenance."""
 
 import dataclasses
 import pathlib

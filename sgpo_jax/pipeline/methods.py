@@ -35,13 +35,13 @@ def make_learner(
         rollouts=run.session.rollouts,
         queries=run.train,
         method=method,
-        ladder=run.session.buckets,
+        buckets=run.session.buckets,
         config=config.train,
         seed=config.seed,
         profile=known,
         plan=plan,
         trace=training.Trace(run.folder.method(label) / "trace", run.traced_steps),
-        agree=lambda: run.hosts.gather(bytes),
+        on_compile=lambda: run.hosts.gather(bytes),
         completions=training.CompletionLog(
             0 if run.hosts.index else config.log.completions,
             method=label,
@@ -67,8 +67,8 @@ def train(
     known: Profile | None,
     plan: Plan | None,
     *,
-    evaluate: Callable[[training.Progress], training.Metrics] | None = None,
-) -> training.Progress:
+    evaluate: Callable[[training.TrainProgress], training.Metrics] | None = None,
+) -> training.TrainProgress:
     """Train one method to the end, from its newest checkpoint if there is one.
 
     Args:
@@ -80,7 +80,7 @@ def train(
       evaluate: held-out metrics; None for `training.held_out_metrics`.
     """
 
-    def usual(progress: training.Progress) -> training.Metrics:
+    def usual(progress: training.TrainProgress) -> training.Metrics:
         return training.held_out_metrics(
             run.session.rollouts,
             run.held_out,
@@ -118,7 +118,7 @@ def train(
             )
         with run.display.progress(label, config.train.steps, start=start) as advance:
             shown = _Shown(log, advance, start, say=run.display.say)
-            rollouts = run.session.rollouts.adapted(
+            rollouts = run.session.rollouts.replace(
                 watch=shown.watch,
                 # Only methods that pay for the profile know how long responses are.
                 expected=learner.profile.mean_length if learner.profile else {},
@@ -192,7 +192,7 @@ class _Shown:
         self.step, self.headline = step, training.headline(metrics)
         self.advance(step, self.headline)
 
-    def watch(self, now: sampling.Progress) -> None:
+    def watch(self, now: sampling.SampleProgress) -> None:
         self.advance(self.step, f"{self.headline} | {now}".strip(" |"))
 
     def rewind(self, lines: int) -> None:

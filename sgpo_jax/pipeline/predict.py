@@ -1,4 +1,4 @@
-"""What a run will cost, before it is started."""
+"""Predicted compute, time, memory and disk of a run."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ from sgpo_jax.training import copy_names
 
 
 @dataclasses.dataclass(frozen=True)
-class Predicted:
+class PredictedCost:
     """Predicted rollouts and operations of one part of a run."""
 
     part: str
@@ -25,7 +25,7 @@ class Predicted:
     flops: float
 
 
-def predict(run: Run) -> list[Predicted]:
+def predict(run: Run) -> list[PredictedCost]:
     """Predict rollouts and operations of each part.
 
     Prompts have their mean length and responses half the longest allowed; no group is
@@ -59,7 +59,7 @@ def predict(run: Run) -> list[Predicted]:
     samples, parts = c.profile.samples, []
     if any("profile" in method.needs for method in c.methods.values()):
         spent = cost(float(n), samples)
-        parts.append(Predicted("profile", n * samples, spent))
+        parts.append(PredictedCost("profile", n * samples, spent))
     for label, method in c.methods.items():
         group = getattr(method.prompts, "group_size", 4)
         if method.continuation is not None:
@@ -71,7 +71,7 @@ def predict(run: Run) -> list[Predicted]:
             passes=method.updates_per_batch,
             scoring=method.scoring_passes,
         )
-        parts.append(Predicted(label, rollouts, spent))
+        parts.append(PredictedCost(label, rollouts, spent))
     return parts
 
 

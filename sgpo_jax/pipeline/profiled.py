@@ -1,4 +1,4 @@
-"""What is known of the questions before training: the profile, and the plan."""
+"""Profile and plan stages of a run."""
 
 import dataclasses
 import hashlib
@@ -53,12 +53,12 @@ def measured(
             done = now
             advance(done, f"success {np.nanmean(chunk.success_rate):.3f}")
 
-        def watch(now: sampling.Progress) -> None:
+        def watch(now: sampling.SampleProgress) -> None:
             advance(done + now.ended // samples, str(now))
 
         return measure_by(
             rule,
-            session.initial_rollouts.adapted(watch=watch),
+            session.initial_rollouts.replace(watch=watch),
             policy.params,
             queries,
             samples=samples,

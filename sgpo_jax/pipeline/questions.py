@@ -18,7 +18,7 @@ class Questions:
     Attributes:
       train: for profiling and training.
       held_out: for evaluation.
-      demonstrated: for the warm-up; empty if it makes fresh ones.
+      demonstrated: for supervised fine-tuning; empty if it makes fresh ones.
       problems: what was understood of the source, and what was left out.
     """
 

@@ -20,13 +20,13 @@ HERE = "{out}"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """What all stages of an experiment read; nothing in it changes.
+    """Immutable inputs of all stages of an experiment.
 
     Attributes:
       config: the experiment.
       source: where the questions come from.
       questions: the questions, loaded and split.
-      policy: the policy before the warm-up, its parameters unread.
+      policy: the policy before fine-tuning, its parameters unread.
       session: sampler, buckets and programs, compiled when they are first used.
       display: shows progress.
     """
@@ -40,7 +40,7 @@ class Run:
 
     @property
     def folder(self) -> RunFolder:
-        """Where results are kept."""
+        """Folder of the results."""
         return RunFolder(pathlib.Path(self.config.out).expanduser())
 
     @property
@@ -70,12 +70,12 @@ class Run:
 
     @property
     def needs_profile(self) -> bool:
-        """Whether a method reads the profile."""
+        """True if a method reads the profile."""
         return any("profile" in m.needs for m in self.config.methods.values())
 
     @property
     def traced_steps(self) -> range:
-        """Which steps of training are profiled."""
+        """Training steps whose trace is recorded."""
         text = self.config.log.profile_steps
         return training.parse_steps(text, most=self.config.train.steps)
 
@@ -147,7 +147,7 @@ def open_run(
 
 
 def open_policy(config: Experiment) -> models.Policy:
-    """Return the policy of an experiment before the warm-up, no weight read.
+    """Return the policy of an experiment before fine-tuning, no weight read.
 
     Its parameters would be placed on one device.
 

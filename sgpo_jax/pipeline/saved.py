@@ -38,7 +38,7 @@ def saved_params(
     if name == "initial":
         if not folder.policy.exists():
             raise UserError(
-                f"{folder.path} has no initial policy yet; sgpo warmup makes it"
+                f"{folder.path} has no initial policy yet; sgpo sft makes it"
             )
         if averaged:
             raise UserError("the initial policy has no averaged parameters")

@@ -47,7 +47,7 @@ def evaluate(
 
 
 def policies(
-    run: Run, label: str, progress: Callable[[], training.Progress]
+    run: Run, label: str, progress: Callable[[], training.TrainProgress]
 ) -> Iterator[tuple[str, Callable[[], models.Params]]]:
     """Yield name and parameters of a method's policies: the last one, and the average.
 

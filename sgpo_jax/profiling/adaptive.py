@@ -147,7 +147,7 @@ class Sequential:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Round:
-    """What a round of profiling is about to spend, and what is expected of it.
+    """Budget and expected gain of a round of profiling.
 
     Attributes:
       number: from 1.

@@ -1,4 +1,4 @@
-"""Which queries to profile next: a Gaussian model of log-odds, and choices of sets."""
+"""Batch active learning of queries: a Gaussian model of log-odds, choices of sets."""
 
 import dataclasses
 from typing import Protocol, runtime_checkable

@@ -36,7 +36,7 @@ def split_samples(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """How well posteriors from some samples predict the others.
+    """Calibration of posteriors: predictions from some samples of the others.
 
     Attributes:
       predicted: mean predicted success rate of each bin of queries, [B].

@@ -14,7 +14,7 @@ from sgpo_jax.data import Query
 from sgpo_jax.sampling import Rollouts
 
 Part = Literal["profile", "train", "evaluation"]
-"""What completions were sampled for."""
+"""Stage that sampled the completions."""
 
 SCHEMA = pa.schema(
     {

@@ -23,13 +23,13 @@ from sgpo_jax.profiling.completions import (
 )
 from sgpo_jax.profiling.merging import merge
 from sgpo_jax.profiling.profile import Profile
-from sgpo_jax.profiling.scored import SampleAndScore, Scored
+from sgpo_jax.profiling.scored import RewardedRollouts, SampleAndScore
 from sgpo_jax.rewards import SOLVED
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chunks:
-    """Where finished parts of a profile are kept.
+    """Storage of finished chunks of a profile.
 
     Attributes:
       folder: one file per chunk.
@@ -158,7 +158,7 @@ def measure(
 
 def summarize(
     queries: Sequence[Query],
-    scored: Scored,
+    scored: RewardedRollouts,
     source: dict[str, object],
     *,
     solved_at: float = SOLVED,
@@ -244,7 +244,9 @@ def _divide(
     return parts
 
 
-def _sample(rollouts: SampleAndScore, params: Params | None, part: _Chunk) -> Scored:
+def _sample(
+    rollouts: SampleAndScore, params: Params | None, part: _Chunk
+) -> RewardedRollouts:
     counts = [len(indices) for indices in part.indices]
     first = [indices.start for indices in part.indices]
     if not any(first):

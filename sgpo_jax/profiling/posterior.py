@@ -1,4 +1,4 @@
-"""What a profile says about each query's success rate, with its uncertainty."""
+"""Posterior of the success rate of each query, given a profile."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ JEFFREYS = theory.BetaMixture()
 
 @runtime_checkable
 class Prior(Protocol):
-    """What is believed about success rates before the samples of a profile."""
+    """Prior of success rates, before the samples of a profile."""
 
     def __call__(self, profile: Profile) -> theory.BetaMixture:
         """Return a prior for all queries (scalars) or one for each ([Q])."""

@@ -10,15 +10,20 @@ import numpy as np
 from sgpo_jax import ledger
 from sgpo_jax.data import Query
 from sgpo_jax.models import DecoderConfig, Params, Tokenizer
-from sgpo_jax.profiling.scored import Scored, query_key, sampling_cost, watched
+from sgpo_jax.profiling.scored import (
+    RewardedRollouts,
+    query_key,
+    sampling_cost,
+    watched,
+)
 from sgpo_jax.rewards import Problem, Worker
 from sgpo_jax.sampling import (
+    DecodingStrategy,
     Finish,
     IncompleteError,
-    Method,
-    Progress,
     Request,
     Rollouts,
+    SampleProgress,
     ServedWeights,
     Server,
     Temperature,
@@ -56,10 +61,10 @@ class ServerRollouts:
     config: DecoderConfig | None = None
     weights: ServedWeights | None = None
     complete: bool = True
-    watch: Callable[[Progress], None] = lambda now: None
+    watch: Callable[[SampleProgress], None] = lambda now: None
     poll: Callable[[], None] = lambda: None
 
-    def adapted(self, *, expected: object = None, **changes: Any) -> "ServerRollouts":
+    def replace(self, *, expected: object = None, **changes: Any) -> "ServerRollouts":
         """Return a source with other attributes; servers order prompts themselves."""
         del expected
         return dataclasses.replace(self, **changes)
@@ -76,10 +81,10 @@ class ServerRollouts:
         samples: Sequence[int],
         *,
         step: int,
-        method: Method | None = None,
+        strategy: DecodingStrategy | None = None,
         version: int | None = None,
         first_sample: Sequence[int] | None = None,
-    ) -> Scored:
+    ) -> RewardedRollouts:
         """Sample `samples[i]` completions of `queries[i]` and score them.
 
         Rollouts with a version are there to be trained on: those whose
@@ -105,18 +110,22 @@ class ServerRollouts:
             )
             for query, count, start in zip(queries, samples, first, strict=True)
         ]
-        method = method or Temperature(self.temperature)
+        strategy = strategy or Temperature(self.temperature)
         done, failures = server.complete(
-            requests, seed=self.seed, step=step, method=method, on_progress=self.watch
+            requests,
+            seed=self.seed,
+            step=step,
+            strategy=strategy,
+            on_progress=self.watch,
         )
         if version is not None:
             failures |= _without_log_probs(done)
         whole = done | {place: _missing(self.tokenizer) for place in failures}
         seconds = time.perf_counter() - started
         rollouts = dataclasses.replace(
-            server.rollouts(whole, method, seconds), version=version
+            server.rollouts(whole, strategy, seconds), version=version
         )
-        self._report(failures, server.rollouts(done, method, seconds), queries)
+        self._report(failures, server.rollouts(done, strategy, seconds), queries)
         places = sorted(whole)
         texts = [whole[place].text for place in places]
         asked = [queries[i] for i, _ in places]
@@ -129,7 +138,7 @@ class ServerRollouts:
         parts = {name: _placed(values, had) for name, values in batch.parts.items()}
         self.worker.problems.raise_if_nothing_scored()
         self.poll()
-        return Scored(
+        return RewardedRollouts(
             rollouts=rollouts,
             rewards=rewards,
             texts=texts,

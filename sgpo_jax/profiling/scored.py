@@ -13,11 +13,11 @@ from sgpo_jax.data import Query
 from sgpo_jax.models import DecoderConfig, Params, Tokenizer
 from sgpo_jax.rewards import SOLVED, HackingSigns, Worker, watch
 from sgpo_jax.sampling import (
+    DecodingStrategy,
     Engine,
-    Method,
-    Progress,
     Request,
     Rollouts,
+    SampleProgress,
     Temperature,
 )
 
@@ -64,8 +64,8 @@ def watched(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Scored:
-    """Rollouts of some queries with one reward each.
+class RewardedRollouts:
+    """Rollouts of some queries, with a reward each.
 
     Attributes:
       rollouts: tokens, lengths and log-probabilities; `rollouts.request` indexes the
@@ -103,7 +103,7 @@ class Scored:
 
 @runtime_checkable
 class SampleAndScore(Protocol):
-    """Anything that gives scored rollouts of queries; see `RolloutSource`."""
+    """Anything that gives scored rollouts of queries; see `RolloutGenerator`."""
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -117,17 +117,17 @@ class SampleAndScore(Protocol):
         samples: Sequence[int],
         *,
         step: int,
-        method: Method | None = None,
+        strategy: DecodingStrategy | None = None,
         version: int | None = None,
         first_sample: Sequence[int] | None = None,
-    ) -> Scored:
+    ) -> RewardedRollouts:
         """Sample `samples[i]` completions of `queries[i]` and score them."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RolloutSource:
-    """Samples completions of queries and scores them.
+class RolloutGenerator:
+    """Rollout generator: samples completions of queries and scores them.
 
     Attributes:
       engine: the sampler.
@@ -151,11 +151,11 @@ class RolloutSource:
     temperature: float = 1.0
     thinking: int | None = None
     expected: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    watch: Callable[[Progress], None] = lambda now: None
+    watch: Callable[[SampleProgress], None] = lambda now: None
     poll: Callable[[], None] = lambda: None
 
-    def adapted(self, **changes: Any) -> "RolloutSource":
-        """Return a source with other attributes."""
+    def replace(self, **changes: Any) -> "RolloutGenerator":
+        """Return a generator with other attributes."""
         return dataclasses.replace(self, **changes)
 
     def __call__(
@@ -165,14 +165,14 @@ class RolloutSource:
         samples: Sequence[int],
         *,
         step: int,
-        method: Method | None = None,
+        strategy: DecodingStrategy | None = None,
         version: int | None = None,
         first_sample: Sequence[int] | None = None,
-    ) -> Scored:
+    ) -> RewardedRollouts:
         """Sample `samples[i]` completions of `queries[i]` and score them.
 
         The noise depends on (seed, step, query id, sample index) and on nothing else.
-        The method is sampling at the source's temperature unless given. The rollouts
+        The default strategy is sampling at the temperature of this object. The rollouts
         carry `version`, that of the parameters. `first_sample` holds the index of each
         query's first sample, 0 if not given.
         """
@@ -195,7 +195,7 @@ class RolloutSource:
             )
         ]
 
-        def on_progress(now: Progress) -> None:
+        def on_progress(now: SampleProgress) -> None:
             self.poll()
             self.watch(now)
 
@@ -221,7 +221,7 @@ class RolloutSource:
                 requests,
                 seed=self.seed,
                 step=step,
-                method=method or Temperature(self.temperature),
+                strategy=strategy or Temperature(self.temperature),
                 version=version,
                 on_progress=on_progress,
                 on_finished=on_finished,
@@ -234,7 +234,7 @@ class RolloutSource:
         self.poll()
         asked = [queries[i] for i in owners]
         found = watched(self.worker, rollouts, texts, rewards, asked, parts)
-        return Scored(
+        return RewardedRollouts(
             rollouts=rollouts,
             rewards=rewards,
             texts=texts,

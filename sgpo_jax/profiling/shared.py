@@ -12,12 +12,12 @@ from sgpo_jax import ledger
 from sgpo_jax.data import Query
 from sgpo_jax.hosts import ProcessGroup
 from sgpo_jax.models import Params, Tokenizer
-from sgpo_jax.profiling.scored import RolloutSource, Scored
+from sgpo_jax.profiling.scored import RewardedRollouts, RolloutGenerator
 from sgpo_jax.rewards import HackingSigns
-from sgpo_jax.sampling import Method, Rollouts, Stats
+from sgpo_jax.sampling import DecodingStrategy, Rollouts, Stats
 
 _ROWS = ("request", "sample", "tokens", "length", "log_prob", "log_prob_at_one")
-_ROWS += ("kept", "finish")
+_ROWS += ("support_mass", "finish")
 
 
 def assign(samples: Sequence[int], processes: int) -> list[list[int]]:
@@ -38,8 +38,8 @@ def assign(samples: Sequence[int], processes: int) -> list[list[int]]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SharedRollouts:
-    """A `SampleAndScore` whose calls are meetings of all processes.
+class DistributedRollouts:
+    """A `SampleAndScore` whose calls are collectives of all processes.
 
     Every process calls it with the same arguments and gets the same whole result.
 
@@ -49,13 +49,13 @@ class SharedRollouts:
       place: brings parameters of the global mesh to this process's devices.
     """
 
-    local: RolloutSource
+    local: RolloutGenerator
     hosts: ProcessGroup
     place: Callable[[Params], Params]
 
-    def adapted(self, **changes: Any) -> "SharedRollouts":
+    def replace(self, **changes: Any) -> "DistributedRollouts":
         """Return rollouts whose local source has other attributes."""
-        return dataclasses.replace(self, local=self.local.adapted(**changes))
+        return dataclasses.replace(self, local=self.local.replace(**changes))
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -69,10 +69,10 @@ class SharedRollouts:
         samples: Sequence[int],
         *,
         step: int,
-        method: Method | None = None,
+        strategy: DecodingStrategy | None = None,
         version: int | None = None,
         first_sample: Sequence[int] | None = None,
-    ) -> Scored:
+    ) -> RewardedRollouts:
         """Sample `samples[i]` completions of `queries[i]` and score them."""
         shares = assign(samples, self.hosts.count)
         placed = self.place(params)
@@ -84,7 +84,7 @@ class SharedRollouts:
                 [queries[i] for i in share],
                 [samples[i] for i in share],
                 step=step,
-                method=method,
+                strategy=strategy,
                 first_sample=first_sample and [first_sample[i] for i in share],
             )
             return _pack(part, share)
@@ -94,7 +94,7 @@ class SharedRollouts:
 
     def _merge(
         self, parts: Sequence[dict[str, np.ndarray]], version: int | None
-    ) -> Scored:
+    ) -> RewardedRollouts:
         """Put the parts together, ordered by (request, sample)."""
         rows = {
             name: np.concatenate([part[name] for part in parts])
@@ -109,7 +109,7 @@ class SharedRollouts:
         # Processes work side by side.
         cost = dataclasses.replace(cost, seconds=max(c.seconds for c in costs))
         rollouts = Rollouts(**rows, stats=_stats(stats), version=version)
-        return Scored(
+        return RewardedRollouts(
             rollouts=rollouts,
             rewards=rewards,
             texts=self.local.texts(rollouts),
@@ -141,7 +141,7 @@ def _stats(parts: np.ndarray) -> Stats:
     return Stats(*counts, seconds=float(parts[:, -1].max()))
 
 
-def _pack(part: Scored, share: Sequence[int]) -> bytes:
+def _pack(part: RewardedRollouts, share: Sequence[int]) -> bytes:
     """Write a part as one file of arrays, its requests numbered as in the whole."""
     rollouts = part.rollouts
     arrays = {name: getattr(rollouts, name) for name in _ROWS}

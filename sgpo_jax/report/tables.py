@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 
 from sgpo_jax.data import Query
-from sgpo_jax.ledger import LIVE, PHASES, REPEATED, Ledger
+from sgpo_jax.ledger import LIVE, PHASES, WITHOUT_PREFIX_SHARING, Ledger
 from sgpo_jax.planning import Plan, measured
 from sgpo_jax.profiling import Profile
 from sgpo_jax.report.curves import CostComparison
@@ -186,7 +186,7 @@ def ledger_grid(ledgers: Mapping[str, Ledger]) -> TextTable:
     """Compute spent by each method in each phase."""
     rows = []
     for name, ledger in ledgers.items():
-        for phase in (*PHASES, "total", REPEATED, LIVE, "evaluation"):
+        for phase in (*PHASES, "total", WITHOUT_PREFIX_SHARING, LIVE, "evaluation"):
             entry = ledger.total if phase == "total" else ledger[phase]
             rows.append(
                 [

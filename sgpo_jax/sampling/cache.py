@@ -1,6 +1,6 @@
 """Key-value caches of the sampler, and attention over them.
 
-Two parts, merged in one softmax. The *prefix* of a prompt is stored once per bank and
+Two parts, merged in one softmax. The *prefix* of a prompt is stored once per lane and
 read by all slots of the lane with one batched product. A slot's *own* tokens are stored
 in a ring: at every step all slots write to the same column, whatever the ages of their
 samples, so that the write is one contiguous update in place instead of a scatter; a
@@ -19,8 +19,8 @@ from sgpo_jax.models import DecoderConfig
 from sgpo_jax.sampling.slots import Slots
 
 
-class Vectors(NamedTuple):
-    """Vectors as they are stored; int8 ones with a scale each.
+class Quantized(NamedTuple):
+    """Vectors in storage format; int8 ones with a scale each.
 
     Attributes:
       values: floating point, or int8.
@@ -36,13 +36,13 @@ class Cache(NamedTuple):
 
     The leading axes are [layers, prompts, heads, positions] in the table of encoded
     prompts. What the decode loop reads is a cache for each layer, for of a larger array
-    XLA copies the part that a product reads on CPU: [lanes, heads, banks * positions]
+    XLA copies the part that a product reads on CPU: [lanes, heads, entries * positions]
     in the lanes, and [lanes, heads, slots, T] in the ring of own tokens, whose column
     is the step modulo T.
     """
 
-    key: Vectors
-    value: Vectors
+    key: Quantized
+    value: Quantized
 
 
 Layers = tuple[Cache, ...]
@@ -52,9 +52,9 @@ Layers = tuple[Cache, ...]
 def empty(config: DecoderConfig, dtype: str, *shape: int) -> Cache:
     """Return zeroed storage of vectors."""
 
-    def vectors() -> Vectors:
+    def vectors() -> Quantized:
         scale = jnp.zeros(shape, jnp.float32) if dtype == "int8" else None
-        return Vectors(jnp.zeros((*shape, config.head_dim), jnp.dtype(dtype)), scale)
+        return Quantized(jnp.zeros((*shape, config.head_dim), jnp.dtype(dtype)), scale)
 
     return Cache(vectors(), vectors())
 
@@ -71,22 +71,22 @@ def empty_layers(config: DecoderConfig, dtype: str, lanes: int, *inner: int) -> 
     return tuple(empty(config, dtype, *shape) for _ in range(config.num_layers))
 
 
-def encode(x: Float[Array, "*n C"], like: Vectors) -> Vectors:
+def quantize(x: Float[Array, "*n C"], like: Quantized) -> Quantized:
     """Return `x` in the format of `like`.
 
     int8: a vector is divided by max |x| / 127 and rounded, so that its error is at
     most max |x| / 254 per element.
 
     >>> x = jnp.array([[1.0, -2.0]])
-    >>> encode(x, Vectors(jnp.zeros((1, 2), jnp.int8), jnp.zeros(1))).values
+    >>> quantize(x, Quantized(jnp.zeros((1, 2), jnp.int8), jnp.zeros(1))).values
     Array([[  64, -127]], dtype=int8)
     """
     if like.scale is None:
-        return Vectors(x.astype(like.values.dtype), None)
+        return Quantized(x.astype(like.values.dtype), None)
     x = x.astype(jnp.float32)
     scale = jnp.max(jnp.abs(x), axis=-1) / 127
     rounded = jnp.round(x / jnp.maximum(scale, 1e-30)[..., None])
-    return Vectors(rounded.astype(jnp.int8), scale)
+    return Quantized(rounded.astype(jnp.int8), scale)
 
 
 def write(into: Cache, new: Cache, start: Sequence[Int[Array, ""] | int]) -> Cache:
@@ -104,10 +104,10 @@ def copy_prefix(
     table: Cache,
     row: Int[Array, ""],
     lane: Int[Array, ""],
-    bank: Int[Array, ""],
+    entry: Int[Array, ""],
 ) -> Layers:
-    """Copy one row of the table into one bank of one lane."""
-    start = (lane, 0, bank * table.key.values.shape[3])
+    """Copy one row of the table into one entry of one lane."""
+    start = (lane, 0, entry * table.key.values.shape[3])
 
     def prefix(index: int) -> Cache:
         def cut(source: Array) -> Array:
@@ -120,31 +120,33 @@ def copy_prefix(
     return tuple(write(layer, prefix(i), start) for i, layer in enumerate(lanes))
 
 
-FAR = 2**30
+UNREACHABLE = 2**30
 """A distance that no window reaches."""
 
 
-def behind_in_prefix(slots: Slots, banks: int, length: int) -> Int[Array, "A S J"]:
-    """Return how far each position of its lane's banks lies behind a slot's token.
+def prefix_distance(slots: Slots, entries: int, length: int) -> Int[Array, "A S J"]:
+    """Return the distance of each position of its lane's prompts to a slot's token.
 
-    `FAR` where the position is not of the slot's own prompt.
+    `UNREACHABLE` where the position is not of the slot's own prompt.
     """
-    column = jnp.arange(banks * length, dtype=jnp.int32)[None, None]
-    bank, prefix, age = (x[:, :, None] for x in (slots.bank, slots.prefix, slots.age))
-    own = (column // length == bank) & (column % length < prefix)
-    return jnp.where(own, prefix + age - column % length, FAR)
+    column = jnp.arange(entries * length, dtype=jnp.int32)[None, None]
+    entry, prefix, age = (x[:, :, None] for x in (slots.entry, slots.prefix, slots.age))
+    own = (column // length == entry) & (column % length < prefix)
+    return jnp.where(own, prefix + age - column % length, UNREACHABLE)
 
 
-def behind_in_ring(
+def ring_distance(
     age: Int[Array, "A S"], column: Int[Array, ""], length: int
 ) -> Int[Array, "A S T"]:
     """Return how many steps ago each column of the ring was written.
 
-    `FAR` where that was before the slot's sample began: it reads its last `age`. The
-    column that this step will write was written `length` steps ago, so nobody reads it.
+    `UNREACHABLE` where that was before the slot's sample began: it reads its last
+    `age`. The column that this step will write was written `length` steps ago: unread.
     """
-    behind = (column - 1 - jnp.arange(length, dtype=jnp.int32)) % length + 1
-    return jnp.where(behind[None, None] <= age[:, :, None], behind[None, None], FAR)
+    distance = (column - 1 - jnp.arange(length, dtype=jnp.int32)) % length + 1
+    return jnp.where(
+        distance[None, None] <= age[:, :, None], distance[None, None], UNREACHABLE
+    )
 
 
 def attend_to_caches(
@@ -164,9 +166,9 @@ def attend_to_caches(
     """
     shape = own_behind.shape[:2]
     now = jnp.zeros((*shape, 1), jnp.int32)
-    behind = jnp.concatenate([prefix_behind, own_behind, now], axis=2)
-    behind = behind[:, None, :, None]
-    parts = (prefix_behind.shape[2], behind.shape[-1] - 1)
+    distance = jnp.concatenate([prefix_behind, own_behind, now], axis=2)
+    distance = distance[:, None, :, None]
+    parts = (prefix_behind.shape[2], distance.shape[-1] - 1)
 
     def by_head(x: Array) -> Array:
         """[A*S, 1, K*G, C] -> [A, K, S, G, C]."""
@@ -182,13 +184,13 @@ def attend_to_caches(
             _products(queries, own.key),
             jnp.sum(queries * key, axis=-1, keepdims=True, dtype=jnp.float32),
         ]
-        reads = behind < (FAR if layer.window is None else layer.window)
+        reads = distance < (UNREACHABLE if layer.window is None else layer.window)
         logits = layer.logits(jnp.concatenate(products, axis=-1))
         weights = jax.nn.softmax(jnp.where(reads, logits, -jnp.inf), axis=-1)
         of_prefix, of_own, of_new = jnp.split(weights, parts, axis=-1)
         out = _mix(of_prefix, prefix.value, q.dtype) + _mix(of_own, own.value, q.dtype)
         out += of_new.astype(q.dtype) * value
-        token = Cache(encode(key, own.key), encode(value, own.value))
+        token = Cache(quantize(key, own.key), quantize(value, own.value))
         return jnp.swapaxes(out, 1, 2).reshape(q.shape), token
 
     return attend
@@ -207,13 +209,13 @@ def _per_slot(x: Array) -> Array:
     return x[:, :, None, None] if x.ndim == 3 else x[:, :, :, None]
 
 
-def _letters(stored: Vectors) -> str:
+def _letters(stored: Quantized) -> str:
     """Axes of stored vectors: of the lane (j), or of each slot (s, j)."""
     return "akjc" if stored.values.ndim == 4 else "aksjc"
 
 
 def _products(
-    q: Float[Array, "A K S G C"], stored: Vectors
+    q: Float[Array, "A K S G C"], stored: Quantized
 ) -> Float[Array, "A K S G J"]:
     keys = stored.values.astype(q.dtype)
     products = jnp.einsum(f"aksgc,{_letters(stored)}->aksgj", q, keys)
@@ -222,7 +224,7 @@ def _products(
 
 
 def _mix(
-    weights: Float[Array, "A K S G J"], stored: Vectors, dtype: jnp.dtype
+    weights: Float[Array, "A K S G J"], stored: Quantized, dtype: jnp.dtype
 ) -> Float[Array, "A K S G C"]:
     if stored.scale is not None:
         weights = weights * _per_slot(stored.scale)

@@ -1,4 +1,4 @@
-"""What happens on the host during one call of the sampler."""
+"""Host loop of one call of the sampler."""
 
 import dataclasses
 import time
@@ -10,31 +10,37 @@ from jaxtyping import Array, Int
 
 from sgpo_jax import models
 from sgpo_jax.sampling import cache
-from sgpo_jax.sampling.grid import Grid, Noise, Queue, State, Tape
-from sgpo_jax.sampling.methods import Method
-from sgpo_jax.sampling.orders import Order, Seen
-from sgpo_jax.sampling.programs import Programs
-from sgpo_jax.sampling.requests import OnFinished, Progress, Request, Rollouts, Stats
+from sgpo_jax.sampling.grid import Grid, NoiseSeed, Queue, State, TokenBuffer
+from sgpo_jax.sampling.methods import DecodingStrategy
+from sgpo_jax.sampling.orders import LengthStats, Order
+from sgpo_jax.sampling.programs import SamplerPrograms
+from sgpo_jax.sampling.requests import (
+    OnFinished,
+    Request,
+    Rollouts,
+    SampleProgress,
+    Stats,
+)
 from sgpo_jax.sampling.schedule import Backlog, Portion, Written, shares
 from sgpo_jax.sampling.slots import FREE, Items
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Listeners:
-    """What is called after every run of the decode program.
+    """Callbacks after every run of the decode program.
 
     Attributes:
       progress: with how far the call is.
       finished: with the rollouts that ended.
     """
 
-    progress: Callable[[Progress], None] | None = None
+    progress: Callable[[SampleProgress], None] | None = None
     finished: OnFinished | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Staging:
-    """How prompts come to the decode program.
+    """Staging of prompts: order, prefill batch and chunk sizes.
 
     Attributes:
       order: which go first.
@@ -49,7 +55,7 @@ class Staging:
     chunk: int | None
 
 
-class Call:
+class SampleCall:
     """One call of `Engine.sample`: the work, and what came of it so far.
 
     A rollout's id is its place in the result.
@@ -58,18 +64,18 @@ class Call:
     def __init__(
         self,
         *,
-        programs: Programs,
+        programs: SamplerPrograms,
         params: models.Params,
         requests: Sequence[Request],
         noise: tuple[int, int],
-        method: Method,
+        strategy: DecodingStrategy,
         staging: Staging,
         longest: int,
         listeners: Listeners,
     ):
         self.programs, self.params, self.requests = programs, params, requests
-        self.noise = Noise(*jax.device_put([np.uint32(number) for number in noise]))
-        self.method, self.staging, self.listeners = method, staging, listeners
+        self.noise = NoiseSeed(*jax.device_put([np.uint32(number) for number in noise]))
+        self.strategy, self.staging, self.listeners = strategy, staging, listeners
         samples = [r.samples for r in requests]
         self.first_id = np.cumsum([0, *samples]).astype(np.int32)
         self.request_of = np.repeat(np.arange(len(samples), dtype=np.int32), samples)
@@ -83,7 +89,7 @@ class Call:
                 "decode_tokens",
                 "decode_padded",
                 "decode_steps",
-                "waited",
+                "queued_steps",
             ),
             0,
         )
@@ -99,7 +105,7 @@ class Call:
                 self.requests,
                 np.array(share, np.int64),
                 lanes=grid.lanes // shards,
-                least=-(-grid.slots // grid.banks),
+                least=-(-grid.slots // grid.prefixes_per_lane),
                 capacity=self.staging.prompts,
             )
             for share in shares(self.requests, first, shards)
@@ -125,18 +131,18 @@ class Call:
     def _decode(self, state: State, queue: Queue, grid: Grid) -> State:
         """Run until every shard is done or needs its next stage."""
         while True:
-            state, tape = self.programs.decode(
+            state, buffer = self.programs.decode(
                 self.params,
                 state,
                 queue,
                 self.noise,
                 self.programs.placed_ending,
                 grid=grid,
-                method=self.method,
+                strategy=self.strategy,
             )
-            if self._read(tape, state.slots.id) < grid.steps:
+            if self._read(buffer, state.slots.id) < grid.steps:
                 return state
-            queue = queue._replace(cursor=tape.cursor)
+            queue = queue._replace(cursor=buffer.cursor)
 
     def _prefill(
         self, table: cache.Cache, stage: Sequence[Sequence[Portion]]
@@ -196,16 +202,16 @@ class Call:
         columns["key"] = columns["key"].view(np.uint32)
         return Items(**self.programs.put(columns))
 
-    def _read(self, tape: Tape, running: Array) -> int:
-        """Keep what was written to the tape; return the steps of the busiest shard."""
-        counts, in_slots = np.asarray(tape.steps), np.asarray(running)
+    def _read(self, buffer: TokenBuffer, running: Array) -> int:
+        """Copy the buffer to the host; return the steps of the busiest shard."""
+        counts, in_slots = np.asarray(buffer.steps), np.asarray(running)
         steps = int(counts.max())
-        ids, token = np.asarray(tape.id)[:steps], np.asarray(tape.token)[:steps]
-        score = np.moveaxis(np.asarray(tape.score)[:steps], 1, -1)
+        ids, token = np.asarray(buffer.id)[:steps], np.asarray(buffer.token)[:steps]
+        score = np.moveaxis(np.asarray(buffer.score)[:steps], 1, -1)
         written = ids != FREE
         self.written.append(ids[written], token[written], score[written])
         self.work["decode_padded"] += int(counts.sum()) * (in_slots.size // len(counts))
-        self.work["waited"] += self._waited(ids)
+        self.work["queued_steps"] += self._queued_steps(ids)
         in_slots = in_slots[in_slots != FREE]
         count = np.zeros_like(self.seen.tokens)
         np.add.at(count, self.request_of[ids[written]], 1)
@@ -225,7 +231,7 @@ class Call:
             )
         if self.listeners.progress is not None:
             self.listeners.progress(
-                Progress(
+                SampleProgress(
                     ended=int(self.seen.ended.sum()),
                     total=int(self.first_id[-1]),
                     tokens=self.work["decode_tokens"],
@@ -236,7 +242,7 @@ class Call:
             )
         return steps
 
-    def _waited(self, ids: Int[np.ndarray, "steps lanes slots"]) -> int:
+    def _queued_steps(self, ids: Int[np.ndarray, "steps lanes slots"]) -> int:
         """Add up, over samples that begin now, the steps before their first token."""
         step, *_ = np.nonzero(ids != FREE)
         found, first = np.unique(ids[ids != FREE], return_index=True)
@@ -256,20 +262,20 @@ class Call:
             length=written.length.astype(np.int32),
             log_prob=written.scores[:, :, 0],
             log_prob_at_one=written.scores[:, :, 1],
-            kept=written.scores[:, :, 2],
+            support_mass=written.scores[:, :, 2],
             finish=self.programs.ending.finish(written.tokens, written.length),
             stats=Stats(**self.work, seconds=time.perf_counter() - self.started),
         )
 
 
-def _nothing_seen(requests: Sequence[Request]) -> Seen:
+def _nothing_seen(requests: Sequence[Request]) -> LengthStats:
     """Return what is known of requests before the first token."""
 
     def column(values: Sequence[float | int | None], unknown: float) -> np.ndarray:
         return np.array([unknown if v is None else v for v in values], np.float64)
 
     nothing = np.zeros(len(requests), np.int64)
-    return Seen(
+    return LengthStats(
         prompt=np.array([len(r.prompt) for r in requests], np.int64),
         expected=column([r.expected_length for r in requests], np.nan),
         budget=column([r.budget for r in requests], np.inf),

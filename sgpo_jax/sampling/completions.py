@@ -9,7 +9,7 @@ from typing import Any
 from sgpo_jax.models import Tokenizer
 from sgpo_jax.sampling.ending import Finish
 from sgpo_jax.sampling.exchange import RefusedError
-from sgpo_jax.sampling.methods import Greedy, Method, MinP, TopK, TopP
+from sgpo_jax.sampling.methods import DecodingStrategy, Greedy, MinP, TopK, TopP
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,20 +32,20 @@ class Completion:
 
 
 def payload(
-    method: Method, prompt: str | Sequence[int], **fields: Any
+    strategy: DecodingStrategy, prompt: str | Sequence[int], **fields: Any
 ) -> dict[str, Any]:
     """Return the JSON body that asks for one sample.
 
-    What the method does not truncate is switched off by name: left out, llama.cpp
+    What the strategy does not truncate is switched off by name: left out, llama.cpp
     takes top-k 40, top-p 0.95 and min-p 0.05, and vLLM what the model's files say.
 
     >>> payload(TopK(5, temperature=0.5), "1+1=", seed=7)
     {'prompt': '1+1=', 'temperature': 0.5, 'top_k': 5, 'top_p': 1.0, 'min_p': 0.0,
      'seed': 7}
     """
-    choice: dict[str, Any] = {"temperature": method.temperature}
+    choice: dict[str, Any] = {"temperature": strategy.temperature}
     choice |= {"top_k": -1, "top_p": 1.0, "min_p": 0.0}
-    match method:
+    match strategy:
         case Greedy():
             choice["temperature"] = 0.0
         case TopK(k=k):

@@ -11,15 +11,22 @@ from sgpo_jax import models, streams
 from sgpo_jax.models import DecoderConfig
 from sgpo_jax.sampling import cache
 from sgpo_jax.sampling.ending import Ending, is_one_of
-from sgpo_jax.sampling.grid import Grid, Noise, Queue, State, Tape, empty_tape
-from sgpo_jax.sampling.methods import Method, choose
-from sgpo_jax.sampling.slots import FREE, idle_banks, start_samples
+from sgpo_jax.sampling.grid import (
+    Grid,
+    NoiseSeed,
+    Queue,
+    State,
+    TokenBuffer,
+    empty_buffer,
+)
+from sgpo_jax.sampling.methods import DecodingStrategy, choose
+from sgpo_jax.sampling.slots import FREE, idle_entries, start_samples
 
 
 def refill(
     state: State, queue: Queue, cursor: Int[Array, " D"], base: Array
 ) -> tuple[State, Int[Array, " D"]]:
-    """Give free slots work, loading items into idle banks as needed.
+    """Give free slots work, loading items into idle entries as needed.
 
     Args:
       state: the grid.
@@ -32,12 +39,12 @@ def refill(
     """
 
     def start(state: State) -> State:
-        slots, banks = start_samples(state.slots, state.banks, base)
-        return state._replace(slots=slots, banks=banks)
+        slots, entries = start_samples(state.slots, state.entries, base)
+        return state._replace(slots=slots, entries=entries)
 
     def can_load(carry: tuple[State, Array]) -> Array:
         state, cursor = carry
-        return is_wanting(state) & (cursor[0] < queue.staged[0])
+        return has_idle_slot(state) & (cursor[0] < queue.staged[0])
 
     def load(carry: tuple[State, Array]) -> tuple[State, Array]:
         state, cursor = carry
@@ -47,36 +54,36 @@ def refill(
     return jax.lax.while_loop(can_load, load, (start(state), cursor))
 
 
-def is_wanting(state: State) -> Bool[Array, ""]:
+def has_idle_slot(state: State) -> Bool[Array, ""]:
     """Return whether a slot is free and its lane could take an item for it."""
-    return jnp.any(idle_banks(state.slots, state.banks))
+    return jnp.any(idle_entries(state.slots, state.entries))
 
 
 def _load_items(
     state: State, queue: Queue, cursor: Int[Array, " D"]
 ) -> tuple[State, Int[Array, ""]]:
     """Load the next items, one per lane that has a use for one."""
-    idle = idle_banks(state.slots, state.banks)
+    idle = idle_entries(state.slots, state.entries)
     wants = jnp.any(idle, axis=1)
-    bank = jnp.argmax(idle, axis=1).astype(jnp.int32)
+    entry = jnp.argmax(idle, axis=1).astype(jnp.int32)
     item = cursor + jnp.cumsum(wants, dtype=jnp.int32) - 1
     gets = wants & (item < queue.staged)
-    into = gets[:, None] & (bank[:, None] == jnp.arange(idle.shape[1])[None])
+    into = gets[:, None] & (entry[:, None] == jnp.arange(idle.shape[1])[None])
     items = jax.tree.map(lambda x: x.at[item].get(mode="clip"), queue.items)
-    banks = jax.tree.map(
-        lambda new, old: jnp.where(into, new[:, None], old), items, state.banks
+    entries = jax.tree.map(
+        lambda new, old: jnp.where(into, new[:, None], old), items, state.entries
     )
     loaded = jnp.sum(gets, dtype=jnp.int32)
     lanes = jnp.argsort(~gets, stable=True)  # those that load, first
 
     def copy(i: Array, prefixes: cache.Layers) -> cache.Layers:
         lane = lanes[i]
-        row = banks.row[lane, bank[lane]]
-        return cache.copy_prefix(prefixes, queue.table, row, lane, bank[lane])
+        row = entries.row[lane, entry[lane]]
+        return cache.copy_prefix(prefixes, queue.table, row, lane, entry[lane])
 
     # Work in proportion to the prompts that change, not to the lanes there are.
     prefixes = jax.lax.fori_loop(0, loaded, copy, state.prefixes)
-    return state._replace(banks=banks, prefixes=prefixes), loaded
+    return state._replace(entries=entries, prefixes=prefixes), loaded
 
 
 def step(
@@ -86,7 +93,7 @@ def step(
     *,
     config: DecoderConfig,
     grid: Grid,
-    method: Method,
+    strategy: DecodingStrategy,
 ) -> tuple[State, Int[Array, "A S"], Float[Array, "3 A S"]]:
     """Feed every slot its next token; free the slots whose sample ended.
 
@@ -96,7 +103,7 @@ def step(
       ending: what ends a sample.
       config: shape of the decoder.
       grid: shape of the grid.
-      method: how tokens are chosen.
+      strategy: how tokens are chosen.
 
     Returns:
       The grid, the tokens sampled, and what `choose` says about them.
@@ -105,8 +112,8 @@ def step(
     attend = cache.attend_to_caches(
         state.prefixes,
         state.ring,
-        cache.behind_in_prefix(slots, grid.banks, grid.prefix),
-        cache.behind_in_ring(slots.age, column, grid.response),
+        cache.prefix_distance(slots, grid.prefixes_per_lane, grid.prefix),
+        cache.ring_distance(slots.age, column, grid.response),
     )
     hidden, new = models.apply_unstacked(
         params,
@@ -121,7 +128,7 @@ def step(
         logits,
         slots.key.reshape(-1, 2),
         slots.age.reshape(-1),
-        method,
+        strategy,
         None if forced is None else forced.reshape(-1),
     )
     token, score = token.reshape(slots.age.shape), score.reshape(3, *slots.age.shape)
@@ -147,14 +154,14 @@ def decode(
     params: models.Params,
     state: State,
     queue: Queue,
-    noise: Noise,
+    noise: NoiseSeed,
     ending: Ending,
     *,
     config: DecoderConfig,
     grid: Grid,
-    method: Method,
-) -> tuple[State, Tape]:
-    """Decode until the work is done, the tape is full, or more items are needed.
+    strategy: DecodingStrategy,
+) -> tuple[State, TokenBuffer]:
+    """Decode until the work is done, the buffer is full, or more items are needed.
 
     Args:
       params: the policy.
@@ -164,21 +171,21 @@ def decode(
       ending: what ends a sample.
       config: shape of the decoder.
       grid: shape of the grid.
-      method: how tokens are chosen.
+      strategy: how tokens are chosen.
 
     Returns:
-      The grid and the tape.
+      The grid and the buffer.
     """
     base = streams.sampling(noise.seed, noise.step)
 
-    def go_on(carry: tuple[State, Tape]) -> Array:
-        state, tape = carry
-        starved = is_wanting(state) & queue.more[0]
+    def go_on(carry: tuple[State, TokenBuffer]) -> Array:
+        state, buffer = carry
+        starved = has_idle_slot(state) & queue.more[0]
         busy = jnp.any(state.slots.id != FREE)
-        return busy & ~starved & (tape.steps[0] < grid.steps)
+        return busy & ~starved & (buffer.steps[0] < grid.steps)
 
-    def body(carry: tuple[State, Tape]) -> tuple[State, Tape]:
-        state, tape = carry
+    def body(carry: tuple[State, TokenBuffer]) -> tuple[State, TokenBuffer]:
+        state, buffer = carry
         ids = state.slots.id
         state, token, score = step(
             models.unstack(params, config),
@@ -186,21 +193,21 @@ def decode(
             ending,
             config=config,
             grid=grid,
-            method=method,
+            strategy=strategy,
         )
 
         def append(into: Array, row: Array) -> Array:
-            return jax.lax.dynamic_update_index_in_dim(into, row, tape.steps[0], 0)
+            return jax.lax.dynamic_update_index_in_dim(into, row, buffer.steps[0], 0)
 
-        state, cursor = refill(state, queue, tape.cursor, base)
-        return state, Tape(
-            id=append(tape.id, ids),
-            token=append(tape.token, token),
-            score=append(tape.score, score),
-            steps=tape.steps + 1,
+        state, cursor = refill(state, queue, buffer.cursor, base)
+        return state, TokenBuffer(
+            id=append(buffer.id, ids),
+            token=append(buffer.token, token),
+            score=append(buffer.score, score),
+            steps=buffer.steps + 1,
             cursor=cursor,
         )
 
     state, cursor = refill(state, queue, queue.cursor, base)
-    tape = empty_tape(grid, state.slots.id.shape[0], cursor)
-    return jax.lax.while_loop(go_on, body, (state, tape))
+    buffer = empty_buffer(grid, state.slots.id.shape[0], cursor)
+    return jax.lax.while_loop(go_on, body, (state, buffer))

@@ -1,4 +1,4 @@
-"""What ends a response, and what ends its thinking."""
+"""Stopping criteria of responses, and the thinking budget."""
 
 import dataclasses
 import enum
@@ -13,7 +13,7 @@ from sgpo_jax.sampling.automaton import Automaton, watch_strings, watch_tokens
 
 
 class Finish(enum.IntEnum):
-    """Why a response ended."""
+    """Finish reason of a response."""
 
     LENGTH = 0
     """Its budget was used up."""
@@ -24,7 +24,7 @@ class Finish(enum.IntEnum):
 
     @property
     def words(self) -> str:
-        """What to tell a person."""
+        """The reason in words."""
         return ("its budget", "a stop token", "a stop string")[self]
 
 
@@ -75,7 +75,7 @@ class StopStrings:
 
 
 class Ending(NamedTuple):
-    """When the decode program ends responses and thinking.
+    """Stopping criteria as tables of the decode program.
 
     Attributes:
       tokens: stop tokens.

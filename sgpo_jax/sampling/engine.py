@@ -8,13 +8,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sgpo_jax import models, sharding
-from sgpo_jax.sampling.call import Call, Listeners, Staging
+from sgpo_jax.sampling.call import Listeners, SampleCall, Staging
 from sgpo_jax.sampling.ending import Ending, StopStrings
 from sgpo_jax.sampling.grid import Grid
-from sgpo_jax.sampling.methods import Method, Temperature
+from sgpo_jax.sampling.methods import DecodingStrategy, Temperature
 from sgpo_jax.sampling.orders import LongestFirst, Order
-from sgpo_jax.sampling.programs import Programs
-from sgpo_jax.sampling.requests import OnFinished, Progress, Request, Rollouts
+from sgpo_jax.sampling.programs import SamplerPrograms
+from sgpo_jax.sampling.requests import OnFinished, Request, Rollouts, SampleProgress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,24 +22,24 @@ class Engine:
     """A jitted sampler: one prefill per prompt, slots that are refilled at once.
 
     Any number of requests with any number of samples runs through the same compiled
-    programs: two per prompt rung (prefill and decode) and method. The caches live for
-    one call, so none outlasts the parameters it was computed with.
+    programs: two per prompt bucket (prefill and decode) and strategy. The caches are
+    freed after a call, so none outlasts the parameters it was computed with.
 
     Attributes:
       config: shape of the decoder.
       lanes: groups of slots that share prefixes; divided among the mesh's shards.
       slots: samples decoded at once in a lane; memory grows with lanes x slots, not
         with the number of samples of a prompt.
-      max_prompt: most prompt tokens, or a ladder of such rungs.
-      max_response: most response tokens, the stop token included; or a ladder of such
-        rungs, of which a call takes the shortest that holds all its budgets.
+      max_prompt: most prompt tokens, or buckets of them.
+      max_response: most response tokens, the stop token included; or buckets of
+        them, of which a call takes the shortest that holds all its budgets.
       stop_tokens: tokens that end a response; they are kept in it.
       stop_strings: strings that end a response; None for none.
       end_of_thinking: tokens that end thinking, for requests that limit it.
-      banks: prompts a lane can hold at once; None for as many as slots, at most 4.
-        Attention over prompts costs `banks` times more; with fewer banks than slots,
-        slots idle where prompts have few samples. For long prompts with many samples
-        each, 2 are enough.
+      prefixes_per_lane: prompts a lane can hold at once, in its prefix cache; None for
+        as many as slots, at most 4. Attention over prompts costs that many times more;
+        with fewer than slots, slots idle where prompts have few samples. For long
+        prompts with many samples each, 2 are enough.
       order: which of the waiting prompts start first; it changes no token.
       staged: prompts encoded ahead of the decode loop, per shard.
       prefill_prompts: prompts encoded by one run of the prefill program, per shard.
@@ -61,7 +61,7 @@ class Engine:
     stop_tokens: tuple[int, ...]
     stop_strings: StopStrings | None = None
     end_of_thinking: tuple[int, ...] = ()
-    banks: int | None = None
+    prefixes_per_lane: int | None = None
     order: Order = LongestFirst()
     staged: int = 256
     prefill_prompts: int = 32
@@ -72,7 +72,14 @@ class Engine:
     rules: sharding.Rules = sharding.Rules()
 
     def __post_init__(self):
-        for name in ("lanes", "slots", "banks", "staged", "steps", "prefill_chunk"):
+        for name in (
+            "lanes",
+            "slots",
+            "prefixes_per_lane",
+            "staged",
+            "steps",
+            "prefill_chunk",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be positive, got {value}")
@@ -82,9 +89,14 @@ class Engine:
                 f" prefill_prompts={self.prefill_prompts}"
             )
         for name in ("max_prompt", "max_response"):
-            rungs = _rungs(getattr(self, name))
-            if list(rungs) != sorted(set(rungs)) or rungs[0] < 1:
-                raise ValueError(f"{name} must be positive and rise, got {rungs}")
+            prompt_buckets = _lengths(getattr(self, name))
+            if (
+                list(prompt_buckets) != sorted(set(prompt_buckets))
+                or prompt_buckets[0] < 1
+            ):
+                raise ValueError(
+                    f"{name} must be positive and rise, got {prompt_buckets}"
+                )
         if self.cache_dtype not in (None, "float32", "bfloat16", "int8"):
             raise ValueError(f"no cache_dtype {self.cache_dtype!r}")
         if self.lanes % self.programs.shards:
@@ -93,17 +105,17 @@ class Engine:
             )
 
     @property
-    def rungs(self) -> tuple[int, ...]:
+    def prompt_buckets(self) -> tuple[int, ...]:
         """The prompt lengths programs are compiled for."""
-        return _rungs(self.max_prompt)
+        return _lengths(self.max_prompt)
 
     @property
     def longest_response(self) -> int:
         """Most response tokens."""
-        return _rungs(self.max_response)[-1]
+        return _lengths(self.max_response)[-1]
 
     @functools.cached_property
-    def programs(self) -> Programs:
+    def programs(self) -> SamplerPrograms:
         """The compiled programs."""
         dtype = self.cache_dtype or self.config.dtype
         ending = Ending.make(
@@ -112,7 +124,7 @@ class Engine:
             self.end_of_thinking,
             self.config.vocab_size,
         )
-        return Programs(self.config, ending, dtype, self.mesh, self.rules)
+        return SamplerPrograms(self.config, ending, dtype, self.mesh, self.rules)
 
     def compiles(self) -> int:
         """Return how many prefill and decode programs were compiled so far."""
@@ -125,9 +137,9 @@ class Engine:
         *,
         seed: int,
         step: int,
-        method: Method = Temperature(1.0),
+        strategy: DecodingStrategy = Temperature(1.0),
         version: int | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
+        on_progress: Callable[[SampleProgress], None] | None = None,
         on_finished: OnFinished | None = None,
     ) -> Rollouts:
         """Sample every request.
@@ -138,7 +150,7 @@ class Engine:
           seed: of the run.
           step: of the run; the same (seed, step, key, sample index) gives the same
             noise, any other gives independent noise.
-          method: how tokens are chosen.
+          strategy: how tokens are chosen.
           version: of the policy; the rollouts carry it.
           on_progress: called after every run of the decode program.
           on_finished: called with the rollouts that ended in that run, before
@@ -152,12 +164,12 @@ class Engine:
         """
         for request in requests:
             self._check(request)
-        call = Call(
+        call = SampleCall(
             programs=self.programs,
             params=self.programs.place(params),
             requests=requests,
             noise=(seed, step),
-            method=method,
+            strategy=strategy,
             staging=Staging(
                 order=self.order,
                 prompts=self.staged,
@@ -167,9 +179,9 @@ class Engine:
             longest=self.longest_response,
             listeners=Listeners(progress=on_progress, finished=on_finished),
         )
-        rung = np.searchsorted(self.rungs, [len(r.prompt) for r in requests])
-        for index, longest in enumerate(self.rungs):
-            members = np.flatnonzero(rung == index).tolist()
+        bucket = np.searchsorted(self.prompt_buckets, [len(r.prompt) for r in requests])
+        for index, longest in enumerate(self.prompt_buckets):
+            members = np.flatnonzero(bucket == index).tolist()
             if members:
                 budgets = [requests[i].budget for i in members]
                 budget = max(b or self.longest_response for b in budgets)
@@ -178,22 +190,24 @@ class Engine:
         return dataclasses.replace(rollouts, version=version)
 
     def grid(self, longest: int, budget: int) -> Grid:
-        """Return the static shape of the programs of a prompt rung and a budget."""
+        """Return the static shape of the programs of a prompt bucket and a budget."""
         chunk = self.prefill_chunk or 1
         return Grid(
             lanes=self.lanes,
             slots=self.slots,
-            banks=min(self.slots, 4) if self.banks is None else self.banks,
+            prefixes_per_lane=min(self.slots, 4)
+            if self.prefixes_per_lane is None
+            else self.prefixes_per_lane,
             prefix=-(-max(longest - 1, 1) // chunk) * chunk,
-            response=next(n for n in _rungs(self.max_response) if n >= budget),
+            response=next(n for n in _lengths(self.max_response) if n >= budget),
             steps=self.steps,
         )
 
     def _check(self, request: Request) -> None:
-        if not 1 <= len(request.prompt) <= self.rungs[-1]:
+        if not 1 <= len(request.prompt) <= self.prompt_buckets[-1]:
             raise ValueError(
                 f"query {request.key}: a prompt of {len(request.prompt)} tokens does"
-                f" not fit max_prompt={self.rungs[-1]}"
+                f" not fit max_prompt={self.prompt_buckets[-1]}"
             )
         if not 0 <= request.key < 2**32:
             raise ValueError(f"query {request.key}: the key must be a uint32")
@@ -212,10 +226,10 @@ class Engine:
             and not 1 <= request.budget <= self.longest_response
         ):
             raise ValueError(
-                f"query {request.key}: budget={request.budget} must lie in"
+                f"query {request.key}: budget={request.budget} must be in"
                 f" 1..{self.longest_response}"
             )
 
 
-def _rungs(lengths: int | tuple[int, ...]) -> tuple[int, ...]:
+def _lengths(lengths: int | tuple[int, ...]) -> tuple[int, ...]:
     return (lengths,) if isinstance(lengths, int) else lengths

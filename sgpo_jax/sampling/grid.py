@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from sgpo_jax.models import DecoderConfig
 from sgpo_jax.sampling import cache
-from sgpo_jax.sampling.slots import Items, Slots, empty_banks, free_slots
+from sgpo_jax.sampling.slots import Items, Slots, empty_entries, free_slots
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Grid:
     Attributes:
       lanes: groups of slots that share prefixes.
       slots: samples decoded at once in a lane.
-      banks: prompts a lane can hold at once.
+      prefixes_per_lane: prompts a lane can hold at once.
       prefix: longest prompt prefix, in tokens.
       response: longest response, in tokens.
       steps: most decode steps before the program returns.
@@ -30,32 +30,32 @@ class Grid:
 
     lanes: int
     slots: int
-    banks: int
+    prefixes_per_lane: int
     prefix: int
     response: int
     steps: int
 
 
 class State(NamedTuple):
-    """What one run of the decode program leaves to the next.
+    """State of the decode loop between two runs of its program.
 
     Attributes:
-      banks: prompts the lanes hold.
+      entries: prompts the lanes hold.
       slots: what each slot is doing.
-      prefixes: keys and values of the banks.
+      prefixes: keys and values of those prompts.
       ring: keys and values of the slots' own tokens.
       column: next column of the ring to be written.
     """
 
-    banks: Items
+    entries: Items
     slots: Slots
     prefixes: cache.Layers
     ring: cache.Layers
     column: Int[Array, " D"]
 
 
-class Tape(NamedTuple):
-    """What every slot sampled at every step.
+class TokenBuffer(NamedTuple):
+    """Buffer of the tokens that every slot sampled at every step.
 
     A step appends one row, so no scatter is needed, and the size does not depend on
     how many samples were asked for.
@@ -94,8 +94,8 @@ class Queue(NamedTuple):
     more: Bool[Array, " D"]
 
 
-class Noise(NamedTuple):
-    """What decides the noise, apart from query, sample index and position."""
+class NoiseSeed(NamedTuple):
+    """Seed of the noise, besides query, sample index and position."""
 
     seed: UInt32[Array, ""]
     step: UInt32[Array, ""]
@@ -105,18 +105,20 @@ def empty_state(config: DecoderConfig, grid: Grid, *, dtype: str, shards: int) -
     """Return a grid without work."""
     g = grid
     return State(
-        banks=empty_banks(g.lanes, g.banks),
+        entries=empty_entries(g.lanes, g.prefixes_per_lane),
         slots=free_slots(g.lanes, g.slots),
-        prefixes=cache.empty_layers(config, dtype, g.lanes, g.banks * g.prefix),
+        prefixes=cache.empty_layers(
+            config, dtype, g.lanes, g.prefixes_per_lane * g.prefix
+        ),
         ring=cache.empty_layers(config, dtype, g.lanes, g.slots, g.response),
         column=jnp.zeros(shards, jnp.int32),
     )
 
 
-def empty_tape(grid: Grid, lanes: int, cursor: Int[Array, " D"]) -> Tape:
-    """Return a tape without rows."""
+def empty_buffer(grid: Grid, lanes: int, cursor: Int[Array, " D"]) -> TokenBuffer:
+    """Return an empty buffer."""
     shape = (grid.steps, lanes, grid.slots)
-    return Tape(
+    return TokenBuffer(
         id=jnp.full(shape, -1, jnp.int32),
         token=jnp.zeros(shape, jnp.int32),
         score=jnp.zeros((grid.steps, 3, lanes, grid.slots), jnp.float32),

@@ -1,7 +1,7 @@
-"""How the next token is chosen: hashable objects, static under `jit`.
+"""Decoding strategies: greedy, temperature, top-k, top-p and min-p sampling.
 
-A method masks the log-probabilities at its temperature; the token is the argmax of what
-is left plus Gumbel noise, which is an exact draw from the renormalized rest
+A strategy masks the log-probabilities at its temperature; the token is the argmax of
+the rest plus Gumbel noise, which is an exact draw from the renormalized rest
 (Gumbel-max). What was cut off is recorded, so that importance ratios can be right.
 """
 
@@ -18,17 +18,17 @@ from sgpo_jax.sampling.noise import first_largest, gumbel
 
 
 @runtime_checkable
-class Method(Protocol):
-    """A way to choose tokens."""
+class DecodingStrategy(Protocol):
+    """Decoding strategy: temperature and truncation of the distribution."""
 
     @property
     def temperature(self) -> float:
-        """What logits are divided by before anything else."""
+        """Divisor of the logits, applied first."""
         ...
 
     @property
     def truncates(self) -> bool:
-        """Whether `keep` ever cuts tokens off."""
+        """True if `keep` ever masks tokens."""
         ...
 
     def keep(self, log_prob: Float[Array, "N V"]) -> Float[Array, "N V"]:
@@ -138,7 +138,7 @@ def choose(
     logits: Float[Array, "N V"],
     key: UInt32[Array, "N 2"],
     age: Int[Array, " N"],
-    method: Method,
+    strategy: DecodingStrategy,
     forced: Int[Array, " N"] | None = None,
 ) -> tuple[Int[Array, " N"], Float[Array, "3 N"]]:
     """Choose a token per row; its noise depends on (key, age) only.
@@ -147,12 +147,12 @@ def choose(
     was drawn from is then 0, for it was not drawn.
 
     Returns:
-      Tokens; and for each: its log-probability at the method's temperature, at
-      temperature 1, and the probability mass the method drew from.
+      Tokens; and for each: its log-probability at the strategy's temperature, at
+      temperature 1, and the probability mass it drew from.
     """
     logits = logits.astype(jnp.float32)
-    log_prob = jax.nn.log_softmax(logits / method.temperature)
-    kept = method.keep(log_prob)
+    log_prob = jax.nn.log_softmax(logits / strategy.temperature)
+    kept = strategy.keep(log_prob)
 
     noisy = kept + gumbel(key, age, logits.shape[1])
     token = first_largest(noisy)[:, None]
@@ -163,10 +163,10 @@ def choose(
         return jnp.take_along_axis(values, token, axis=-1)[:, 0]
 
     at_temperature = at_one = chosen(log_prob)
-    if method.temperature != 1:
+    if strategy.temperature != 1:
         at_one = chosen(jax.nn.log_softmax(logits))
     mass = jnp.ones_like(at_one)
-    if method.truncates:
+    if strategy.truncates:
         mass = jnp.sum(jnp.exp(kept), axis=-1)
     if forced is not None:
         mass = jnp.where(forced >= 0, 0, mass)

@@ -1,4 +1,4 @@
-"""In which order waiting prompts start, and how long their samples will be.
+"""Scheduling order of queued prompts, and prediction of response lengths.
 
 An order changes when a sample is drawn, never what is drawn: its noise depends on its
 query and index alone. Started last, a long sample runs on alone while slots idle; so
@@ -14,12 +14,12 @@ from jaxtyping import Float, Int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Seen:
-    """What a call knows of its requests so far; one entry per request.
+class LengthStats:
+    """Length statistics of the requests of a call, [Q].
 
     Attributes:
       prompt: prompt tokens.
-      expected: response tokens the caller expects; NaN where it did not say.
+      expected: response tokens the caller expects; NaN where not given.
       budget: most response tokens; infinite where the sampler's own limit holds.
       tokens: response tokens sampled so far, of running samples too.
       ended: samples that ended.
@@ -33,34 +33,34 @@ class Seen:
 
 
 @runtime_checkable
-class Predictor(Protocol):
-    """Expects how long a request's samples will be."""
+class LengthPredictor(Protocol):
+    """Predictor of the response length of each request."""
 
-    def __call__(self, seen: Seen) -> Float[np.ndarray, " Q"]:
+    def __call__(self, stats: LengthStats) -> Float[np.ndarray, " Q"]:
         """Return the expected response tokens of each request; infinite if unknown."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
-class Told:
-    """What the caller expects, else the budget of the request, else nothing known.
+class GivenLengths:
+    """Response lengths given by the caller, else the request's budget.
 
     >>> import numpy as np
     >>> zeros = np.zeros(2, int)
-    >>> seen = Seen(prompt=zeros, expected=np.array([7.0, np.nan]),
+    >>> stats = LengthStats(prompt=zeros, expected=np.array([7.0, np.nan]),
     ...             budget=np.array([np.inf, 9.0]), tokens=zeros, ended=zeros)
-    >>> Told()(seen)
+    >>> GivenLengths()(stats)
     array([7., 9.])
     """
 
-    def __call__(self, seen: Seen) -> Float[np.ndarray, " Q"]:
-        """Return what was said."""
-        return np.where(np.isnan(seen.expected), seen.budget, seen.expected)
+    def __call__(self, stats: LengthStats) -> Float[np.ndarray, " Q"]:
+        """Return the given lengths."""
+        return np.where(np.isnan(stats.expected), stats.budget, stats.expected)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Learned:
-    r"""What the call itself has seen, on top of what the caller expects.
+class EstimatedLengths:
+    r"""Response lengths estimated in the call, with the given ones as prior.
 
     .. math:: \hat m = \frac{w m_0 + t}{w + e}
 
@@ -84,20 +84,20 @@ class Learned:
                 f"weight and ridge must be positive, got {self.weight}, {self.ridge}"
             )
 
-    def __call__(self, seen: Seen) -> Float[np.ndarray, " Q"]:
+    def __call__(self, stats: LengthStats) -> Float[np.ndarray, " Q"]:
         """Return the estimate."""
-        prior = np.where(np.isnan(seen.expected), self._from_prompts(seen), 0)
-        prior += np.nan_to_num(seen.expected)
-        started = (seen.tokens > 0) & np.isfinite(prior)
-        mean = (self.weight * prior + seen.tokens) / (self.weight + seen.ended)
+        prior = np.where(np.isnan(stats.expected), self._from_prompts(stats), 0)
+        prior += np.nan_to_num(stats.expected)
+        started = (stats.tokens > 0) & np.isfinite(prior)
+        mean = (self.weight * prior + stats.tokens) / (self.weight + stats.ended)
         return np.where(started, mean, prior)
 
-    def _from_prompts(self, seen: Seen) -> Float[np.ndarray, " Q"]:
-        known = seen.ended > 0
+    def _from_prompts(self, stats: LengthStats) -> Float[np.ndarray, " Q"]:
+        known = stats.ended > 0
         if not known.any():
             return np.full(len(known), np.inf)
-        length = np.log(seen.tokens[known] / seen.ended[known])
-        feature = np.log(np.maximum(seen.prompt, 1))
+        length = np.log(stats.tokens[known] / stats.ended[known])
+        feature = np.log(np.maximum(stats.prompt, 1))
         x = feature[known] - feature[known].mean()
         slope = np.sum(x * (length - length.mean())) / (np.sum(x * x) + self.ridge)
         return np.exp(length.mean() + slope * (feature - feature[known].mean()))
@@ -105,9 +105,9 @@ class Learned:
 
 @runtime_checkable
 class Order(Protocol):
-    """Decides which of the waiting requests start next."""
+    """Priority of queued requests."""
 
-    def __call__(self, seen: Seen) -> Float[np.ndarray, " Q"]:
+    def __call__(self, stats: LengthStats) -> Float[np.ndarray, " Q"]:
         """Return a rank per request: the lowest starts first, equals as given."""
         ...
 
@@ -116,28 +116,28 @@ class Order(Protocol):
 class AsGiven:
     """The first request first."""
 
-    def __call__(self, seen: Seen) -> Float[np.ndarray, " Q"]:
+    def __call__(self, stats: LengthStats) -> Float[np.ndarray, " Q"]:
         """Return equal ranks."""
-        return np.zeros(len(seen.prompt))
+        return np.zeros(len(stats.prompt))
 
 
 @dataclasses.dataclass(frozen=True)
 class LongestFirst:
-    """Where samples are expected to be long, first: the fewest steps."""
+    """Longest expected response first: the fewest steps."""
 
-    predictor: Predictor = Told()
+    predictor: LengthPredictor = GivenLengths()
 
-    def __call__(self, seen: Seen) -> Float[np.ndarray, " Q"]:
+    def __call__(self, stats: LengthStats) -> Float[np.ndarray, " Q"]:
         """Return falling lengths."""
-        return -self.predictor(seen)
+        return -self.predictor(stats)
 
 
 @dataclasses.dataclass(frozen=True)
 class ShortestFirst:
-    """Where samples are expected to be short, first: most results early."""
+    """Shortest expected response first: most results early."""
 
-    predictor: Predictor = Told()
+    predictor: LengthPredictor = GivenLengths()
 
-    def __call__(self, seen: Seen) -> Float[np.ndarray, " Q"]:
+    def __call__(self, stats: LengthStats) -> Float[np.ndarray, " Q"]:
         """Return rising lengths."""
-        return self.predictor(seen)
+        return self.predictor(stats)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from sgpo_jax import models
 from sgpo_jax.models import DecoderConfig
-from sgpo_jax.sampling.cache import Cache, Vectors, encode, write
+from sgpo_jax.sampling.cache import Cache, Quantized, quantize, write
 
 
 def prefill(
@@ -44,7 +44,7 @@ def prefill(
     def attend(layer: models.Layer, q: Array, k: Array, v: Array, carry: Cache):
         block = Cache(
             *(
-                encode(jnp.swapaxes(x, 1, 2)[None], like)
+                quantize(jnp.swapaxes(x, 1, 2)[None], like)
                 for x, like in ((k, carry.key), (v, carry.value))
             )
         )
@@ -84,13 +84,13 @@ def _attend_to_chunks(
     rows, width, kv_heads = k.shape[:3]
     queries = q.reshape(rows, width, kv_heads, -1, q.shape[3]).astype(jnp.float32)
     place = jnp.arange(width, dtype=jnp.int32)
-    behind = place[:, None] - place[None]
+    distance = place[:, None] - place[None]
 
-    def add(sofar: _Sum, keys: Array, values: Array, behind: Array) -> _Sum:
+    def add(sofar: _Sum, keys: Array, values: Array, distance: Array) -> _Sum:
         products = jnp.einsum("mikgd,mkjd->mkgij", queries, keys.astype(jnp.float32))
-        reads = behind >= 0
+        reads = distance >= 0
         if layer.window is not None:
-            reads &= behind < layer.window
+            reads &= distance < layer.window
         logits = jnp.where(reads[None, None, None], layer.logits(products), -jnp.inf)
         largest = jnp.maximum(sofar.largest, jnp.max(logits, axis=-1))
         # Where nothing can be read yet, exponents are of -inf - 0.
@@ -109,13 +109,13 @@ def _attend_to_chunks(
 
     def earlier(chunk: Array, sofar: _Sum) -> _Sum:
         keys, values = (_read(x, chunk * width, width) for x in stored)
-        return add(sofar, keys, values, behind + start - chunk * width)
+        return add(sofar, keys, values, distance + start - chunk * width)
 
     shape = (rows, kv_heads, queries.shape[3], width)
     nothing = _Sum(
         jnp.full(shape, -jnp.inf), jnp.zeros(shape), jnp.zeros((*shape, q.shape[3]))
     )
-    own = add(nothing, jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), behind)
+    own = add(nothing, jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), distance)
     whole = jax.lax.fori_loop(0, start // width, earlier, own)
     out = whole.total / whole.weight[..., None]
     return jnp.moveaxis(out, 3, 1).reshape(q.shape).astype(q.dtype)
@@ -132,7 +132,7 @@ def _of_layer(
     return jax.lax.dynamic_slice(stored, at, (1, rows, *stored.shape[2:]))[0]
 
 
-def _read(stored: Vectors, first: Array, width: int) -> Float[Array, "M K C D"]:
+def _read(stored: Quantized, first: Array, width: int) -> Float[Array, "M K C D"]:
     """Return `width` stored vectors of each head as numbers."""
 
     def cut(x: Array) -> Array:

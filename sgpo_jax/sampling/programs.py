@@ -19,8 +19,15 @@ from sgpo_jax.models import DecoderConfig
 from sgpo_jax.sampling import cache
 from sgpo_jax.sampling.decode import decode
 from sgpo_jax.sampling.ending import Ending
-from sgpo_jax.sampling.grid import Grid, Noise, Queue, State, Tape, empty_state
-from sgpo_jax.sampling.methods import Method
+from sgpo_jax.sampling.grid import (
+    Grid,
+    NoiseSeed,
+    Queue,
+    State,
+    TokenBuffer,
+    empty_state,
+)
+from sgpo_jax.sampling.methods import DecodingStrategy
 from sgpo_jax.sampling.prefill import prefill
 
 # Logical axes of the programs' arrays; one tuple may stand for a whole subtree.
@@ -29,7 +36,9 @@ _TABLE = (None, "rows", "kv_heads")
 _LAYERS = ("rows", "kv_heads")
 _STATE = State._make((_ROWS, _ROWS, _LAYERS, _LAYERS, _ROWS))
 _QUEUE = Queue._make((_ROWS, _TABLE, _ROWS, _ROWS, _ROWS))
-_TAPE = Tape._make(((None, "rows"), (None, "rows"), (None, None, "rows"), _ROWS, _ROWS))
+_BUFFER = TokenBuffer._make(
+    ((None, "rows"), (None, "rows"), (None, None, "rows"), _ROWS, _ROWS)
+)
 
 
 def _is_axes(node: Any) -> bool:
@@ -38,7 +47,7 @@ def _is_axes(node: Any) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class Programs:
+class SamplerPrograms:
     """Start, prefill and decode for one decoder; jitted, compiled once per shape.
 
     Attributes:
@@ -63,7 +72,7 @@ class Programs:
 
     @property
     def platform(self) -> str:
-        """What the programs run on: "cpu", "gpu" or "tpu"."""
+        """Platform of the programs: "cpu", "gpu" or "tpu"."""
         if self.mesh is None:
             return jax.default_backend()
         return self.mesh.devices.flat[0].platform
@@ -75,7 +84,7 @@ class Programs:
 
     @functools.cached_property
     def param_sharding(self) -> PyTree[NamedSharding] | None:
-        """Where the programs read parameters; None without a mesh."""
+        """Shardings of the parameters for sampling; None without a mesh."""
         if self.mesh is None:
             return None
         rules = dataclasses.replace(self.rules, embed=None)
@@ -144,26 +153,26 @@ class Programs:
 
     @functools.cached_property
     def decode(self) -> jax.stages.Wrapped:
-        """`(params, state, queue, noise, ending, grid=, method=) -> (state, tape)`."""
+        """`(params, state, queue, noise, ending, grid, strategy) -> state, buffer`."""
 
         def run(
             params: models.Params,
             state: State,
             queue: Queue,
-            noise: Noise,
+            noise: NoiseSeed,
             ending: Ending,
             grid: Grid,
-            method: Method,
-        ) -> tuple[State, Tape]:
+            strategy: DecodingStrategy,
+        ) -> tuple[State, TokenBuffer]:
             self.traced.append("decode")
             inner = functools.partial(
                 decode,
                 config=self.config,
                 grid=grid,
-                method=method,
+                strategy=strategy,
             )
             axes = ((), _STATE, _QUEUE, (), ())
-            inner = self._per_shard(inner, axes, (_STATE, _TAPE))
+            inner = self._per_shard(inner, axes, (_STATE, _BUFFER))
             if self.platform == "cpu":
                 # There, what a product reads is copied if it is part of an array: once
                 # here, at every step in the loop. For TPUs the compiler moves the cuts
@@ -171,10 +180,10 @@ class Programs:
                 params = models.unstack(params, self.config)
             return inner(params, state, queue, noise, ending)
 
-        out = self._shardings((_STATE, _TAPE))
+        out = self._shardings((_STATE, _BUFFER))
         return jax.jit(
             run,
-            static_argnames=("grid", "method"),
+            static_argnames=("grid", "strategy"),
             donate_argnums=1,
             out_shardings=out,
         )

@@ -1,4 +1,4 @@
-"""What is asked of a sampler, and what it returns."""
+"""Requests and rollouts of a sampler."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ class Stats:
       decode_tokens: response tokens sampled.
       decode_padded: slot-steps computed, idle slots included.
       decode_steps: steps of the decode loop.
-      waited: steps that samples waited for a slot, added up over samples.
+      queued_steps: steps that samples were queued, added up over samples.
       seconds: wall-clock time.
     """
 
@@ -58,13 +58,13 @@ class Stats:
     decode_tokens: int
     decode_padded: int
     decode_steps: int
-    waited: int
+    queued_steps: int
     seconds: float
 
     @property
     def queue(self) -> float:
         """Samples that wait for a slot, the mean over decode steps."""
-        return self.waited / max(self.decode_steps, 1)
+        return self.queued_steps / max(self.decode_steps, 1)
 
     @property
     def occupancy(self) -> float:
@@ -73,8 +73,8 @@ class Stats:
 
 
 @dataclasses.dataclass(frozen=True)
-class Progress:
-    """How far a call of a sampler is.
+class SampleProgress:
+    """Progress of a call of a sampler.
 
     Attributes:
       ended: rollouts that ended.
@@ -121,10 +121,10 @@ class Rollouts:
       log_prob: log pi(token) at the sampling temperature, over the whole vocabulary;
         0 beyond `length`.
       log_prob_at_one: the same at temperature 1.
-      kept: probability mass, at the sampling temperature, of the tokens the method
-        could have drawn: 1 unless it truncates, 0 beyond `length` and where the token
-        was forced, not drawn. A token was drawn with log-probability
-        `log_prob - log(kept)`.
+      support_mass: probability mass, at the sampling temperature, of the tokens the
+        strategy could have drawn: 1 unless it truncates, 0 beyond `length` and where
+        the token was forced, not drawn. A token was drawn with log-probability
+        `log_prob - log(support_mass)`.
       finish: why the response ended, as `Finish`.
       stats: what the call cost.
       version: updates the policy had seen that gave the samples; None if unknown.
@@ -136,21 +136,21 @@ class Rollouts:
     length: Int[np.ndarray, " R"]
     log_prob: Float[np.ndarray, "R T"]
     log_prob_at_one: Float[np.ndarray, "R T"]
-    kept: Float[np.ndarray, "R T"]
+    support_mass: Float[np.ndarray, "R T"]
     finish: Int[np.ndarray, " R"]
     stats: Stats
     version: int | None = None
 
     @property
     def finished(self) -> Bool[np.ndarray, " R"]:
-        """Whether each response ended by itself, and not by its budget."""
+        """Mask of responses that ended by themselves, not by their budget."""
         return self.finish != Finish.LENGTH
 
     @property
     def sampled(self) -> Bool[np.ndarray, "R T"]:
         """The response tokens that were drawn, not forced: those a loss may count."""
         inside = np.arange(self.tokens.shape[1]) < self.length[:, None]
-        return inside & (self.kept != 0)
+        return inside & (self.support_mass != 0)
 
     def check_version(self, now: int, *, max_staleness: int) -> None:
         """Refuse samples of another policy than those that may be trained on.

@@ -1,4 +1,4 @@
-"""What profiling and training need of a sampler, wherever it runs."""
+"""Sampler interface of profiling and training, local or remote."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -6,8 +6,8 @@ from typing import Protocol, runtime_checkable
 
 from sgpo_jax import models
 from sgpo_jax.sampling.engine import Engine
-from sgpo_jax.sampling.methods import Method, Temperature
-from sgpo_jax.sampling.requests import Progress, Request, Rollouts
+from sgpo_jax.sampling.methods import DecodingStrategy, Temperature
+from sgpo_jax.sampling.requests import Request, Rollouts, SampleProgress
 
 
 @runtime_checkable
@@ -20,8 +20,8 @@ class Sampler(Protocol):
         *,
         seed: int,
         step: int,
-        method: Method = Temperature(1.0),
-        on_progress: Callable[[Progress], None] | None = None,
+        strategy: DecodingStrategy = Temperature(1.0),
+        on_progress: Callable[[SampleProgress], None] | None = None,
     ) -> Rollouts:
         """Return one rollout per requested sample, ordered by (request, sample)."""
         ...
@@ -47,8 +47,8 @@ class Local:
         *,
         seed: int,
         step: int,
-        method: Method = Temperature(1.0),
-        on_progress: Callable[[Progress], None] | None = None,
+        strategy: DecodingStrategy = Temperature(1.0),
+        on_progress: Callable[[SampleProgress], None] | None = None,
     ) -> Rollouts:
         """Sample every request; see `Engine.sample`."""
         return self.engine.sample(
@@ -56,7 +56,7 @@ class Local:
             requests,
             seed=seed,
             step=step,
-            method=method,
+            strategy=strategy,
             version=self.version,
             on_progress=on_progress,
         )

@@ -1,4 +1,4 @@
-"""Which samples of which prompts go into the decode program, and in what portions."""
+"""Scheduling of samples into the decode program, in portions of prompts."""
 
 import dataclasses
 import itertools
@@ -43,7 +43,7 @@ def portions(
       requests: what was asked.
       order: indices of the requests in the order they should start.
       lanes: lanes of the grid.
-      least: fewest samples worth a bank of a lane.
+      least: fewest samples worth a prefix of a lane.
       most: most portions of one request.
 
     Yields:

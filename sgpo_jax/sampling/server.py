@@ -25,8 +25,8 @@ from sgpo_jax.models import Tokenizer
 from sgpo_jax.sampling import sglang
 from sgpo_jax.sampling.completions import Completion, parse, payload
 from sgpo_jax.sampling.exchange import BusyError, RefusedError, post, post_bytes
-from sgpo_jax.sampling.methods import Method, Temperature
-from sgpo_jax.sampling.requests import Progress, Request, Rollouts, Stats
+from sgpo_jax.sampling.methods import DecodingStrategy, Temperature
+from sgpo_jax.sampling.requests import Request, Rollouts, SampleProgress, Stats
 
 Place = tuple[int, int]
 
@@ -56,7 +56,7 @@ class IncompleteError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Retry:
-    """When to try a failed HTTP request again.
+    """Retry policy of failed HTTP requests: exponential backoff.
 
     After attempt k = 0, 1, ... wait `wait` x 2^k seconds, times a random factor between
     0.5 and 1; longer if the server's `Retry-After` says so.
@@ -135,8 +135,8 @@ class Server:
         *,
         seed: int,
         step: int,
-        method: Method = Temperature(1.0),
-        on_progress: Callable[[Progress], None] | None = None,
+        strategy: DecodingStrategy = Temperature(1.0),
+        on_progress: Callable[[SampleProgress], None] | None = None,
     ) -> Rollouts:
         """Sample every request; see `Sampler.sample`.
 
@@ -145,9 +145,9 @@ class Server:
         """
         started = time.perf_counter()
         done, failures = self.complete(
-            requests, seed=seed, step=step, method=method, on_progress=on_progress
+            requests, seed=seed, step=step, strategy=strategy, on_progress=on_progress
         )
-        rollouts = self.rollouts(done, method, time.perf_counter() - started)
+        rollouts = self.rollouts(done, strategy, time.perf_counter() - started)
         if failures:
             raise IncompleteError(rollouts, dict(sorted(failures.items())))
         return rollouts
@@ -158,8 +158,8 @@ class Server:
         *,
         seed: int,
         step: int,
-        method: Method = Temperature(1.0),
-        on_progress: Callable[[Progress], None] | None = None,
+        strategy: DecodingStrategy = Temperature(1.0),
+        on_progress: Callable[[SampleProgress], None] | None = None,
     ) -> tuple[dict[Place, Completion], dict[Place, str]]:
         """Return each sample as the server gave it, and what failed for good.
 
@@ -177,7 +177,7 @@ class Server:
             )
         ]
         places = {
-            pool.submit(self._one, requests[i], index, (seed, step), method, turn): (
+            pool.submit(self._one, requests[i], index, (seed, step), strategy, turn): (
                 i,
                 index,
             )
@@ -197,7 +197,9 @@ class Server:
                 if on_progress is not None:
                     ended = len(done) + len(failures)
                     seconds = time.perf_counter() - started
-                    on_progress(Progress(ended, len(places), tokens, 1.0, seconds))
+                    on_progress(
+                        SampleProgress(ended, len(places), tokens, 1.0, seconds)
+                    )
         finally:
             # An interrupt must not wait for requests that have not been sent.
             pool.shutdown(wait=False, cancel_futures=True)
@@ -223,7 +225,7 @@ class Server:
         request: Request,
         sample: int,
         clock: tuple[int, int],
-        method: Method,
+        strategy: DecodingStrategy,
         turn: int,
     ) -> Completion:
         """Ask for one sample, of the server whose turn it is."""
@@ -231,7 +233,7 @@ class Server:
         # A column per token of `max_response`, and one for a dropped end token.
         budget = min(request.budget or self.max_response, self.max_response)
         body = payload(
-            method,
+            strategy,
             self.tokenizer.decode(prompt) if self.prompt_as_text else prompt,
             model=self.model,
             max_tokens=budget,
@@ -302,7 +304,10 @@ class Server:
         )
 
     def rollouts(
-        self, done: Mapping[Place, Completion], method: Method, seconds: float
+        self,
+        done: Mapping[Place, Completion],
+        strategy: DecodingStrategy,
+        seconds: float,
     ) -> Rollouts:
         """Return the samples in order, as arrays."""
         places = sorted(done)
@@ -323,9 +328,9 @@ class Server:
             sample=np.array([index for _, index in places], np.int32),
             tokens=tokens,
             length=length,
-            log_prob=at_one if method.temperature == 1 else unknown,
+            log_prob=at_one if strategy.temperature == 1 else unknown,
             log_prob_at_one=at_one,
-            kept=unknown if method.truncates else inside.astype(np.float32),
+            support_mass=unknown if strategy.truncates else inside.astype(np.float32),
             finish=np.array([r.finish for r in results], np.int64),
             stats=Stats(prefill, prefill, decoded, decoded, 0, 0, seconds),
         )

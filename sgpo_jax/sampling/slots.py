@@ -1,12 +1,12 @@
 """The static grid of lanes and slots, and how free slots get work.
 
-A lane holds the key-value prefixes of a few prompts in its *banks*; each of its *slots*
+A lane has the key-value prefixes of a few prompts in its *entries*; each of its *slots*
 decodes one sample of a prompt held by the lane. Work arrives as :class:`Items`: a
 prompt and a range of its samples. How many samples a prompt gets is the length of that
-range, never a shape. After every token, a free slot takes the next sample of a bank of
-its lane; when the banks have none left, a bank that nobody reads takes the next item.
+range, never a shape. After every token, a free slot takes the next sample of an entry
+of its lane; when the entries have none left, an unread one takes the next item.
 (Infinite Sampling's micro groups and continuous sampling, arXiv:2506.22950, over many
-prompts at once; two banks let the next prompt start while the last samples of the
+prompts at once; two entries let the next prompt start while the last samples of the
 previous one are still running.)
 """
 
@@ -22,7 +22,7 @@ FREE = -1
 
 
 class Items(NamedTuple):
-    """Prompts and ranges of their samples: a queue [I], or what banks hold [A, B].
+    """Prompts and ranges of their samples: a queue [I], or the entries of lanes [A, B].
 
     Attributes:
       row: row of the prefix table.
@@ -48,11 +48,11 @@ class Items(NamedTuple):
 
 
 class Slots(NamedTuple):
-    """What each slot is doing.
+    """State of each slot.
 
     Attributes:
       id: rollout id, or FREE.
-      bank: bank of the lane that holds the prompt.
+      entry: entry of the lane that has the prompt.
       prefix: prompt tokens before the last one.
       token: next input token.
       age: response tokens sampled so far.
@@ -64,7 +64,7 @@ class Slots(NamedTuple):
     """
 
     id: Int[Array, "A S"]
-    bank: Int[Array, "A S"]
+    entry: Int[Array, "A S"]
     prefix: Int[Array, "A S"]
     token: Int[Array, "A S"]
     age: Int[Array, "A S"]
@@ -75,9 +75,9 @@ class Slots(NamedTuple):
     key: UInt32[Array, "A S 2"]
 
 
-def empty_banks(lanes: int, banks: int) -> Items:
-    """Return banks that hold nothing."""
-    zeros = jnp.zeros((lanes, banks), jnp.int32)
+def empty_entries(lanes: int, entries: int) -> Items:
+    """Return empty entries."""
+    zeros = jnp.zeros((lanes, entries), jnp.int32)
     fields = dict.fromkeys(Items._fields, zeros)
     return Items(**{**fields, "key": zeros.astype(jnp.uint32)})
 
@@ -102,36 +102,36 @@ def sample_key(
     return flat.reshape(*query.shape, 2)
 
 
-def start_samples(slots: Slots, banks: Items, base: Array) -> tuple[Slots, Items]:
-    """Give each free slot the next pending sample of its lane, bank by bank."""
+def start_samples(slots: Slots, entries: Items, base: Array) -> tuple[Slots, Items]:
+    """Give each free slot the next pending sample of its lane, entry by entry."""
     free = slots.id == FREE
     rank = jnp.cumsum(free, axis=1) - 1
-    pending = banks.end - banks.next
+    pending = entries.end - entries.next
     upto = jnp.cumsum(pending, axis=1)
     before = upto - pending
     # The r-th free slot takes the r-th pending sample of its lane.
     take = free & (rank < upto[:, -1:])
     chosen = jnp.sum(rank[:, :, None] >= upto[:, None, :], axis=2)
-    bank = jnp.where(take, jnp.minimum(chosen, pending.shape[1] - 1), slots.bank)
+    entry = jnp.where(take, jnp.minimum(chosen, pending.shape[1] - 1), slots.entry)
 
-    def of_bank(values: Array) -> Array:
-        return jnp.take_along_axis(values, bank, axis=1)
+    def of_entry(values: Array) -> Array:
+        return jnp.take_along_axis(values, entry, axis=1)
 
-    ids = of_bank(banks.next) + rank - of_bank(before)
+    ids = of_entry(entries.next) + rank - of_entry(before)
     fresh = Slots(
         id=ids,
-        bank=bank,
-        prefix=of_bank(banks.prefix),
-        token=of_bank(banks.token),
+        entry=entry,
+        prefix=of_entry(entries.prefix),
+        token=of_entry(entries.token),
         age=jnp.zeros_like(ids),
-        budget=of_bank(banks.budget),
-        thinking=of_bank(banks.thinking),
+        budget=of_entry(entries.budget),
+        thinking=of_entry(entries.thinking),
         thought=jnp.zeros_like(ids),
         stopping=jnp.zeros_like(ids),
-        key=sample_key(base, of_bank(banks.key), ids + of_bank(banks.offset)),
+        key=sample_key(base, of_entry(entries.key), ids + of_entry(entries.offset)),
     )
     started = jnp.sum(free, axis=1, keepdims=True)
-    following = banks.next + jnp.clip(started - before, 0, pending)
+    following = entries.next + jnp.clip(started - before, 0, pending)
     slots = jax.tree.map(
         lambda new, old: jnp.where(
             jnp.expand_dims(take, tuple(range(2, new.ndim))), new, old
@@ -139,12 +139,12 @@ def start_samples(slots: Slots, banks: Items, base: Array) -> tuple[Slots, Items
         fresh,
         slots,
     )
-    return slots, banks._replace(next=following)
+    return slots, entries._replace(next=following)
 
 
-def idle_banks(slots: Slots, banks: Items) -> Bool[Array, "A B"]:
-    """Return the banks that may be overwritten, in lanes that have nothing to start."""
-    index = jnp.arange(banks.row.shape[1])[None, :, None]
-    reads = (slots.bank[:, None, :] == index) & (slots.id[:, None, :] != FREE)
-    idle = ~jnp.any(reads, axis=2) & (banks.next == banks.end)
+def idle_entries(slots: Slots, entries: Items) -> Bool[Array, "A B"]:
+    """Return the entries to overwrite, in lanes that have no sample to start."""
+    index = jnp.arange(entries.row.shape[1])[None, :, None]
+    reads = (slots.entry[:, None, :] == index) & (slots.id[:, None, :] != FREE)
+    idle = ~jnp.any(reads, axis=2) & (entries.next == entries.end)
     return idle & jnp.any(slots.id == FREE, axis=1, keepdims=True)

@@ -17,7 +17,7 @@ from sgpo_jax.sampling.exchange import RefusedError
 from sgpo_jax.sampling.server import Server
 
 Refresh = Literal["sglang", "vllm-lora"]
-"""How servers load weights while they run:
+"""Protocol of weight updates of a running server:
 
 * `sglang`: the whole model, by `/update_weights_from_disk`;
 * `vllm-lora`: adapters, by `/v1/load_lora_adapter`, under a name of their own.

@@ -11,10 +11,10 @@ import numpy as np
 from sgpo_jax.data import Query
 from sgpo_jax.ledger import Entry
 from sgpo_jax.models import Tokenizer
-from sgpo_jax.profiling import Scored
-from sgpo_jax.sampling import Finish, Method, Rollouts, Stats
+from sgpo_jax.profiling import RewardedRollouts
+from sgpo_jax.sampling import DecodingStrategy, Finish, Rollouts, Stats
 from sgpo_jax.testing.tiny import ARITHMETIC
-from sgpo_jax.training import Progress
+from sgpo_jax.training import TrainProgress
 
 
 @dataclasses.dataclass
@@ -47,9 +47,9 @@ class ScriptedRollouts:
         samples: Sequence[int],
         *,
         step: int,
-        method: Method | None = None,
+        strategy: DecodingStrategy | None = None,
         version: int | None = None,
-    ) -> Scored:
+    ) -> RewardedRollouts:
         """Return `samples[i]` rollouts of `queries[i]`; parameters are not read."""
         self.steps.append(step)
         rng = np.random.default_rng(step)
@@ -69,12 +69,12 @@ class ScriptedRollouts:
             length=length,
             log_prob=zeros,
             log_prob_at_one=zeros,
-            kept=is_real.astype(np.float32),
+            support_mass=is_real.astype(np.float32),
             finish=np.full(count, Finish.TOKEN),
             stats=Stats(0, 0, 0, 0, 0, 0, 0.0),
             version=None if version is None else version - self.staleness,
         )
-        return Scored(
+        return RewardedRollouts(
             rollouts=rollouts,
             rewards=rewards,
             texts=[
@@ -95,9 +95,9 @@ class MemoryStore:
       saved: step and progress of every checkpoint, oldest first.
     """
 
-    saved: list[tuple[int, Progress]] = dataclasses.field(default_factory=list)
+    saved: list[tuple[int, TrainProgress]] = dataclasses.field(default_factory=list)
 
-    def save(self, step: int, progress: Progress) -> None:
+    def save(self, step: int, progress: TrainProgress) -> None:
         """Keep a copy; the original's arrays are donated to the next update."""
         train, prompts, copies = jax.tree.map(np.array, progress.arrays)
         kept = dataclasses.replace(
@@ -108,7 +108,7 @@ class MemoryStore:
     def check(self) -> None:
         """Nothing can go wrong in memory."""
 
-    def restore(self) -> tuple[int, Progress]:
+    def restore(self) -> tuple[int, TrainProgress]:
         """Return the newest checkpoint."""
         step, progress = self.saved[-1]
         progress = progress.copy()

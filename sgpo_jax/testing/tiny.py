@@ -13,11 +13,11 @@ from sgpo_jax.config import (
     PackConfig,
     ProfileConfig,
     SamplerConfig,
-    WarmupConfig,
+    SftConfig,
 )
 from sgpo_jax.data import Query
 from sgpo_jax.models import CharTokenizer, DecoderConfig
-from sgpo_jax.packing import Ladder, make_ladder
+from sgpo_jax.packing import Buckets, make_buckets
 from sgpo_jax.sampling import Engine
 from sgpo_jax.training import TrainConfig
 
@@ -48,9 +48,9 @@ def tiny_queries(count: int = 12) -> tuple[Query, ...]:
     )
 
 
-def tiny_buckets(*, rows: int = 8, row_length: int = 64) -> Ladder:
+def tiny_buckets(*, rows: int = 8, row_length: int = 64) -> Buckets:
     """Return one packed shape: responses of at most 4 tokens."""
-    return make_ladder(
+    return make_buckets(
         row_lengths=[row_length], rows=[rows], response_length=4, shortest_response=2
     )
 
@@ -97,7 +97,7 @@ def tiny_experiment(out: str, *, cache: str = "", **changes: Any) -> Experiment:
             head_dim=16,
             mlp_dim=64,
         ),
-        warmup=WarmupConfig(steps=60, batch_size=64, demonstrations=2000),
+        sft=SftConfig(steps=60, batch_size=64, demonstrations=2000),
         sampler=SamplerConfig(lanes=8),
         pack=PackConfig(row_length=64, rows=(8,)),
         profile=ProfileConfig(chunk=16),

@@ -44,7 +44,7 @@ def compute_ratio(
     passes: Numbers = 1,
     training: float = 4.0,
 ) -> Float[np.ndarray, "..."]:
-    r"""How many times less a profiled run computes than its baseline.
+    r"""Ratio of the compute of a baseline to that of a profiled run.
 
     .. math:: \frac{n B (1 + c)}{n R (1 + c) + P}
 
@@ -93,7 +93,7 @@ def break_even_passes(
 def prefix_sharing_ratio(
     prompt_to_response: Numbers, group_size: Numbers
 ) -> Float[np.ndarray, "..."]:
-    r"""How many times fewer tokens pass the model if a group shares its prompt.
+    r"""Ratio of tokens without prefix sharing to tokens with it.
 
     .. math:: \frac{G (1 + \rho)}{\rho + G}
 

@@ -15,8 +15,8 @@ from sgpo_jax.config import (
     ModelConfig,
     ProfileConfig,
     PromptConfig,
+    SftConfig,
     SplitConfig,
-    WarmupConfig,
 )
 from sgpo_jax.hosts import FolderInUseError, folder_lock
 from sgpo_jax.models import pretrained
@@ -129,7 +129,7 @@ def experiment(trainer: "Trainer", path: pathlib.Path) -> Experiment:
         data=f"saved:{HERE}/{QUESTIONS}",
         split=SplitConfig(held_out=float(len(trainer.held_out) > 0), demonstrated=0.0),
         model=_model(trainer.initial, path, trainer.queries),
-        warmup=WarmupConfig(steps=0),
+        sft=SftConfig(steps=0),
         sampler=trainer.sampler,
         reward=trainer.scoring,
         profile=ProfileConfig(samples=trainer.profile_samples),

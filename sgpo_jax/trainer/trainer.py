@@ -20,7 +20,7 @@ from sgpo_jax.ledger import Ledger
 from sgpo_jax.methods import Method
 from sgpo_jax.pipeline import Display
 from sgpo_jax.pipeline.profiled import measured
-from sgpo_jax.profiling import Chunks, Profile, RolloutSource
+from sgpo_jax.profiling import Chunks, Profile, RolloutGenerator
 from sgpo_jax.session import Session
 from sgpo_jax.sharding import MeshShape
 from sgpo_jax.trainer import front, saving
@@ -152,7 +152,7 @@ class Trainer:
         self._display = Display(quiet=not show)
         self.log = training.MemoryLog()
         self.kept = training.CompletionLog(completions, method=self.label)
-        self._progress: training.Progress | None = None
+        self._progress: training.TrainProgress | None = None
         self.step = 0
 
     @functools.cached_property
@@ -203,7 +203,7 @@ class Trainer:
         return sampler.plan(self.profile, seed=self.seed)
 
     @property
-    def progress(self) -> training.Progress:
+    def progress(self) -> training.TrainProgress:
         """State of training: parameters, optimizer, prompts, ledger."""
         if self._progress is None:
             learner = self.learner
@@ -244,14 +244,14 @@ class Trainer:
 
     @property
     def learner(self) -> training.Learner:
-        """What of the training does not change."""
+        """The immutable parts of training."""
         method = self.method
         return training.Learner(
             programs=self.session.programs(method.loss, method.optimizer),
             rollouts=self.session.rollouts,
             queries=self.queries,
             method=method,
-            ladder=self.session.buckets,
+            buckets=self.session.buckets,
             config=self.config,
             seed=self.seed,
             profile=self.profile,
@@ -345,7 +345,7 @@ class Trainer:
         check_arguments(samples=(samples, Count))
         asked = [Query(id=text, prompt=text, reference="") for text in prompts]
         source = self._sized(asked).local_rollouts
-        assert isinstance(source, RolloutSource)  # a trainer is one process
+        assert isinstance(source, RolloutGenerator)  # a trainer is one process
         requests = [
             sampling.Request(
                 key=index,
@@ -359,7 +359,7 @@ class Trainer:
             requests,
             seed=self.seed,
             step=self.step,
-            method=sampling.Greedy()
+            strategy=sampling.Greedy()
             if greedy
             else sampling.Temperature(self.sampler.temperature),
         )
@@ -424,7 +424,7 @@ class Trainer:
 
     def resume(
         self,
-        progress: training.Progress,
+        progress: training.TrainProgress,
         lines: Sequence[tuple[int, dict[str, Any]]],
     ) -> None:
         """Go on from a state of training and its metrics."""

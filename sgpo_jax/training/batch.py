@@ -120,7 +120,7 @@ def sampler_log_probs(rollouts: Rollouts) -> np.ndarray:
     (top-k, top-p, min-p) left.
     """
     drawn = rollouts.sampled
-    mass = np.where(drawn, rollouts.kept, 1)
+    mass = np.where(drawn, rollouts.support_mass, 1)
     return np.where(drawn, rollouts.log_prob - np.log(mass), 0).astype(np.float32)
 
 
@@ -135,7 +135,7 @@ def by_response(
     return found
 
 
-def repeated_cost(
+def cost_without_prefix_sharing(
     config: DecoderConfig, groups: Sequence[packing.Group]
 ) -> ledger.Entry:
     """Count the same passes if every response encoded its prompt for itself.
@@ -167,7 +167,7 @@ def training_cost(
     lengths = [(len(g.prompt), [len(r) for r in g.responses]) for g in groups]
     targets = sum(sum(k) for _, k in lengths)
     padding = waste.padded - waste.tokens
-    aimed = sum(batch.target.size for batch in batches)
+    computed = sum(batch.target.size for batch in batches)
     return ledger.Entry(
         flops=ledger.training_flops(
             config,
@@ -176,7 +176,7 @@ def training_cost(
             logits=targets,
         ),
         padded_flops=ledger.training_flops(
-            config, tokens=padding, pairs=0, logits=aimed - targets
+            config, tokens=padding, pairs=0, logits=computed - targets
         ),
         rollouts=sum(len(k) for _, k in lengths),
         tokens=waste.tokens,

@@ -15,7 +15,7 @@ from orbax.checkpoint import checkpoint_managers
 from sgpo_jax import hosts as processes
 from sgpo_jax.ledger import Ledger
 from sgpo_jax.training import manifest
-from sgpo_jax.training.progress import Progress
+from sgpo_jax.training.progress import TrainProgress
 
 _TIMEOUT = 10 * 365 * 86_400
 """Seconds: Orbax measures by a clock that may jump by days, and one that does must not
@@ -218,7 +218,7 @@ class ProgressStore:
     def __init__(
         self,
         checkpoints: Checkpoints,
-        beginning: Progress,
+        beginning: TrainProgress,
         identity: dict[str, str],
         topology: dict[str, Any] | None = None,
         *,
@@ -233,10 +233,10 @@ class ProgressStore:
 
     @property
     def problems(self) -> list[str]:
-        """What a person should know about the checkpoints found."""
+        """Problems of the checkpoints found, in words."""
         return self._checkpoints.problems
 
-    def save(self, step: int, progress: Progress) -> None:
+    def save(self, step: int, progress: TrainProgress) -> None:
         """Write a checkpoint of a step; nothing to do if it is the newest already."""
         if step == self._checkpoints.latest():
             return
@@ -263,7 +263,7 @@ class ProgressStore:
         """Wait until everything is written."""
         self._checkpoints.wait()
 
-    def restore(self) -> tuple[int, Progress]:
+    def restore(self) -> tuple[int, TrainProgress]:
         """Return the newest sound step and its progress.
 
         Raises:
@@ -286,7 +286,7 @@ class ProgressStore:
                 f" on on {_words(self._topology)}: same state, resharded; what follows"
                 " equals an uninterrupted run up to the order of float sums"
             )
-        return step, Progress(
+        return step, TrainProgress(
             train=train,
             prompts=prompts,
             copies=copies,

@@ -8,7 +8,7 @@ import numpy as np
 from sgpo_jax import ledger
 from sgpo_jax.data import Query
 from sgpo_jax.methods import Continuation, Draw, Method, RewardGroups
-from sgpo_jax.profiling import Scored
+from sgpo_jax.profiling import RewardedRollouts
 from sgpo_jax.rewards import SOLVED, HackingSigns
 from sgpo_jax.sampling import Rollouts, Stats
 
@@ -82,7 +82,9 @@ class Collected:
         )
 
 
-def collected(queries: Sequence[Query], draw: Draw, scored: Scored) -> Collected:
+def collected(
+    queries: Sequence[Query], draw: Draw, scored: RewardedRollouts
+) -> Collected:
     """One round of rollouts."""
     return Collected(
         queries=list(queries),

@@ -13,7 +13,7 @@ from sgpo_jax.bounds import Share, bounded
 from sgpo_jax.data import Query
 from sgpo_jax.ledger import Entry
 from sgpo_jax.models import Params
-from sgpo_jax.profiling import SampleAndScore, Scored
+from sgpo_jax.profiling import RewardedRollouts, SampleAndScore
 from sgpo_jax.rewards import SOLVED, HackingSigns
 from sgpo_jax.sampling import Greedy
 from sgpo_jax.training.exact import ReferenceScorer
@@ -23,7 +23,7 @@ from sgpo_jax.training.examples import Example, examples
 @dataclasses.dataclass(frozen=True, kw_only=True)
 @bounded
 class Evaluation:
-    """How often a policy is right on held-out queries.
+    """Success rate of a policy on held-out queries.
 
     Attributes:
       mean: mean success at temperature 1.
@@ -99,7 +99,7 @@ def evaluate(
     *,
     samples: int,
     greedy: bool = False,
-    keep: Callable[[Sequence[Query], Scored], None] | None = None,
+    keep: Callable[[Sequence[Query], RewardedRollouts], None] | None = None,
 ) -> Evaluation:
     """Sample each query and report the mean success.
 
@@ -125,7 +125,7 @@ def evaluate(
     cost, best, shown = scored.cost, None, scored
     if greedy:
         picked = rollouts(
-            params, queries, [1] * len(queries), step=noise, method=Greedy()
+            params, queries, [1] * len(queries), step=noise, strategy=Greedy()
         )
         best, cost = float(picked.solved.mean()), cost + picked.cost
         shown = picked

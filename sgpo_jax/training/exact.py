@@ -29,7 +29,7 @@ class ReferenceScorer:
       queries: the questions; all with the verifier "exact".
       config: shape of the policy.
       tokenizer: of characters, none of them white space: each text has one spelling.
-      ladder: shapes of packed rows.
+      buckets: shapes of packed rows.
       max_response: longest response of the sampler, in tokens.
       temperature: of sampling.
       mesh: devices to run on; None for one.
@@ -41,7 +41,7 @@ class ReferenceScorer:
     queries: Sequence[Query]
     config: models.DecoderConfig
     tokenizer: models.Tokenizer
-    ladder: packing.Ladder
+    buckets: packing.Buckets
     max_response: int
     temperature: float = 1.0
     mesh: Mesh | None = None
@@ -71,7 +71,7 @@ class ReferenceScorer:
     @functools.cached_property
     def packed(self) -> list[packing.Packed]:
         """The questions in rows."""
-        return packing.pack(self.groups, self.ladder)
+        return packing.pack(self.groups, self.buckets)
 
     @functools.cached_property
     def _program(self):
@@ -98,7 +98,7 @@ class ReferenceScorer:
 
     @functools.cached_property
     def cost(self) -> ledger.Entry:
-        """What one call costs: a forward pass, nothing sampled."""
+        """Compute of one call: a forward pass, nothing sampled."""
         lengths = [(len(g.prompt), len(g.responses[0])) for g in self.groups]
         tokens = sum(p + k for p, k in lengths)
         return ledger.Entry(

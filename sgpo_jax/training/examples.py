@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sgpo_jax.data import Query
-from sgpo_jax.profiling import Scored
+from sgpo_jax.profiling import RewardedRollouts
 
 KEPT = 32  # queries, the same for every policy of a run
 MOST = 1000  # characters of a text
@@ -39,7 +39,7 @@ class Example:
 
 
 def examples(
-    queries: Sequence[Query], scored: Scored, *, most: int = KEPT
+    queries: Sequence[Query], scored: RewardedRollouts, *, most: int = KEPT
 ) -> tuple[Example, ...]:
     """First completion of evenly spread queries: the same ones for every policy.
 

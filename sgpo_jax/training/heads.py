@@ -55,19 +55,19 @@ def shardings(
 
 
 def prompt_hidden(
-    predicting: Float[Array, "N M D"], packed: packing.Packed
+    predictors: Float[Array, "N M D"], packed: packing.Packed
 ) -> Float[Array, "R D"]:
     """Hidden state that predicts the first token of each response slot.
 
     The slots of a row follow each other, so nothing leaves its row. Empty slots hold
     some state of their row.
     """
-    rows, targets, width = predicting.shape
+    rows, targets, width = predictors.shape
     slots = packed.gather.shape[0] // rows
     first = jnp.asarray(packed.gather)[:, 0].reshape(rows, slots)
     offset = jnp.arange(rows, dtype=first.dtype)[:, None] * targets
     inside = jnp.clip(first - offset, 0, targets - 1)
-    found = jnp.take_along_axis(predicting, inside[:, :, None], axis=1)
+    found = jnp.take_along_axis(predictors, inside[:, :, None], axis=1)
     return found.reshape(rows * slots, width)
 
 

@@ -3,19 +3,19 @@
 from collections.abc import Callable, Sequence
 
 from sgpo_jax.data import Query
-from sgpo_jax.profiling import SampleAndScore, Scored
+from sgpo_jax.profiling import RewardedRollouts, SampleAndScore
 from sgpo_jax.training.copies import with_copy
 from sgpo_jax.training.evaluation import evaluate
-from sgpo_jax.training.progress import Metrics, Progress
+from sgpo_jax.training.progress import Metrics, TrainProgress
 
 
 def held_out_metrics(
     rollouts: SampleAndScore,
     queries: Sequence[Query],
-    progress: Progress,
+    progress: TrainProgress,
     *,
     samples: int,
-    keep: Callable[[Sequence[Query], Scored], None] | None = None,
+    keep: Callable[[Sequence[Query], RewardedRollouts], None] | None = None,
 ) -> Metrics:
     """Evaluate on held-out queries; the cost stands apart from the method's.
 
@@ -45,7 +45,7 @@ def held_out_metrics(
     return found | compute_spent(progress)
 
 
-def compute_spent(progress: Progress) -> Metrics:
+def compute_spent(progress: TrainProgress) -> Metrics:
     """Compute so far as metrics: the ledger, its total, and two totals beside it."""
     spent = progress.ledger
     return {

@@ -20,10 +20,10 @@ from sgpo_jax.training.batch import by_response, make_groups, only_sampled, scor
 from sgpo_jax.training.collect import Collected, collect, collected
 from sgpo_jax.training.completions import CompletionLog
 from sgpo_jax.training.operations import Trace, rates
-from sgpo_jax.training.progress import Metrics, Progress, PromptState, TrainConfig
+from sgpo_jax.training.progress import Metrics, PromptState, TrainConfig, TrainProgress
 from sgpo_jax.training.prompts import Prompts
 from sgpo_jax.training.state import TrainState
-from sgpo_jax.training.step import Programs
+from sgpo_jax.training.step import TrainPrograms
 from sgpo_jax.training.update import learn, make_batch
 
 
@@ -36,29 +36,29 @@ class Learner:
       rollouts: sampler and verifiers.
       queries: the training queries, in the order of the pool's rows.
       method: the algorithm.
-      ladder: shapes of packed rows.
+      buckets: shapes of packed rows.
       config: length and sizes.
       seed: root of the draws.
       profile: rows in the order of the queries; None if the method needs none.
       plan: a plan from a file, in place of the method's own; None for none.
       trace: which steps are profiled; None for none.
       completions: keeps some completions of each step.
-      agree: called in the middle of a step, when it had to wait for a compilation; may
-        raise `Stopped`, on all processes or none.
+      on_compile: called in the middle of a step, when it had to wait for a compilation;
+        may raise `Stopped`, on all processes or none.
     """
 
-    programs: Programs
+    programs: TrainPrograms
     rollouts: SampleAndScore
     queries: Sequence[Query]
     method: Method
-    ladder: packing.Ladder
+    buckets: packing.Buckets
     config: TrainConfig
     seed: int
     profile: Profile | None = None
     plan: Plan | None = None
     trace: Trace | None = None
     completions: CompletionLog = dataclasses.field(default_factory=CompletionLog)
-    agree: Callable[[], object] = lambda: None
+    on_compile: Callable[[], object] = lambda: None
 
     @property
     def prompts(self) -> Prompts:
@@ -71,9 +71,9 @@ class Learner:
             plan=self.plan,
         )
 
-    def start(self, train: TrainState) -> Progress:
+    def start(self, train: TrainState) -> TrainProgress:
         """Return the progress of a run that has not begun."""
-        return Progress(
+        return TrainProgress(
             train=train,
             prompts=self.prompts.init(),
             ledger=ledger.Ledger(),
@@ -81,12 +81,12 @@ class Learner:
             pending={},  # the initial policy is evaluated too
         )
 
-    def step(self, progress: Progress, step: int) -> Metrics:
+    def step(self, progress: TrainProgress, step: int) -> Metrics:
         """Do one step (counted from 1), changing `progress`, and return metrics."""
         with self.trace.step(step) if self.trace else contextlib.nullcontext():
             return self._step(progress, step)
 
-    def _step(self, progress: Progress, step: int) -> Metrics:
+    def _step(self, progress: TrainProgress, step: int) -> Metrics:
         started = time.perf_counter()
         everything, prompts = self._collect(progress, step)
         self.completions.train(step, everything.queries, everything)
@@ -127,7 +127,9 @@ class Learner:
             taken.group,
         )
 
-    def _collect(self, progress: Progress, step: int) -> tuple[Collected, PromptState]:
+    def _collect(
+        self, progress: TrainProgress, step: int
+    ) -> tuple[Collected, PromptState]:
         """Sample the rollouts of a step."""
         params, version = self._behavior(progress)
         prompts = progress.prompts
@@ -162,7 +164,7 @@ class Learner:
         )
         return taken, prompts
 
-    def _behavior(self, progress: Progress) -> tuple[dict, int]:
+    def _behavior(self, progress: TrainProgress) -> tuple[dict, int]:
         """Return the sampler's parameters and their version, refreshed when due."""
         version = int(progress.train.step)
         if "behavior" not in progress.copies:
@@ -174,7 +176,7 @@ class Learner:
         return params, progress.behavior_version
 
     def _learn(
-        self, progress: Progress, prompts: PromptState, taken: Collected, step: int
+        self, progress: TrainProgress, prompts: PromptState, taken: Collected, step: int
     ) -> Metrics:
         started = time.perf_counter()
         rollouts = taken.rollouts
@@ -187,7 +189,7 @@ class Learner:
             group=taken.group,
             rewards=rewards,
             length=rollouts.length,
-            max_length=self.ladder.shapes[-1].response_length,
+            max_length=self.buckets.shapes[-1].response_length,
         )
         if self.method.shaping is not None:
             rewards = shape(self.method.shaping, groups)
@@ -202,7 +204,7 @@ class Learner:
         factor = np.where(np.isfinite(rewards), factor, 0)
         taken = dataclasses.replace(taken, rewards=rewards)
         batch = make_batch(
-            self.method, self.ladder, tokens, taken, advantage=advantage, factor=factor
+            self.method, self.buckets, tokens, taken, advantage=advantage, factor=factor
         )
         dead = np.bincount(taken.group, advantage != 0, minlength=len(tokens)) == 0
         logged: Metrics = penalties | {"frac_advantage_zero": float(dead.mean())}
@@ -215,7 +217,7 @@ class Learner:
             progress,
             batch,
             taken,
-            on_compile=self.agree,
+            on_compile=self.on_compile,
         )
         logged |= rates(
             sampling=taken.cost,
@@ -232,7 +234,7 @@ class Learner:
         return logged | {"trained": int((factor != 0).sum())}
 
     def _penalized(
-        self, progress: Progress, taken: Collected, tokens: Sequence[Sequence[int]]
+        self, progress: TrainProgress, taken: Collected, tokens: Sequence[Sequence[int]]
     ) -> tuple[np.ndarray, Metrics]:
         r"""Rewards less the KL penalty, if it belongs there.
 
@@ -247,7 +249,7 @@ class Learner:
         params = copies.with_copy(progress.train, progress.copies["reference"])
         packed = [
             only_sampled(rows, taken.rollouts)
-            for rows in packing.pack(groups, self.ladder)
+            for rows in packing.pack(groups, self.buckets)
         ]
         found = []
         for rows in packed:

@@ -6,19 +6,19 @@ from collections.abc import Callable, Generator
 from sgpo_jax.hosts import Stopped
 from sgpo_jax.training import collapse
 from sgpo_jax.training.learner import Learner
-from sgpo_jax.training.progress import Log, Metrics, Progress, Store
+from sgpo_jax.training.progress import Log, Metrics, Store, TrainProgress
 
 
 def steps(
     learner: Learner,
-    progress: Progress,
+    progress: TrainProgress,
     *,
     start: int,
     stop: int,
     store: Store,
     log: Log,
-    evaluate: Callable[[Progress], Metrics],
-) -> Generator[tuple[int, Progress, Metrics], None, None]:
+    evaluate: Callable[[TrainProgress], Metrics],
+) -> Generator[tuple[int, TrainProgress, Metrics], None, None]:
     """Run the steps after `start`, saving and evaluating every so often.
 
     Args:
@@ -84,13 +84,13 @@ def steps(
 
 def train(
     learner: Learner,
-    progress: Progress,
+    progress: TrainProgress,
     *,
     start: int,
     store: Store,
     log: Log,
-    evaluate: Callable[[Progress], Metrics],
-) -> Progress:
+    evaluate: Callable[[TrainProgress], Metrics],
+) -> TrainProgress:
     """Run all steps after `start`, as `steps` does, and return the last progress."""
     made = steps(
         learner,
@@ -107,9 +107,9 @@ def train(
 
 
 def _evaluate(
-    progress: Progress,
+    progress: TrainProgress,
     step: int,
-    evaluate: Callable[[Progress], Metrics],
+    evaluate: Callable[[TrainProgress], Metrics],
     log: Log,
 ) -> Metrics:
     assert progress.pending is not None
@@ -132,8 +132,8 @@ def _check_collapse(stop: bool, step: int, metrics: Metrics) -> None:
 
 
 def _go_back(
-    learner: Learner, step: int, progress: Progress, store: Store
-) -> tuple[int, Progress]:
+    learner: Learner, step: int, progress: TrainProgress, store: Store
+) -> tuple[int, TrainProgress]:
     config = learner.config
     if progress.rollbacks >= config.max_rollbacks:
         raise FloatingPointError(

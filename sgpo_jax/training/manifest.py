@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 NAME = "manifest.json"
 ASIDE = "unsound-"
-"""What the name of a step is prefixed with when it is put aside."""
+"""Prefix of the name of a quarantined step."""
 
 
 def write(step: pathlib.Path) -> None:
@@ -61,7 +61,7 @@ def fault(step: pathlib.Path) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a folder of checkpoints holds.
+    """Checkpoints of a folder: the newest sound step, and unsound ones.
 
     Attributes:
       newest: the newest sound step; None if there is none.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sgpo_jax.training.progress import Metrics, Progress
+from sgpo_jax.training.progress import Metrics, TrainProgress
 
 
 @dataclasses.dataclass
@@ -31,13 +31,13 @@ class MemoryLog:
 class NoStore:
     """No checkpoints: a `training.Store` for runs that are not to be resumed."""
 
-    def save(self, step: int, progress: Progress) -> None:
+    def save(self, step: int, progress: TrainProgress) -> None:
         """Keep nothing."""
 
     def check(self) -> None:
         """Nothing can go wrong."""
 
-    def restore(self) -> tuple[int, Progress]:
+    def restore(self) -> tuple[int, TrainProgress]:
         """Raise: there is nothing to go back to.
 
         Raises:

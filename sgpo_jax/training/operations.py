@@ -1,4 +1,4 @@
-"""What an operator looks at: where a step's time goes, how much of the chips is used.
+"""Operational metrics: step time by phase, and model FLOPs utilization.
 
 All of it is read from clocks the loop has anyway; nothing here waits for a device.
 """

@@ -1,4 +1,4 @@
-"""What a run's training is made of: settings, progress, and where both are kept."""
+"""Training settings, training state, and the store of both."""
 
 import dataclasses
 from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
@@ -18,7 +18,7 @@ Metrics = dict[str, Any]
 @dataclasses.dataclass(frozen=True, kw_only=True)
 @bounded
 class TrainConfig:
-    """How long to train, and on how much at a time.
+    """Settings of the training loop.
 
     Attributes:
       steps: updates from fresh rollouts.
@@ -40,7 +40,7 @@ class TrainConfig:
 
 
 class PromptState(NamedTuple):
-    """What a method remembers of the prompts.
+    """Prompt state of a method: sampler, history and baseline.
 
     Attributes:
       sampler: state of the prompt sampler.
@@ -57,8 +57,8 @@ class PromptState(NamedTuple):
 
 
 @dataclasses.dataclass(kw_only=True)
-class Progress:
-    """What changes while a run goes on; all of it is in every checkpoint.
+class TrainProgress:
+    """Training state that changes; all of it is in every checkpoint.
 
     Attributes:
       train: parameters and optimizer.
@@ -86,7 +86,7 @@ class Progress:
     best: list[float] | None = None
     initial: list[float] | None = None
 
-    def copy(self) -> "Progress":
+    def copy(self) -> "TrainProgress":
         """Return what stays as it is while a step changes the original."""
         spent = ledger.Ledger(self.ledger.to_json())
         return dataclasses.replace(self, ledger=spent, copies=dict(self.copies))
@@ -109,7 +109,7 @@ class Progress:
 class Store(Protocol):
     """Keeps the progress of a run; see `ProgressStore`."""
 
-    def save(self, step: int, progress: Progress) -> None:
+    def save(self, step: int, progress: TrainProgress) -> None:
         """Write a checkpoint of a step."""
         ...
 
@@ -117,7 +117,7 @@ class Store(Protocol):
         """Raise if a checkpoint could not be written."""
         ...
 
-    def restore(self) -> tuple[int, Progress]:
+    def restore(self) -> tuple[int, TrainProgress]:
         """Return the newest checkpoint."""
         ...
 

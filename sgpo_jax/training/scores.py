@@ -146,9 +146,9 @@ def scored(
     with sharding.activations(mesh, rules):
         positions = jnp.asarray(packed.layout.position)
         hidden, _ = models.apply(params, config, packed.tokens, positions, attend)
-        predicting = packing.gather_hidden(hidden, packed)
+        predictors = packing.gather_hidden(hidden, packed)
         out = score(
-            predicting,
+            predictors,
             models.unembedding(params, config),
             packed.target,
             mask=packed.target_mask,
@@ -158,4 +158,4 @@ def scored(
     found = losses.TokenLogProbs(
         packing.unpack(out.log_prob, packed), packing.unpack(out.entropy, packed)
     )
-    return found, predicting
+    return found, predictors

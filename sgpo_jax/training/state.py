@@ -1,4 +1,4 @@
-"""What the programs of training take and give: state, micro-batches, sums of them."""
+"""Inputs and outputs of the training programs: state, micro-batches, sums."""
 
 import dataclasses
 from typing import Any
@@ -33,7 +33,7 @@ class TrainState:
 
     @property
     def weights(self) -> PyTree:
-        """What gradients are taken at: the policy, and "log_z" if there is one."""
+        """Parameters to differentiate: the policy, and "log_z" if there is one."""
         if not self.log_z:
             return self.params
         return {**self.params, "log_z": self.log_z["params"]}

@@ -20,7 +20,7 @@ from sgpo_jax.types import Weighted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Programs:
+class TrainPrograms:
     """Compiled on first use: once per shape for `accumulate`, once for `update`.
 
     Attributes:
@@ -235,7 +235,7 @@ class Programs:
     def _responses(self, params: models.Params, batch: MicroBatch) -> methods.Responses:
         batch = jax.tree.map(jnp.asarray, batch)
         policy = {name: x for name, x in params.items() if name != heads.NAME}
-        scored, predicting = self._scored(policy, batch.packed)
+        scored, predictors = self._scored(policy, batch.packed)
         # On the first update pi_old is pi: the ratio is exactly 1 at any temperature,
         # whatever the sampler's rounding, and costs no forward pass.
         now = jax.lax.stop_gradient(scored.log_prob)
@@ -246,7 +246,7 @@ class Programs:
             "residual_mean": batch.residual_mean,
         }
         if self._head is not None:
-            hidden = heads.prompt_hidden(predicting, batch.packed)
+            hidden = heads.prompt_hidden(predictors, batch.packed)
             optional["log_z"] = self._head(params[heads.NAME], hidden)
         return methods.Responses(
             log_prob=scored.log_prob,
@@ -341,7 +341,7 @@ class Programs:
 
 
 def apply_batch(
-    programs: Programs,
+    programs: TrainPrograms,
     state: TrainState,
     batches: Sequence[MicroBatch],
     *,

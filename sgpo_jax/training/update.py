@@ -13,19 +13,19 @@ from sgpo_jax.methods import Method
 from sgpo_jax.training import copies
 from sgpo_jax.training.batch import (
     by_response,
+    cost_without_prefix_sharing,
     make_groups,
     micro_batch,
     only_sampled,
-    repeated_cost,
     response_weights,
     sampler_log_probs,
     scoring_cost,
     training_cost,
 )
 from sgpo_jax.training.collect import Collected
-from sgpo_jax.training.progress import Metrics, Progress
+from sgpo_jax.training.progress import Metrics, TrainProgress
 from sgpo_jax.training.state import MicroBatch
-from sgpo_jax.training.step import Programs, apply_batch
+from sgpo_jax.training.step import TrainPrograms, apply_batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Batch:
 
 def make_batch(
     method: Method,
-    ladder: packing.Ladder,
+    buckets: packing.Buckets,
     prompts: Sequence[Sequence[int]],
     taken: Collected,
     *,
@@ -68,7 +68,7 @@ def make_batch(
 
     Args:
       method: aggregation, minibatches and needs.
-      ladder: shapes of packed rows.
+      buckets: shapes of packed rows.
       prompts: token ids of each group's prompt.
       taken: rollouts of the step.
       advantage: one per rollout, [R].
@@ -101,14 +101,14 @@ def make_batch(
                 rewards=taken.rewards,
                 sampler_log_prob=drawn,
             )
-            for rows in packing.pack(part, ladder)
+            for rows in packing.pack(part, buckets)
         ]
         for part in parts
     ]
     live, rows = groups, [one.packed for part in packed for one in part]
     if (advantage[keep] == 0).any():
         live = make_groups(prompts, rollouts, keep & (advantage != 0))
-        rows = packing.pack(live, ladder)
+        rows = packing.pack(live, buckets)
     return Batch(groups=parts, packed=packed, live=live, live_packed=rows)
 
 
@@ -119,9 +119,9 @@ def minibatches(groups: list[packing.Group], parts: int) -> list[list[packing.Gr
 
 
 def learn(
-    programs: Programs,
+    programs: TrainPrograms,
     method: Method,
-    progress: Progress,
+    progress: TrainProgress,
     batch: Batch,
     taken: Collected,
     *,
@@ -182,7 +182,7 @@ def learn(
 
 
 def _old_log_probs(
-    programs: Programs, progress: Progress, put: list[list[MicroBatch]]
+    programs: TrainPrograms, progress: TrainProgress, put: list[list[MicroBatch]]
 ) -> list[list[jax.Array]]:
     """Score minibatches after the first before any update, and mark them so.
 
@@ -200,7 +200,7 @@ def _old_log_probs(
 
 
 def with_reference(
-    programs: Programs, progress: Progress, part: Sequence[MicroBatch]
+    programs: TrainPrograms, progress: TrainProgress, part: Sequence[MicroBatch]
 ) -> list[MicroBatch]:
     """Attach log-probabilities under the reference, if the loss reads them."""
     if "reference" not in programs.loss.needs:
@@ -213,8 +213,8 @@ def with_reference(
 
 
 def with_residual_means(
-    programs: Programs,
-    progress: Progress,
+    programs: TrainPrograms,
+    progress: TrainProgress,
     part: Sequence[MicroBatch],
     hosts: Sequence[MicroBatch],
     group: np.ndarray,
@@ -254,8 +254,8 @@ def with_residual_means(
 
 
 def _drift(
-    programs: Programs,
-    progress: Progress,
+    programs: TrainPrograms,
+    progress: TrainProgress,
     put: list[list[MicroBatch]],
     old: list[list[jax.Array]],
 ) -> float:
@@ -270,7 +270,7 @@ def _drift(
     return total / max(count, 1)
 
 
-def _after_update(method: Method, progress: Progress) -> None:
+def _after_update(method: Method, progress: TrainProgress) -> None:
     """Move the copies that follow the policy."""
     if method.averaging:
         progress.copies["averaged"] = copies.averaged(
@@ -282,9 +282,9 @@ def _after_update(method: Method, progress: Progress) -> None:
 
 
 def _charge(
-    programs: Programs,
+    programs: TrainPrograms,
     method: Method,
-    progress: Progress,
+    progress: TrainProgress,
     batch: Batch,
     logged: Metrics,
 ) -> None:
@@ -296,7 +296,9 @@ def _charge(
     for number in range(passes):
         progress.ledger.add("training", cost)
         progress.ledger.add(ledger.LIVE, live)
-        progress.ledger.add(ledger.REPEATED, repeated_cost(config, groups))
+        progress.ledger.add(
+            ledger.WITHOUT_PREFIX_SHARING, cost_without_prefix_sharing(config, groups)
+        )
         if number == 0:
             cost = dataclasses.replace(cost, seconds=0.0)
     forward = [bool("reference" in programs.loss.needs)]

@@ -62,7 +62,7 @@ def test_a_rehearsal_uses_the_shapes_that_the_tokens_need(experiment):
         )
         for rows in (1, 64)
     )
-    used = run.rehearse(packing.Ladder((small, large)), steps=4)
+    used = run.rehearse(packing.Buckets((small, large)), steps=4)
     assert set(used) == {"grpo", "sgpo"}
     # 64 responses of 3 tokens and their prompts are a few rows of 128: the large shape
     # would be taken for more than one row, and it is.
@@ -76,7 +76,7 @@ def test_a_rehearsal_uses_the_shapes_that_the_tokens_need(experiment):
     assert used["grpo"] == {expected: 4}
     # With room for all in one row, one row is enough.
     longer = [dataclasses.replace(s, row_length=2048, targets=2048) for s in (small,)]
-    used = run.rehearse(packing.Ladder(tuple(longer)), steps=4)
+    used = run.rehearse(packing.Buckets(tuple(longer)), steps=4)
     assert used["grpo"] == {longer[0]: 4}
 
 
@@ -86,8 +86,8 @@ def test_a_method_that_learns_nothing_needs_no_shape(experiment):
     )
     _, files = profiled(config, 0.5)
     profiled(config, 1.0)  # every group is all right: no response is worth training on
-    ladder = packing.make_ladder(row_lengths=[128], rows=[8], response_length=8)
-    used = planned.read(files.path).rehearse(ladder, steps=3)
+    buckets = packing.make_buckets(row_lengths=[128], rows=[8], response_length=8)
+    used = planned.read(files.path).rehearse(buckets, steps=3)
     assert not used["grpo_nonzero"]
     assert used["grpo"].total() >= 3
 
@@ -97,10 +97,10 @@ def test_a_rehearsal_knows_minibatches_and_continued_groups(experiment):
     names = ("grpo_token", "gspo", "reinforce_ada")
     config = dataclasses.replace(experiment, methods=tuned_methods(names, 1e-3))
     _, files = profiled(config, 0.5)
-    (shape,) = packing.make_ladder(
+    (shape,) = packing.make_buckets(
         row_lengths=[2048], rows=[1], response_length=8
     ).shapes
-    used = planned.read(files.path).rehearse(packing.Ladder((shape,)), steps=3)
+    used = planned.read(files.path).rehearse(packing.Buckets((shape,)), steps=3)
     assert used["grpo_token"][shape] == 3
     assert used["gspo"][shape] == 3 * 4
     assert used["reinforce_ada"][shape] == 3

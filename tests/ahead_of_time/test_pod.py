@@ -43,7 +43,7 @@ def test_the_step(workload):
     assert found.counts.kernels["shared_prefix_forward"] == 2 * layers
     assert all(count % layers == 0 for count in found.counts.kernels.values())
     assert len(found.counts.kernels) > 1
-    (shape,) = workload.ladder.shapes
+    (shape,) = workload.buckets.shapes
     tokens = shape.rows * shape.row_length
     forward = ledger.forward_flops(config, tokens=tokens, pairs=0, logits=tokens)
     # Backward is twice forward, and rematerialisation at most once more; if anything

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sgpo_jax import cli, methods, models, rewards, sampling, training
-from sgpo_jax.config import ModelConfig, WarmupConfig
+from sgpo_jax.config import ModelConfig, SftConfig
 from sgpo_jax.models import pretrained, text_files
 from sgpo_jax.pipeline import open_folder, open_run, stages
 from sgpo_jax.pipeline.methods import make_learner
@@ -117,7 +117,7 @@ def greedy(policy, prompt):
     )
     request = sampling.Request(0, ids, 1)
     found = engine.sample(
-        policy.params, [request], seed=0, step=0, method=sampling.Greedy()
+        policy.params, [request], seed=0, step=0, strategy=sampling.Greedy()
     )
     return found.tokens[0, : found.length[0]].tolist()
 
@@ -129,7 +129,7 @@ def test_transformers_opens_it_and_completes_alike(tmp_path, capsys):
     transformers = pytest.importorskip("transformers")
     published(tmp_path / "base", template=TEMPLATE)
     model = ModelConfig(source=f"hf:{tmp_path / 'base'}", lora_rank=2, rslora=True)
-    run, _, trained = make(tmp_path / "run", model=model, warmup=WarmupConfig(steps=0))
+    run, _, trained = make(tmp_path / "run", model=model, sft=SftConfig(steps=0))
     policy = run.policy.with_params(trained, identity="trained")
     args = ("--out", tmp_path / "run", "--policy", "raw")
     code, err = export(capsys, *args, "--to", tmp_path / "merged")
@@ -173,7 +173,7 @@ def test_transformers_opens_it_and_completes_alike(tmp_path, capsys):
 def test_a_run_goes_on_from_adapters_that_were_written(tmp_path, capsys):
     published(tmp_path / "base", template=None)
     model = ModelConfig(source=f"hf:{tmp_path / 'base'}", lora_rank=2, rslora=True)
-    _, _, trained = make(tmp_path / "run", model=model, warmup=WarmupConfig(steps=0))
+    _, _, trained = make(tmp_path / "run", model=model, sft=SftConfig(steps=0))
     args = ("--out", tmp_path / "run", "--policy", "raw", "--adapters", "apart")
     code, err = export(capsys, *args, "--to", tmp_path / "apart")
     assert code == 0, err

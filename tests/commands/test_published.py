@@ -1,4 +1,4 @@
-"""Options that a published policy overrides, and its warm-up, which is none unasked."""
+"""Options that a published policy overrides; no fine-tuning unless requested."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import pytest
 
 from sgpo_jax import cli, models, rewards
 from sgpo_jax.commands import options
-from sgpo_jax.config import ModelConfig, PromptConfig, SplitConfig, WarmupConfig
+from sgpo_jax.config import ModelConfig, PromptConfig, SftConfig, SplitConfig
 from sgpo_jax.models import pretrained, text_files
 from sgpo_jax.pipeline import open_folder, open_run, stages
 from sgpo_jax.testing import tiny_experiment
@@ -40,7 +40,7 @@ def folder(tmp_path):
     [
         (["--model.num-layers", "2"], "--model.num-layers has no effect: hf:x has its"),
         (["--model.embed_dim=8"], "--model.embed-dim has no effect"),
-        (["--warmup.noise", "0.5"], "--warmup.noise has no effect"),
+        (["--sft.noise", "0.5"], "--sft.noise has no effect"),
         (["--model.prompt.variables", "tone"], "must be NAME=VALUE, got 'tone'"),
         (
             ["--model.prompt.no-chat", "--model.prompt.template", "x"],
@@ -64,14 +64,14 @@ def test_options_without_effect_are_refused(args, message, tmp_path, capsys):
         ([], 450, 0.25),
         (["--model.source", "hf:x"], 0, 0.0),
         (["--model.source=hf:x"], 0, 0.0),
-        (["--model.source", "hf:x", "--warmup.steps", "7"], 7, 0.25),
+        (["--model.source", "hf:x", "--sft.steps", "7"], 7, 0.25),
         (["--model.source", "hf:x", "--split.demonstrated", "0.5"], 0, 0.5),
         (["--preset", "smollm2"], 10, 0.4),
     ],
 )
 def test_a_published_policy_is_fine_tuned_if_asked(args, steps, demonstrated, tmp_path):
     config = options.experiment("run", [*args, "--out", str(tmp_path / "run")])
-    assert config.warmup.steps == steps
+    assert config.sft.steps == steps
     assert config.split.demonstrated == demonstrated
 
 
@@ -81,8 +81,8 @@ def test_a_dry_run_says_that_there_is_no_warm_up(folder, tmp_path, capsys):
     code = cli.run_command([*args, "--model.prompt.variables", "tone=dry"])
     captured = capsys.readouterr()
     assert code == 0, captured.err
-    assert "as it is, without a warm-up" in " ".join(captured.err.split())
-    assert "warmup.steps = 0" in captured.out
+    assert "as it is, without supervised fine-tuning" in " ".join(captured.err.split())
+    assert "sft.steps = 0" in captured.out
 
 
 def test_messages_about_templates_name_options_that_exist(folder, tmp_path, capsys):
@@ -105,7 +105,7 @@ def test_without_a_warm_up_the_published_policy_is_the_initial_one(folder, tmp_p
             prompt=PromptConfig(template="short", variables=('tone="?"',)),
         ),
         split=SplitConfig(demonstrated=0.0),
-        warmup=WarmupConfig(steps=0),
+        sft=SftConfig(steps=0),
     )
     run = open_run(config, rewards.Worker())
     assert run.tokenizer.encode_prompt("2") == run.tokenizer.encode("2?>")

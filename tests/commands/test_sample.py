@@ -170,7 +170,7 @@ def test_a_published_policy_answers(capsys, tmp_path):
     ids = tokenizer.encode_prompt("hi")
     request = sampling.Request(zlib.crc32(b"hi"), ids, 2, thinking=2)
     rollouts = engine.sample(params, [request], seed=0, step=0)
-    assert (rollouts.kept == 0).any()
+    assert (rollouts.support_mass == 0).any()
     for total in np.sum(rollouts.log_prob_at_one, axis=1):
         assert f"log-probability {total:.2f}" in out
 

@@ -88,7 +88,7 @@ def test_noise_is_the_probability_of_a_wrong_answer(name, rng):
 def test_demonstrations_leave_out_the_excluded_and_the_never_shown():
     mixture = Mixture(families=("addition", "reversal", "gcd"), count=30)
     exclude = mixture.make(seed=0)
-    show = Demonstrations(noise=(0.0, 0.5), hidden=("gcd",))
+    show = Demonstrations(noise=(0.0, 0.5), excluded_families=("gcd",))
     pairs = show.make(mixture, 400, seed=3, exclude=exclude)
     assert len(pairs) == 400
     assert pairs == show.make(mixture, 400, seed=3, exclude=exclude)
@@ -103,7 +103,7 @@ def test_demonstrations_end_when_nothing_is_left():
     with pytest.raises(ValueError, match="every question of addition level 1"):
         Demonstrations().make(mixture, 1, seed=0, exclude=mixture.make(seed=0))
     with pytest.raises(ValueError, match="shows no family"):
-        Demonstrations(hidden=("addition",)).make(mixture, 1, seed=0)
+        Demonstrations(excluded_families=("addition",)).make(mixture, 1, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -133,4 +133,4 @@ def test_demonstrations_over_a_pool_of_another_source():
     assert "-7" not in answers["below?"] and len(answers["below?"]) > 3
     assert "hard?" not in answers
     with pytest.raises(ValueError, match="shows none of 4 questions"):
-        Demonstrations(hidden=("x", "y")).over(pool, 1, seed=0)
+        Demonstrations(excluded_families=("x", "y")).over(pool, 1, seed=0)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sgpo_jax import cli, methods, models
-from sgpo_jax.config import EvalConfig, SplitConfig, WarmupConfig
+from sgpo_jax.config import EvalConfig, SftConfig, SplitConfig
 from sgpo_jax.pipeline import open_folder
 from sgpo_jax.profiling import Profile
 from sgpo_jax.testing import tiny_experiment
@@ -20,7 +20,7 @@ def folder(tmp_path):
         str(tmp_path / "run"),
         data="procedural:families=bits,levels=1+2,count=8",
         split=SplitConfig(held_out=4.0),
-        warmup=WarmupConfig(steps=60, batch_size=64, demonstrations=2000),
+        sft=SftConfig(steps=60, batch_size=64, demonstrations=2000),
         train=TrainConfig(steps=2, rollouts=16, eval_every=2),
         eval=EvalConfig(samples=1, final_samples=1),
         methods={"sgpo": method},

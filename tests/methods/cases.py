@@ -65,11 +65,11 @@ def make_programs(
     optimizer: methods.Optimizer,
     config: models.DecoderConfig = SMALL,
     mesh: Mesh | None = None,
-) -> training.Programs:
+) -> training.TrainPrograms:
     """Programs that all tests of a process share, those of one loss among the zoo's."""
     among = LOSSES if loss in LOSSES else (loss,)
     made = _made(optimizer)
-    return shared.Programs(
+    return shared.TrainPrograms(
         config=config, loss=loss, optimizer=made, mesh=mesh, among=among
     )
 
@@ -108,7 +108,7 @@ def make_learner(
         rollouts=ScriptedRollouts(),
         queries=QUERIES,
         method=method,
-        ladder=tiny_buckets(rows=rows),
+        buckets=tiny_buckets(rows=rows),
         config=training.TrainConfig(rollouts=24, steps=steps, eval_every=1),
         seed=0,
         profile=profile() if "profile" in method.needs else None,
@@ -166,7 +166,7 @@ def batch_of(
 
 
 def gradient(
-    programs: training.Programs,
+    programs: training.TrainPrograms,
     method: methods.Method,
     batch: Batch,
     taken: Collected,

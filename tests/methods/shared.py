@@ -68,7 +68,7 @@ class Family:
         optimizer = methods.Method().optimizer.make()
         loss = Selected(objective=losses[0].objective, losses=losses)
         make = functools.partial(
-            training.Programs, config=config, optimizer=optimizer, mesh=mesh
+            training.TrainPrograms, config=config, optimizer=optimizer, mesh=mesh
         )
         self.losses, self.base = losses, make(loss=loss)
 
@@ -108,7 +108,7 @@ def family(losses: Losses, config: models.DecoderConfig, mesh: Mesh | None) -> F
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Programs(training.Programs):
+class TrainPrograms(training.TrainPrograms):
     """Those of one loss among several.
 
     Sums over micro-batches hold the metrics of all losses; those of others are dropped

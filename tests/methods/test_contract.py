@@ -220,7 +220,7 @@ def test_every_loss_over_a_mesh_with_adapters(taken, mesh):
 def test_a_learnt_normalizer_is_split_like_the_policy(mesh):
     """Along the width of the model, its moments too; also without any array."""
     method = methods.named("flowrl")
-    programs = training.Programs(
+    programs = training.TrainPrograms(
         config=ADAPTED, loss=method.loss, optimizer=method.optimizer.make(), mesh=mesh
     )
     group = packing.Group(prompt=[1], responses=[[2]], ids=[0])

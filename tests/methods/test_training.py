@@ -97,7 +97,7 @@ def test_the_default_method_runs_two_programs_and_keeps_no_copies():
     store = MemoryStore()
     progress, logged = run(dataclasses.replace(learner, programs=programs), store)
     assert int(progress.train.step) == 3 and len(logged) >= 3
-    assert programs.compiles() == len(learner.ladder.shapes) + 1
+    assert programs.compiles() == len(learner.buckets.shapes) + 1
     assert not progress.copies and not progress.train.log_z
 
 
@@ -142,7 +142,7 @@ def test_group_objectives_split_over_micro_batches_are_those_of_the_library(name
     prompts = [ARITHMETIC.encode_prompt(query.turns) for query in queries]
     ones = np.ones(24, np.float32)
     batch = make_batch(
-        method, learner.ladder, prompts, taken, advantage=ones, factor=ones
+        method, learner.buckets, prompts, taken, advantage=ones, factor=ones
     )
     assert len(batch.all_packed) > 1
     (hosts,) = batch.packed
@@ -201,7 +201,7 @@ def test_sampler_log_probs_are_those_of_truncated_sampling():
         scored.rollouts,
         length=np.array([2, 1], np.int32),
         log_prob=np.log(np.full((2, 4), 0.25, np.float32)),
-        kept=np.array([[0.5, 0.0, 0, 0], [1.0, 0, 0, 0]], np.float32),
+        support_mass=np.array([[0.5, 0.0, 0, 0], [1.0, 0, 0, 0]], np.float32),
     )
     # 0.25 of the mass 0.5 that top-k left is 0.5; a forced token was not drawn.
     expected = np.log([[0.5, 1, 1, 1], [0.25, 1, 1, 1]])

@@ -50,7 +50,7 @@ def test_merged_parameters_compute_the_same(params):
 
 
 def test_training_changes_adapters_only(params):
-    programs = training.Programs(
+    programs = training.TrainPrograms(
         config=CONFIG,
         loss=methods.TokenLoss(objective=methods.SupervisedLoss()),
         optimizer=methods.AdamW(learning_rate=0.02).make(),
@@ -59,17 +59,17 @@ def test_training_changes_adapters_only(params):
     moments = [x for x in jax.tree.leaves(state.opt_state) if x.ndim]
     adapters = jax.tree.leaves(params["adapters"])
     assert sum(x.size for x in moments) == 2 * sum(x.size for x in adapters)
-    ladder = packing.make_ladder(
+    buckets = packing.make_buckets(
         row_lengths=[16], rows=[1], response_length=4, shortest_response=2
     )
     losses = []
-    state, _ = training.imitate(
+    state, _ = training.fine_tune(
         programs,
         state,
         [([1, 2], [3, 0]), ([4, 5, 6], [7, 0])],
         steps=12,
         batch_size=2,
-        ladder=ladder,
+        buckets=buckets,
         seed=0,
         on_step=lambda _, loss: losses.append(float(loss)),
     )

@@ -79,7 +79,7 @@ def test_greedy_continuations(pair):
         prefill_prompts=4,
     )
     requests = [Request(key=i, prompt=p, samples=1) for i, p in enumerate(prompts)]
-    ours = engine.sample(pair.params, requests, seed=0, step=0, method=Greedy())
+    ours = engine.sample(pair.params, requests, seed=0, step=0, strategy=Greedy())
     for prompt, row, log_prob in zip(
         prompts, ours.tokens, ours.log_prob_at_one, strict=True
     ):
@@ -94,7 +94,7 @@ def test_greedy_continuations(pair):
     if pair.ours.config.window:
         # Chunks as long as the window, so that most keys lie in earlier ones.
         chunked = dataclasses.replace(engine, prefill_chunk=4)
-        again = chunked.sample(pair.params, requests, seed=0, step=0, method=Greedy())
+        again = chunked.sample(pair.params, requests, seed=0, step=0, strategy=Greedy())
         np.testing.assert_array_equal(again.tokens, ours.tokens)
 
 
@@ -107,10 +107,10 @@ def test_gradients_and_packed_scores(pair):
         packing.Group(prompt=p, responses=r, ids=list(range(i, i + len(r))))
         for p, r, i in zip(prompts, answers, (0, 2), strict=True)
     ]
-    ladder = packing.make_ladder(
+    buckets = packing.make_buckets(
         row_lengths=[64], rows=[1], response_length=16, shortest_response=2
     )
-    (packed,) = packing.pack(groups, ladder)
+    (packed,) = packing.pack(groups, buckets)
 
     def likelihood(params):
         scored = training.log_probs(params, pair.ours.config, packed).log_prob

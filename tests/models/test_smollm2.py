@@ -87,7 +87,7 @@ def test_its_greedy_answer(source, params):
         prefill_prompts=1,
     )
     request = sampling.Request(key=0, prompt=prompt, samples=1)
-    out = engine.sample(params, [request], seed=0, step=0, method=sampling.Greedy())
+    out = engine.sample(params, [request], seed=0, step=0, strategy=sampling.Greedy())
     answer = out.tokens[0, : out.length[0]].tolist()
     text = tokenizer.core.decode(answer, skip_special_tokens=False)
     assert text.startswith("123 + 456 = 588.<|im_end|>")

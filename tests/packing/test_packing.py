@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sgpo_jax import models, packing, training
 from sgpo_jax.testing import TINY as CONFIG
 
-LADDER = packing.make_ladder(
+LADDER = packing.make_buckets(
     row_lengths=[24, 48], rows=[2, 4], response_length=9, shortest_response=2
 )
 

@@ -134,8 +134,8 @@ def test_a_policy_that_was_taught_on_other_questions_is_refused(copied, capsys):
     content["initial policy"]["held-out"]["prompts"] = "0" * 32
     del content["checksum"]
     path.write_text(json.dumps(content))
-    assert run("warmup", copied) == 2
-    assert "taught on other questions: held-out: prompts" in capsys.readouterr().err
+    assert run("sft", copied) == 2
+    assert "fine-tuned on other questions: held-out: prompts" in capsys.readouterr().err
 
 
 def test_a_kill_after_a_plan_was_written_is_not_taken_for_an_edit(copied, monkeypatch):

@@ -17,8 +17,8 @@ SMALL = [
     *("--data", "procedural:families=bits+reversal,levels=1+2+3,count=12"),
     *("--model.num-layers", "1", "--model.embed-dim", "32", "--model.num-heads", "2"),
     *("--model.num-kv-heads", "2", "--model.head-dim", "16", "--model.mlp-dim", "64"),
-    *("--warmup.steps", "60", "--warmup.batch-size", "64"),
-    *("--warmup.demonstrations", "2000", "--sampler.lanes", "8"),
+    *("--sft.steps", "60", "--sft.batch-size", "64"),
+    *("--sft.demonstrations", "2000", "--sampler.lanes", "8"),
     *("--pack.row-length", "64", "--pack.rows", "8", "--profile.chunk", "16"),
     *("--train.steps", "6", "--train.rollouts", "32", "--train.eval-every", "2"),
     *("--eval.samples", "2", "--eval.final-samples", "4"),
@@ -153,7 +153,7 @@ def test_stages_one_by_one_give_the_same_run(finished, cache, tmp_path):
     from sgpo_jax.pipeline.folder import read_json
 
     out = tmp_path / "staged"
-    assert run("warmup", out, cache, "--methods", "sgpo") == 0
+    assert run("sft", out, cache, "--methods", "sgpo") == 0
     assert not (out / "profile.parquet").exists()
     for stage in ("profile", "plan", "train", "eval", "report"):
         assert cli.run_command([stage, "--out", str(out), "--cache", str(cache)]) == 0
@@ -176,10 +176,10 @@ def test_the_initial_policy_is_a_function_of_its_seed(finished, tmp_path, cache)
     from sgpo_jax.profiling import Profile
 
     expected = Profile.load(finished / "profile.parquet").source["policy"]
-    assert run("warmup", tmp_path / "again", pathlib.Path("")) == 0
+    assert run("sft", tmp_path / "again", pathlib.Path("")) == 0
     assert policy_fingerprint(tmp_path / "again") == expected
-    other = ("--seed", "1", "--warmup.steps", "2")
-    assert run("warmup", tmp_path / "other", cache, *other) == 0
+    other = ("--seed", "1", "--sft.steps", "2")
+    assert run("sft", tmp_path / "other", cache, *other) == 0
     assert policy_fingerprint(tmp_path / "other") != expected
 
 
@@ -359,7 +359,11 @@ def test_sigterm_is_obeyed_at_once_wherever_it_comes(
         assert stopping.asked, what
         assert not stopping.after, what
 
-    stop("warm-up", lambda s, m: s.before(m.imitation, "apply_batch"), pathlib.Path(""))
+    stop(
+        "fine-tuning",
+        lambda s, m: s.before(m.fine_tuning, "apply_batch"),
+        pathlib.Path(""),
+    )
     for what, arrange in STOPS:
         if what == "training, compiling":
             # Earlier runs of these shapes have left their programs.

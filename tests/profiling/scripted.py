@@ -7,7 +7,7 @@ import numpy as np
 
 from sgpo_jax import models
 from sgpo_jax.ledger import Entry
-from sgpo_jax.profiling import Scored
+from sgpo_jax.profiling import RewardedRollouts
 from sgpo_jax.sampling import Finish, Rollouts, Stats
 
 
@@ -23,7 +23,7 @@ class Bernoulli:
     tokenizer = models.CharTokenizer("0123456789+=")
 
     def __call__(
-        self, params, queries, samples, *, step, method=None, version=None,
+        self, params, queries, samples, *, step, strategy=None, version=None,
         first_sample=None,
     ):  # fmt: skip
         self.calls += 1
@@ -45,7 +45,7 @@ class Bernoulli:
             rewards[i] = np.nan if rng.random() < self.unscorable else rewards[i]
             length[i] = rng.integers(1, 9)
         zeros = np.zeros((len(request), 8), np.float32)
-        return Scored(
+        return RewardedRollouts(
             rollouts=Rollouts(
                 request=request,
                 sample=sample,
@@ -53,7 +53,7 @@ class Bernoulli:
                 length=length,
                 log_prob=zeros,
                 log_prob_at_one=zeros,
-                kept=zeros,
+                support_mass=zeros,
                 finish=np.where(length == 8, Finish.LENGTH, Finish.TOKEN),
                 stats=Stats(0, 0, 0, 0, 0, 0, 0.0),
             ),

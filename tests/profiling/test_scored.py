@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sgpo_jax import data, models, rewards, sampling
-from sgpo_jax.profiling import RolloutSource
+from sgpo_jax.profiling import RolloutGenerator
 from sgpo_jax.sampling import orders
 
 TOKENIZER = models.CharTokenizer("0123456789+=")
@@ -23,7 +23,7 @@ class Recording:
 
     told: list = dataclasses.field(default_factory=list, hash=False)
 
-    def __call__(self, seen: orders.Seen) -> np.ndarray:
+    def __call__(self, seen: orders.LengthStats) -> np.ndarray:
         self.told.append(seen.expected)
         return np.zeros(len(seen.prompt))
 
@@ -48,13 +48,13 @@ def test_lengths_and_thinking_reach_the_sampler_and_progress_comes_back(worker):
         steps=2,
     )
     seen, polls = [], []
-    source = RolloutSource(
+    source = RolloutGenerator(
         engine=engine,
         config=CONFIG,
         tokenizer=TOKENIZER,
         worker=worker,
         seed=0,
-    ).adapted(
+    ).replace(
         thinking=1,
         expected={"b": 4.5},
         watch=seen.append,
@@ -68,7 +68,7 @@ def test_lengths_and_thinking_reach_the_sampler_and_progress_comes_back(worker):
     scored = source(params, queries, [3, 2], step=0)
     np.testing.assert_array_equal(order.told[0], [np.nan, 4.5])
     # The second token is forced, unless the first has ended the response or thinking.
-    forced = (scored.rollouts.kept == 0) & (
+    forced = (scored.rollouts.support_mass == 0) & (
         np.arange(6) < scored.rollouts.length[:, None]
     )
     assert forced[:, 1].any()

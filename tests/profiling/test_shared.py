@@ -8,7 +8,7 @@ import pytest
 
 from sgpo_jax import data, models, rewards, sampling
 from sgpo_jax.hosts import SingleProcess
-from sgpo_jax.profiling import RolloutSource, SharedRollouts
+from sgpo_jax.profiling import DistributedRollouts, RolloutGenerator
 from sgpo_jax.sampling import orders
 from tests.profiling.test_scored import CONFIG, TOKENIZER
 
@@ -19,7 +19,7 @@ class Keys:
 
     prompts: list = dataclasses.field(default_factory=list, hash=False)
 
-    def __call__(self, seen: orders.Seen) -> np.ndarray:
+    def __call__(self, seen: orders.LengthStats) -> np.ndarray:
         if not self.prompts:
             self.prompts.append(len(seen.prompt))
         return np.zeros(len(seen.prompt))
@@ -52,7 +52,7 @@ def worker():
         yield worker
 
 
-def source(order, worker) -> RolloutSource:
+def source(order, worker) -> RolloutGenerator:
     engine = sampling.Engine(
         CONFIG,
         lanes=2,
@@ -62,7 +62,7 @@ def source(order, worker) -> RolloutSource:
         stop_tokens=(0,),
         order=order,
     )
-    return RolloutSource(
+    return RolloutGenerator(
         engine=engine,
         config=CONFIG,
         tokenizer=TOKENIZER,
@@ -81,7 +81,7 @@ def test_two_processes_draw_what_one_draws_and_meet_once(worker):
     table, meetings, seen = {}, [], []
     for index in (1, 0):
         order = Keys()
-        shared = SharedRollouts(
+        shared = DistributedRollouts(
             local=source(order, worker),
             hosts=OneOfTwo(index=index, table=table, meetings=meetings),
             place=lambda params: params,

@@ -54,7 +54,7 @@ def test_wrong_rewards_exit_2_and_leave_no_folder(
 def test_the_corrected_command_is_accepted(questions, tmp_path, capsys):
     """Dense rewards count as successes from the stated threshold on."""
     out = ["--out", str(tmp_path / "run"), "--cache", "", "--preset", "quick"]
-    out += ["--warmup.steps", "1", "--profile.samples", "2"]
+    out += ["--sft.steps", "1", "--profile.samples", "2"]
     wrong = f"{questions},verifier={tmp_path}/my_reward.py:missing"
     right = f"{questions},verifier={tmp_path}/my_reward.py:good"
     more = ["--reward.solved-at", "0.2"]

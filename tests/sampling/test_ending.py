@@ -127,11 +127,11 @@ def test_thinking_is_ended_by_force_and_the_forced_tokens_marked(params):
     ]
     free = run(params)
     limited = run(params, requests, end_of_thinking=END)
-    method = np.where(limited.sampled, 1, 0)
+    strategy = np.where(limited.sampled, 1, 0)
     kinds = set()
     for i, (whole, row) in enumerate(zip(rows(free), rows(limited), strict=True)):
         limit = requests[limited.request[i]].thinking
-        forced = [n for n in range(len(row)) if not method[i, n]]
+        forced = [n for n in range(len(row)) if not strategy[i, n]]
         if limit is None:
             assert row == whole
             assert not forced
@@ -153,9 +153,9 @@ def test_thinking_is_ended_by_force_and_the_forced_tokens_marked(params):
         else:
             assert not forced
     assert {(0, False), (4, False)} <= kinds
-    assert (limited.kept[limited.sampled] == 1).all()
+    assert (limited.support_mass[limited.sampled] == 1).all()
     inside = np.arange(RESPONSE) < limited.length[:, None]
-    assert (limited.kept[inside & ~limited.sampled] == 0).all()
+    assert (limited.support_mass[inside & ~limited.sampled] == 0).all()
     # What the policy itself gave the forced tokens is recorded all the same.
     assert (limited.log_prob[inside] < 0).all()
 
@@ -182,10 +182,10 @@ def test_forced_tokens_are_masked_from_the_loss(params):
     request = dataclasses.replace(REQUESTS[0], thinking=2)
     limited = run(params, [request], end_of_thinking=END)
     groups = make_groups([request.prompt], limited, np.ones(20, bool))
-    ladder = packing.make_ladder(
+    buckets = packing.make_buckets(
         row_lengths=[128], rows=[2], response_length=RESPONSE, shortest_response=4
     )
-    (packed,) = packing.pack(groups, ladder)
+    (packed,) = packing.pack(groups, buckets)
     masked = only_sampled(packed, limited)
     for slot, row in enumerate(packed.response):
         if row >= 0:

@@ -22,8 +22,8 @@ from tests.sampling.tiny import (
 def test_tokens_and_log_probs_follow_the_training_forward(params, engine, rng):
     temperature = 0.6
     requests = make_requests(rng, [5, 1, 0, 7, 2, 9, 3, 4, 1, 2])
-    method = sampling.Temperature(temperature)
-    rollouts = engine.sample(params, requests, seed=5, step=2, method=method)
+    strategy = sampling.Temperature(temperature)
+    rollouts = engine.sample(params, requests, seed=5, step=2, strategy=strategy)
     logits = predictions(params, requests, rollouts) / temperature
     inside = np.arange(RESPONSE) < rollouts.length[:, None]
 
@@ -37,12 +37,14 @@ def test_tokens_and_log_probs_follow_the_training_forward(params, engine, rng):
     at_one = np.asarray(jax.nn.log_softmax(logits * temperature))
     at_one = np.take_along_axis(at_one, expected[..., None], axis=-1)[..., 0]
     np.testing.assert_allclose(rollouts.log_prob_at_one, at_one * inside, atol=1e-5)
-    np.testing.assert_array_equal(rollouts.kept, inside)
+    np.testing.assert_array_equal(rollouts.support_mass, inside)
 
 
 def test_greedy_is_the_argmax_of_the_training_forward(params, engine, rng):
     requests = make_requests(rng, [1] * 8)
-    rollouts = engine.sample(params, requests, seed=0, step=0, method=sampling.Greedy())
+    rollouts = engine.sample(
+        params, requests, seed=0, step=0, strategy=sampling.Greedy()
+    )
     inside = np.arange(RESPONSE) < rollouts.length[:, None]
     expected = np.argmax(predictions(params, requests, rollouts), axis=-1)
     np.testing.assert_array_equal(rollouts.tokens, expected * inside)
@@ -146,11 +148,11 @@ def test_the_queue_is_counted_step_by_step(params):
         for i, samples in enumerate([5, 1, 3])
     ]
     stats = engine.sample(params, requests, seed=0, step=0).stats
-    assert (stats.decode_steps, stats.waited) == (9, sum(range(9)))
+    assert (stats.decode_steps, stats.queued_steps) == (9, sum(range(9)))
     assert stats.queue == 4
     # Slots for all: nobody waits.
     engine = make_engine(lanes=3, slots=5)
-    assert engine.sample(params, requests, seed=0, step=0).stats.waited == 0
+    assert engine.sample(params, requests, seed=0, step=0).stats.queued_steps == 0
 
 
 def test_each_rollout_is_handed_over_once_as_soon_as_it_ended(params, rng):

@@ -21,8 +21,14 @@ from tests.sampling.tiny import (
 @pytest.mark.parametrize(
     "grid",
     [
-        {"lanes": 1, "slots": 1, "banks": 1, "steps": 5},
-        {"lanes": 2, "slots": 4, "banks": 3, "steps": 7, "max_prompt": (3, 9)},
+        {"lanes": 1, "slots": 1, "prefixes_per_lane": 1, "steps": 5},
+        {
+            "lanes": 2,
+            "slots": 4,
+            "prefixes_per_lane": 3,
+            "steps": 7,
+            "max_prompt": (3, 9),
+        },
     ],
 )
 def test_samples_do_not_depend_on_the_grid_or_the_batch(params, engine, rng, grid):
@@ -59,8 +65,14 @@ def on_eight():
 @pytest.mark.parametrize(
     "grid",
     [
-        lambda: {"lanes": 1, "slots": 1, "banks": 1, "steps": 5, "cache_dtype": "int8"},
-        lambda: {"slots": 4, "banks": 2, "order": sampling.ShortestFirst()},
+        lambda: {
+            "lanes": 1,
+            "slots": 1,
+            "prefixes_per_lane": 1,
+            "steps": 5,
+            "cache_dtype": "int8",
+        },
+        lambda: {"slots": 4, "prefixes_per_lane": 2, "order": sampling.ShortestFirst()},
         on_eight,
     ],
     ids=["one slot", "shortest first", "4 x 2 devices"],

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sgpo_jax import sampling
-from sgpo_jax.sampling.call import Call
+from sgpo_jax.sampling.call import SampleCall
 from tests.sampling.tiny import CONFIG, RESPONSE, make_engine, make_requests
 
 
@@ -82,7 +82,7 @@ def test_memory_does_not_grow_with_the_group(params, rng):
     # The same programs, so the same temporaries.
     assert engine.compiles() == programs == 2
     ring = 2 * CONFIG.num_layers * CONFIG.num_kv_heads * CONFIG.head_dim * RESPONSE * 4
-    assert most(make_engine(slots=64, banks=4, steps=16), 8) > 3 * 62 * ring
+    assert most(make_engine(slots=64, prefixes_per_lane=4, steps=16), 8) > 3 * 62 * ring
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
@@ -96,9 +96,9 @@ def test_the_decode_loop_copies_neither_caches_nor_weights(params, dtype, monkey
         lowered.append(programs.decode.lower(*args, **static))
         raise StopIteration
 
-    monkeypatch.setattr(Call, "_decode", lambda call, state, queue, grid: decode(
+    monkeypatch.setattr(SampleCall, "_decode", lambda call, state, queue, grid: decode(
         call.params, state, queue, call.noise, programs.placed_ending, grid=grid,
-        method=call.method,
+        strategy=call.strategy,
     ))  # fmt: skip
     with pytest.raises(StopIteration):
         engine.sample(params, [sampling.Request(0, [1, 2], 1)], seed=0, step=0)

@@ -24,17 +24,17 @@ METHODS = {
 }
 
 
-def draw(method, n=4000, logits=LOGITS):
+def draw(strategy, n=4000, logits=LOGITS):
     keys = jax.random.key_data(jax.random.split(jax.random.key(3), n))
     rows = jnp.broadcast_to(logits, (n, len(logits)))
-    token, score = choose(rows, keys, jnp.zeros(n, jnp.int32), method)
+    token, score = choose(rows, keys, jnp.zeros(n, jnp.int32), strategy)
     return np.asarray(token), np.asarray(score)
 
 
-@pytest.mark.parametrize("method", METHODS, ids=str)
-def test_draws_follow_the_kept_part(method):
-    kept = METHODS[method]
-    token, (log_prob, at_one, mass) = draw(method)
+@pytest.mark.parametrize("strategy", METHODS, ids=str)
+def test_draws_follow_the_kept_part(strategy):
+    kept = METHODS[strategy]
+    token, (log_prob, at_one, mass) = draw(strategy)
     np.testing.assert_allclose(log_prob, LOGITS[token], rtol=1e-5)
     np.testing.assert_array_equal(log_prob, at_one)
     np.testing.assert_allclose(mass, np.exp(LOGITS[kept]).sum(), rtol=1e-5)
@@ -48,12 +48,12 @@ def test_draws_follow_the_kept_part(method):
 
 @pytest.mark.parametrize("kind", [sampling.TopK, sampling.TopP, sampling.MinP])
 def test_temperature_comes_before_truncation(kind):
-    method = kind(3 if kind is sampling.TopK else 0.5, temperature=2.0)
+    strategy = kind(3 if kind is sampling.TopK else 0.5, temperature=2.0)
     hot = jax.nn.log_softmax(LOGITS / 2)
-    token, (log_prob, at_one, mass) = draw(method)
+    token, (log_prob, at_one, mass) = draw(strategy)
     np.testing.assert_allclose(log_prob, hot[token], rtol=1e-5)
     np.testing.assert_allclose(at_one, LOGITS[token], rtol=1e-5)
-    kept = np.isfinite(method.keep(hot[None])[0])
+    kept = np.isfinite(strategy.keep(hot[None])[0])
     assert set(token) == set(np.flatnonzero(kept))
     np.testing.assert_allclose(mass, np.exp(hot)[kept].sum(), rtol=1e-5)
 

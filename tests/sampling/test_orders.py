@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sgpo_jax import models, sampling
-from sgpo_jax.sampling.orders import Seen
+from sgpo_jax.sampling.orders import LengthStats
 
 STOP, LONGEST = 0, 64
 # A decoder without layers to speak of: what follows depends on the last token alone.
@@ -84,8 +84,8 @@ def test_the_chain_gives_lengths_of_its_hazards(as_given, work):
     [
         (sampling.LongestFirst(), True),
         (sampling.ShortestFirst(), True),
-        (sampling.LongestFirst(sampling.Learned()), False),
-        (sampling.ShortestFirst(sampling.Learned(weight=2.0)), True),
+        (sampling.LongestFirst(sampling.EstimatedLengths()), False),
+        (sampling.ShortestFirst(sampling.EstimatedLengths(weight=2.0)), True),
     ],
     ids=repr,
 )
@@ -143,7 +143,7 @@ def test_longest_first_needs_the_fewest_steps_and_shortest_first_ends_most_early
 def test_what_is_learned_orders_what_nobody_told(finishing):
     """Prompts tell lengths here, and the call finds out."""
     _, given = finishing(sampling.AsGiven())
-    _, mean = finishing(sampling.ShortestFirst(sampling.Learned()), tell=False)
+    _, mean = finishing(sampling.ShortestFirst(sampling.EstimatedLengths()), tell=False)
     _, best = finishing(sampling.ShortestFirst())
     _, unknown = finishing(sampling.ShortestFirst(), tell=False)
     assert unknown == given
@@ -159,11 +159,11 @@ def seen(**columns):
         "tokens": np.zeros(n, int),
         "ended": np.zeros(n, int),
     }
-    return Seen(**{k: np.asarray(v) for k, v in {**defaults, **columns}.items()})
+    return LengthStats(**{k: np.asarray(v) for k, v in {**defaults, **columns}.items()})
 
 
 def test_learned_lengths_by_hand():
-    learned = sampling.Learned(weight=2.0, ridge=1e-9)
+    learned = sampling.EstimatedLengths(weight=2.0, ridge=1e-9)
     # Nobody told, nothing ended: unknown, however many tokens there are.
     assert np.isinf(learned(seen(prompt=[3, 5], tokens=[4, 0]))).all()
     # (2 * 10 + 30) / (2 + 3), and a running sample counts with its early tokens.
@@ -178,7 +178,7 @@ def test_learned_lengths_by_hand():
     square = seen(prompt=[2, 4, 8], tokens=[4, 16, 0], ended=[1, 1, 0])
     np.testing.assert_allclose(learned(square), [4, 16, 64], rtol=1e-6)
     # A penalty draws the slope to zero: everybody's mean, sqrt(4 * 16) = 8.
-    flat = sampling.Learned(weight=2.0, ridge=1e9)(square)
+    flat = sampling.EstimatedLengths(weight=2.0, ridge=1e9)(square)
     np.testing.assert_allclose(flat, [(16 + 4) / 3, (16 + 16) / 3, 8], rtol=1e-6)
     with pytest.raises(ValueError, match="weight and ridge"):
-        sampling.Learned(weight=0.0)
+        sampling.EstimatedLengths(weight=0.0)

@@ -97,7 +97,7 @@ def make_request(server, samples, prompt=PROMPT, **fields):
 def test_greedy_answers_are_right_and_their_log_probs_real(address):
     server = client(address)
     greedy = server.sample(
-        [make_request(server, 1)], seed=0, step=0, method=sampling.Greedy()
+        [make_request(server, 1)], seed=0, step=0, strategy=sampling.Greedy()
     )
     length = greedy.length[0]
     text = server.tokenizer.decode(greedy.tokens[0, :length])
@@ -121,7 +121,7 @@ def test_an_end_is_an_end(address):
     server = client(address)
     question = "<|im_start|>user\nSay yes.<|im_end|>\n<|im_start|>assistant\n"
     rollouts = server.sample(
-        [make_request(server, 1, question)], seed=0, step=0, method=sampling.Greedy()
+        [make_request(server, 1, question)], seed=0, step=0, strategy=sampling.Greedy()
     )
     row = rollouts.tokens[0, : rollouts.length[0]].tolist()
     assert server.tokenizer.decode(row) == "Yes."
@@ -135,7 +135,7 @@ def test_text_and_token_prompts_agree(address):
     for as_text in (False, True):
         server = client(address, prompt_as_text=as_text)
         rollouts = server.sample(
-            [make_request(server, 1)], seed=0, step=0, method=sampling.Greedy()
+            [make_request(server, 1)], seed=0, step=0, strategy=sampling.Greedy()
         )
         rows.append(rollouts.tokens[0].tolist())
         assert rollouts.stats.prefill_tokens == 5
@@ -151,7 +151,7 @@ def test_temperature_draws_from_the_whole_vocabulary(address):
     log_prob = rollouts.log_prob[:, 0]
     assert (log_prob < log_prob.max() + math.log(0.05)).any()
     assert len(np.unique(rollouts.tokens[:, 0])) > 5
-    cut = server.sample([request], seed=0, step=0, method=sampling.MinP(0.5))
+    cut = server.sample([request], seed=0, step=0, strategy=sampling.MinP(0.5))
     log_prob = cut.log_prob_at_one[:, 0]
     assert (log_prob >= log_prob.max() + math.log(0.5) - 1e-3).all()
 
@@ -159,7 +159,7 @@ def test_temperature_draws_from_the_whole_vocabulary(address):
 def test_stop_strings_end_without_an_invented_token(address):
     server = client(address, extra={"logprobs": 1, "stop": ["\n"]})
     rollouts = server.sample(
-        [make_request(server, 1)], seed=0, step=0, method=sampling.Greedy()
+        [make_request(server, 1)], seed=0, step=0, strategy=sampling.Greedy()
     )
     assert rollouts.finished[0]
     assert END not in rollouts.tokens[0, : rollouts.length[0]]

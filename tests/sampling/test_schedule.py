@@ -79,7 +79,7 @@ def test_decode_steps_are_near_the_lower_bound(rng):
         config,
         lanes=4,
         slots=4,
-        banks=4,
+        prefixes_per_lane=4,
         max_prompt=2,
         max_response=longest,
         stop_tokens=(),

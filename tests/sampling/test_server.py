@@ -137,7 +137,7 @@ def test_token_ids_of_the_server_are_preferred():
 
 
 @pytest.mark.parametrize(
-    ("method", "fields"),
+    ("strategy", "fields"),
     [
         (sampling.Greedy(), {"temperature": 0.0}),
         (sampling.Temperature(0.5), {"temperature": 0.5}),
@@ -147,17 +147,17 @@ def test_token_ids_of_the_server_are_preferred():
     ],
     ids=str,
 )
-def test_methods_are_sent_whole_and_unknown_log_probs_are_nan(method, fields):
+def test_methods_are_sent_whole_and_unknown_log_probs_are_nan(strategy, fields):
     report = {"tokens": ["1"], "token_logprobs": [-0.5]}
     with serve(lambda *_: answer("1", "length", logprobs=report)) as (url, seen, _):
         server = client(url, prompt_as_text=True, extra={"stop": ["="]})
-        rollouts = server.sample(make_requests(1), seed=0, step=0, method=method)
+        rollouts = server.sample(make_requests(1), seed=0, step=0, strategy=strategy)
     everything = {"temperature": 1.0, "top_k": -1, "top_p": 1.0, "min_p": 0.0}
     fields = {**everything, **fields}
     assert seen[0].items() >= {**fields, "prompt": "1+1=", "stop": ["="]}.items()
     assert rollouts.log_prob_at_one[0, 0] == -0.5
-    assert np.isnan(rollouts.log_prob[0, 0]) == (method.temperature != 1)
-    assert np.isnan(rollouts.kept[0, 0]) == method.truncates
+    assert np.isnan(rollouts.log_prob[0, 0]) == (strategy.temperature != 1)
+    assert np.isnan(rollouts.support_mass[0, 0]) == strategy.truncates
 
 
 def test_transient_failures_are_tried_again():

@@ -68,7 +68,7 @@ def answers(source, params, prompts):
         prefill_prompts=4,
     )
     requests = [sampling.Request(i, ids, 1) for i, ids in enumerate(prompts)]
-    out = engine.sample(params, requests, seed=0, step=0, method=sampling.Greedy())
+    out = engine.sample(params, requests, seed=0, step=0, strategy=sampling.Greedy())
     return [t[:n].tolist() for t, n in zip(out.tokens, out.length, strict=True)]
 
 
@@ -106,7 +106,7 @@ def test_llama_cpp_gives_the_same_answers_until_two_tokens_are_close(
             max_response=LENGTH,
             concurrency=1,
         )
-        out = server.sample(requests, seed=0, step=0, method=sampling.Greedy())
+        out = server.sample(requests, seed=0, step=0, strategy=sampling.Greedy())
     same = 0
     for prompt, answer, row, length in zip(
         prompts, answers, out.tokens, out.length, strict=True

@@ -24,7 +24,7 @@ METHOD = methods.Method(prompts=methods.Shuffled(group_size=3))
 
 @pytest.fixture(scope="module")
 def programs():
-    return training.Programs(
+    return training.TrainPrograms(
         config=TINY, loss=METHOD.loss, optimizer=METHOD.optimizer.make()
     )
 
@@ -52,7 +52,7 @@ def session(programs, memory, folder, source, method=METHOD):
         rollouts=source,
         queries=tiny_queries(),
         method=method,
-        ladder=tiny_buckets(),
+        buckets=tiny_buckets(),
         config=training.TrainConfig(
             rollouts=12, steps=6, eval_every=2, max_skipped=3, max_rollbacks=3
         ),

@@ -11,7 +11,7 @@ import pytest
 from sgpo_jax import methods, models, packing, training
 from sgpo_jax.testing import TINY as CONFIG
 
-LADDER = packing.make_ladder(
+LADDER = packing.make_buckets(
     row_lengths=[32], rows=[4], response_length=8, shortest_response=2
 )
 DEMONSTRATIONS = [([1, a], [2 + a, 0]) for a in range(4)]
@@ -27,7 +27,7 @@ def test_low_precision_learns_and_survives_a_checkpoint(
 ):
     """One batch by heart; the state read back continues with the same bits."""
     config = dataclasses.replace(CONFIG, param_dtype=param_dtype, dtype=param_dtype)
-    run = training.Programs(
+    run = training.TrainPrograms(
         config=config,
         loss=methods.TokenLoss(objective=methods.SupervisedLoss()),
         optimizer=methods.AdamW(learning_rate=1e-2, state_dtype=state_dtype).make(),
@@ -35,13 +35,13 @@ def test_low_precision_learns_and_survives_a_checkpoint(
 
     def learn(state, steps):
         seen = []
-        state, _ = training.imitate(
+        state, _ = training.fine_tune(
             run,
             state,
             DEMONSTRATIONS,
             steps=steps,
             batch_size=4,
-            ladder=LADDER,
+            buckets=LADDER,
             seed=0,
             on_step=lambda step, loss: seen.append(float(loss)),
         )

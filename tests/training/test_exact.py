@@ -10,7 +10,7 @@ import pytest
 
 from sgpo_jax import models, packing, rewards, sampling, testing, training
 from sgpo_jax.data import Query
-from sgpo_jax.profiling import RolloutSource
+from sgpo_jax.profiling import RolloutGenerator
 
 SMALL = models.CharTokenizer("01=")
 CONFIG = dataclasses.replace(testing.TINY, vocab_size=SMALL.vocab_size)
@@ -24,7 +24,7 @@ def make_scorer(queries, *, tokenizer=testing.ARITHMETIC, config=testing.TINY, *
         queries=queries,
         config=config,
         tokenizer=tokenizer,
-        **{"max_response": 4, "ladder": testing.tiny_buckets(), **more},
+        **{"max_response": 4, "buckets": testing.tiny_buckets(), **more},
     )
 
 
@@ -76,7 +76,7 @@ def test_sampling_agrees_within_its_error():
     samples = 400
     exact = training.evaluate_exact(make_scorer(queries, max_response=6), params)
     with rewards.Worker() as worker:
-        source = RolloutSource(
+        source = RolloutGenerator(
             engine=testing.tiny_engine(lanes=8, slots=8),
             config=testing.TINY,
             tokenizer=testing.ARITHMETIC,
@@ -98,20 +98,20 @@ def test_near_temperature_0_it_is_the_greedy_success():
     params = models.init(testing.TINY, key=jax.random.key(2))
     queries = testing.tiny_queries(6)
     with rewards.Worker() as worker:
-        source = RolloutSource(
+        source = RolloutGenerator(
             engine=testing.tiny_engine(lanes=8, slots=8),
             config=testing.TINY,
             tokenizer=testing.ARITHMETIC,
             worker=worker,
             seed=0,
         )
-        best = source(params, queries, [1] * 6, step=1, method=sampling.Greedy())
+        best = source(params, queries, [1] * 6, step=1, strategy=sampling.Greedy())
     picked = [
         dataclasses.replace(query, reference=text) if i % 2 else query
         for i, (query, text) in enumerate(zip(queries, best.texts, strict=True))
     ]
-    ladder = packing.make_ladder(row_lengths=[64], rows=[8], response_length=6)
-    scorer = make_scorer(picked, max_response=6, temperature=1e-4, ladder=ladder)
+    buckets = packing.make_buckets(row_lengths=[64], rows=[8], response_length=6)
+    scorer = make_scorer(picked, max_response=6, temperature=1e-4, buckets=buckets)
     rates = scorer(params)
     np.testing.assert_allclose(rates, [0, 1, 0, 1, 0, 1], atol=1e-6)
 

@@ -40,7 +40,7 @@ GROUPS_OF_3 = methods.Method(
 
 @pytest.fixture(scope="module")
 def programs():
-    return training.Programs(
+    return training.TrainPrograms(
         config=CONFIG,
         loss=GROUPS_OF_3.loss,
         optimizer=GROUPS_OF_3.optimizer.make(),
@@ -53,7 +53,7 @@ def make_learner(programs, source, method=GROUPS_OF_3, **config):
         rollouts=source,
         queries=QUERIES,
         method=method,
-        ladder=LADDER,
+        buckets=LADDER,
         config=training.TrainConfig(rollouts=12, **config),
         seed=0,
     )
@@ -232,7 +232,7 @@ def test_left_out_responses_keep_their_share_of_the_denominator():
     rollouts = scored.rollouts
     advantage = np.where(rollouts.request % 2, 0.0, scored.rewards - 0.5)
     advantage = advantage.astype(np.float32)
-    programs = training.Programs(
+    programs = training.TrainPrograms(
         config=CONFIG,
         loss=methods.Method().loss,
         optimizer=methods.AdamW().make(),

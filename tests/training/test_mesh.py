@@ -37,7 +37,7 @@ def make_mesh(shape):
 
 @functools.cache
 def programs(shape=None, config=CONFIG):
-    return training.Programs(
+    return training.TrainPrograms(
         config=config,
         loss=methods.TokenLoss(),
         # Adam divides by |g| + eps: this eps keeps it from magnifying the rounding of

@@ -11,7 +11,7 @@ from sgpo_jax import methods, models, packing, sharding, training
 from sgpo_jax.testing import TINY as CONFIG
 from sgpo_jax.training.batch import micro_batch
 
-LADDER = packing.make_ladder(
+LADDER = packing.make_buckets(
     row_lengths=[32], rows=[4, 8], response_length=8, shortest_response=2
 )
 
@@ -32,7 +32,7 @@ def make_groups(seed: int, count: int):
     return made
 
 
-def make_batches(groups, ladder=LADDER, seed=0):
+def make_batches(groups, buckets=LADDER, seed=0):
     rng = np.random.default_rng(seed)
     count = sum(len(group.ids) for group in groups)
     advantage = rng.normal(size=count).astype(np.float32)
@@ -40,7 +40,7 @@ def make_batches(groups, ladder=LADDER, seed=0):
     weights = (np.ones(count, np.float32), lengths)
     return [
         micro_batch(packed, advantage=advantage, weights=weights)
-        for packed in packing.pack(groups, ladder)
+        for packed in packing.pack(groups, buckets)
     ]
 
 
@@ -51,7 +51,7 @@ def programs(temperature: float = 1.0, mesh_shape: tuple[int, ...] | None = None
         data, fsdp, tensor = mesh_shape
         shape = sharding.MeshShape(data=data, fsdp=fsdp, tensor=tensor)
         mesh = sharding.make_mesh(shape, jax.devices())
-    return training.Programs(
+    return training.TrainPrograms(
         config=CONFIG,
         loss=methods.TokenLoss(),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2)),
@@ -74,7 +74,7 @@ def assert_close(got, want, *, rtol):
 def test_split_batch_equals_whole(params):
     """Gradients of micro-batches add up (float32, sums reordered)."""
     groups = make_groups(0, 18)
-    whole = packing.make_ladder(
+    whole = packing.make_buckets(
         row_lengths=[32], rows=[40], response_length=8, shortest_response=2
     )
     one, many = make_batches(groups, whole), make_batches(groups)
@@ -211,31 +211,31 @@ def test_eos_is_trained(params):
 def test_imitation_learns_to_answer_and_to_stop(params):
     """Four demonstrations by heart, end of sequence included."""
     demonstrations = [([1, a], [2 + a, 0]) for a in range(4)]
-    run = training.Programs(
+    run = training.TrainPrograms(
         config=CONFIG,
         loss=methods.TokenLoss(objective=methods.SupervisedLoss()),
         optimizer=methods.AdamW(learning_rate=1e-2).make(),
     )
     seen = []
-    state, cost = training.imitate(
+    state, cost = training.fine_tune(
         run,
         run.init(params),
         demonstrations,
         steps=60,
         batch_size=4,
-        ladder=LADDER,
+        buckets=LADDER,
         seed=0,
         on_step=lambda step, loss: seen.append(float(loss)),
     )
     assert seen[-1] < 0.05 < seen[0]
     assert cost.rollouts == 240
     with pytest.raises(ValueError, match="do not fill a batch of 8"):
-        training.imitate(
+        training.fine_tune(
             run,
             state,
             demonstrations,
             steps=1,
             batch_size=8,
-            ladder=LADDER,
+            buckets=LADDER,
             seed=0,
         )

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on demonstrations: how an initial policy is warmed up."""
+"""Supervised fine-tuning (SFT) on demonstrations, for the initial policy."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,17 +8,17 @@ import numpy as np
 from sgpo_jax import ledger, packing, streams
 from sgpo_jax.training.batch import micro_batch, training_cost
 from sgpo_jax.training.state import TrainState
-from sgpo_jax.training.step import Programs, apply_batch
+from sgpo_jax.training.step import TrainPrograms, apply_batch
 
 
-def imitate(
-    programs: Programs,
+def fine_tune(
+    programs: TrainPrograms,
     state: TrainState,
     demonstrations: Sequence[tuple[Sequence[int], Sequence[int]]],
     *,
     steps: int,
     batch_size: int,
-    ladder: packing.Ladder,
+    buckets: packing.Buckets,
     seed: int,
     on_step: Callable[[int, jax.Array], None] | None = None,
 ) -> tuple[TrainState, ledger.Entry]:
@@ -30,7 +30,7 @@ def imitate(
       demonstrations: token ids of prompt and response, EOS included.
       steps: updates to make.
       batch_size: demonstrations per update.
-      ladder: shapes of packed rows.
+      buckets: shapes of packed rows.
       seed: shuffles the demonstrations.
       on_step: called with the step and the loss (on the device).
 
@@ -55,7 +55,7 @@ def imitate(
             )
             for i, row in enumerate(rows.tolist())
         ]
-        batches = packing.pack(groups, ladder)
+        batches = packing.pack(groups, buckets)
         ones = np.ones(batch_size, np.float32)
         lengths = np.array([len(demonstrations[row][1]) for row in rows], np.float32)
         state, metrics, _ = apply_batch(
