@@ -185,7 +185,9 @@ def test_a_notebook_opens_what_the_command_line_left(tmp_path):
     from sgpo_jax.pipeline import open_folder
     from sgpo_jax.testing import tiny_experiment
 
-    config = tiny_experiment(str(tmp_path / "run"))
+    config = tiny_experiment(
+        str(tmp_path / "run"), methods={"sgpo": methods.named("sgpo")}
+    )
     open_folder(config)
     assert cli.run_command(["run", "--out", config.out]) == 0
     with Trainer.open(config.out, "sgpo", show=False) as whole:
