@@ -38,7 +38,8 @@ class ServedWeights:
     Args:
       server: the client.
       refresh: how servers load weights.
-      folder: where weights are written; servers must see it under the same path.
+      folder: where weights are written; servers must see it under the same path. Other
+        runs may write there, too.
       policy: shape, tokenizer and published configuration.
     """
 
@@ -82,7 +83,7 @@ class ServedWeights:
             self._server = dataclasses.replace(old, model=version)
             if self._count > 1:
                 self._unload(old)
-        for path in self._folder.glob("sgpo-*"):
+        for path in self._folder.glob(f"sgpo-{self._nonce}-*"):
             if path != folder:
                 shutil.rmtree(path, ignore_errors=True)
         self._held = [weakref.ref(leaf) for leaf in leaves]

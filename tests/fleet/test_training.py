@@ -91,6 +91,7 @@ def test_servers_sample_from_the_trained_weights(
 ):
     """Every step of a fresh copy: their log-probabilities are the trainer's own."""
     own = with_adapters if refresh == "vllm-lora" else policy
+    (tmp_path / "sgpo-of-another-run").mkdir()
     with fleet(own, base, tmp_path, refresh=refresh) as ((server,), trainer):
         before = np.asarray(trainer.initial.params["embedding"]).copy()
         found = gaps(trainer, 3)
@@ -103,8 +104,9 @@ def test_servers_sample_from_the_trained_weights(
         moved = after["adapters"] if refresh == "vllm-lora" else after
         assert (np.asarray(after["embedding"]) != before).any() == (refresh == "sglang")
         assert any(np.abs(leaf).max() > 0 for leaf in _leaves(moved))
-        # The weights of the newest step are the one folder that is left.
-        assert len(list(tmp_path.glob("sgpo-*"))) == 1
+        # The weights of the newest step are the one folder that is left of this run.
+        assert len(list(tmp_path.glob("sgpo-*"))) == 2
+        assert (tmp_path / "sgpo-of-another-run").exists()
     if refresh == "vllm-lora":
         names = {body["model"] for _, body in server.asked}
         assert names == {body["lora_name"] for body in loads(server)}
