@@ -92,7 +92,10 @@ class Uncalled:
 def test_the_default_method_runs_two_programs_and_keeps_no_copies():
     """A gradient for each shape and an update; no scores, residuals or reference."""
     learner = make_learner(METHODS["grpo_token"])
-    programs = dataclasses.replace(learner.programs)  # those of no other test
+    shared = learner.programs
+    programs = training.TrainPrograms(  # counted alone, whatever other tests compiled
+        config=shared.config, loss=shared.loss, optimizer=shared.optimizer
+    )
     programs.__dict__.update(score=Uncalled(), residual=Uncalled())
     store = MemoryStore()
     progress, logged = run(dataclasses.replace(learner, programs=programs), store)
