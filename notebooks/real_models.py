@@ -81,10 +81,10 @@ engine = sampling.Engine(
 )
 
 
-def answers(method, samples):
+def answers(strategy, samples):
     """Sample answers to the question, the prompt encoded once for all of them."""
     request = sampling.Request(key=0, prompt=prompt, samples=samples)
-    out = engine.sample(params, [request], seed=0, step=0, method=method)
+    out = engine.sample(params, [request], seed=0, step=0, strategy=strategy)
     return [
         row[:length].tolist()
         for row, length in zip(out.tokens, out.length, strict=True)
