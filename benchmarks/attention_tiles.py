@@ -26,8 +26,8 @@ from sgpo_jax.kernels.shared_prefix_attention.worklist import (
 RESULTS = pathlib.Path(__file__).parent / "results"
 HEADS = tile_sizes.Heads(group=4, width=128, itemsize=2)
 CHIPS = {
-    "v5e": tile_sizes.Chip(vmem_bytes=128 * 2**20, wide=False),
-    "v6e": tile_sizes.Chip(vmem_bytes=128 * 2**20, wide=True),
+    "v5e": tile_sizes.TpuCore(vmem_bytes=128 * 2**20, wide=False),
+    "v6e": tile_sizes.TpuCore(vmem_bytes=128 * 2**20, wide=True),
 }
 
 
