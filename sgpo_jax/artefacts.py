@@ -75,7 +75,7 @@ def _parsed(text: str) -> Any:
 
 def _whole_number(text: str) -> int:
     """Parse an integer; no run counts beyond 64 bits, and no float is that exact."""
-    if len(text) > 20:
+    if len(text) > 20 or abs(int(text)) >= 2**64:
         raise ValueError(f"a whole number of {len(text)} digits")
     return int(text)
 

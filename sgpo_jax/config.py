@@ -250,8 +250,8 @@ class SamplerConfig:
                 )
         if self.thinking or self.keep_stop:
             raise ValueError(
-                "servers end thinking at no limit, and leave stop strings out of the"
-                " text: drop sampler.thinking and sampler.keep_stop, or sampler.server"
+                "inference servers cannot limit thinking, and cut stop strings off:"
+                " drop sampler.thinking and sampler.keep_stop, or sampler.server"
             )
         if self.refreshed and self.temperature != 1:
             raise ValueError(

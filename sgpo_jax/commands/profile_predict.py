@@ -5,7 +5,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from sgpo_jax.bounds import Natural, Seed, Size, bounded
 from sgpo_jax.commands import profile_files
+from sgpo_jax.profiling import Screen
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +20,7 @@ POOL = 2000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class PredictOptions:
     """Predict the success rate of new questions from a run's profile.
 
@@ -29,9 +32,7 @@ class PredictOptions:
       predict: source of the questions, as in --data.
       out: run folder with the initial policy and its profile.
       to: Parquet file to write; predicted.parquet in the folder if empty.
-      unsolvable: largest success rate that counts as never solved.
-      trivial: a success rate above it counts as always solved.
-      sure: probability of either from which a question is not worth profiling.
+      screen: which questions are not worth profiling.
       next: number of questions to profile next, marked in the table.
       choice: how they are chosen: by joint information, greedily or by a flow network;
         uncertain, stratified and random are controls.
@@ -42,13 +43,11 @@ class PredictOptions:
     predict: str
     out: str = "runs/default"
     to: str = ""
-    unsolvable: float = 0.02
-    trivial: float = 0.98
-    sure: float = 0.5
-    next: int = 0
+    screen: Screen = Screen()
+    next: Natural = 0
     choice: Literal["greedy", "flow", "uncertain", "stratified", "random"] = "greedy"
-    samples: int = 8
-    seed: int = 0
+    samples: Size = 8
+    seed: Seed = 0
 
 
 def run(options: PredictOptions) -> str:
@@ -58,16 +57,9 @@ def run(options: PredictOptions) -> str:
       UserError: if the run, its profile or the questions cannot be had.
       ValueError: if the profile leaves nothing to learn from.
     """
-    from sgpo_jax.profiling import Predictor, Screen, cross_validation
+    from sgpo_jax.profiling import Predictor, cross_validation
 
-    if options.next < 0 or options.samples < 1:
-        raise ValueError(
-            "next must be at least 0 and samples at least 1, got"
-            f" {options.next} and {options.samples}"
-        )
-    screen = Screen(
-        unsolvable=options.unsolvable, trivial=options.trivial, sure=options.sure
-    )
+    screen = options.screen
     profile, folder = profile_files.open_profile(options.out)
     queries = profile_files.questions(folder, options.predict)
     policy = _policy(folder, profile)
@@ -96,15 +88,14 @@ def _policy(folder: pathlib.Path, profile: "Profile") -> "models.Policy":
     from sgpo_jax import rewards
     from sgpo_jax.commands.options import cache_programs
     from sgpo_jax.hosts import start_backends
-    from sgpo_jax.pipeline import UserError, open_run, saved, stages
+    from sgpo_jax.pipeline import UserError, open_run, saved
     from sgpo_jax.pipeline.folder import read_experiment
 
     start_backends()
     config = read_experiment(folder)
     cache_programs(config.cache)
     run = open_run(config, rewards.Worker())
-    saved.saved_params(run, "initial")
-    policy = stages.initial_policy(run)
+    policy = saved.saved_initial_policy(run)
     made_with = profile.source.get("policy", policy.identity)
     if made_with != policy.identity:
         raise UserError(
@@ -178,8 +169,8 @@ def _write(
             "pass_rate": belief.mean,
             "low": belief.quantile(0.05),
             "high": belief.quantile(0.95),
-            "unsolvable": belief.cdf(options.unsolvable),
-            "trivial": 1 - belief.cdf(options.trivial),
+            "unsolvable": belief.cdf(options.screen.unsolvable),
+            "trivial": 1 - belief.cdf(options.screen.trivial),
             **marks,
         }
     )

@@ -36,13 +36,9 @@ def saved_params(
     """
     folder, config = run.folder, run.config
     if name == "initial":
-        if not folder.policy.exists():
-            raise UserError(
-                f"{folder.path} has no initial policy yet; sgpo sft makes it"
-            )
         if averaged:
             raise UserError("the initial policy has no averaged parameters")
-        return initial_policy(run).params
+        return saved_initial_policy(run).params
     path = folder.method(name) / "checkpoints"
     if not path.exists():
         trained = sorted(p.name for p in (folder.path / "methods").glob("*"))
@@ -57,6 +53,19 @@ def saved_params(
             f"{name} keeps no averaged parameters: its averaging is 0; drop --averaged"
         )
     return _of_method(run, name, path, checkpoint, averaged)
+
+
+def saved_initial_policy(run: Run) -> models.Policy:
+    """Return the initial policy of a run that is there already.
+
+    Raises:
+      UserError: if there is none.
+    """
+    if not run.folder.policy.exists():
+        raise UserError(
+            f"{run.folder.path} has no initial policy yet; sgpo sft makes it"
+        )
+    return initial_policy(run)
 
 
 def _of_method(

@@ -6,11 +6,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from sgpo_jax import streams, theory
+from sgpo_jax.bounds import Share, bounded
 from sgpo_jax.profiling.discriminant import Predictor, auc
 from sgpo_jax.profiling.profile import Profile
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@bounded
 class Screen:
     """Rule that leaves out queries whose success rate is surely about 0 or 1.
 
@@ -20,15 +22,15 @@ class Screen:
       sure: probability of either, from which a query is left out.
     """
 
-    unsolvable: float = 0.02
-    trivial: float = 0.98
-    sure: float = 0.5
+    unsolvable: Share = 0.02
+    trivial: Share = 0.98
+    sure: Share = 0.5
 
     def __post_init__(self):
-        if not 0 <= self.unsolvable < self.trivial <= 1 or not 0 < self.sure < 1:
+        if self.unsolvable >= self.trivial:
             raise ValueError(
-                "a screen needs 0 <= unsolvable < trivial <= 1 and 0 < sure < 1, got"
-                f" {self}"
+                f"unsolvable must be below trivial, got {self.unsolvable} and"
+                f" {self.trivial}"
             )
 
     def __call__(self, belief: theory.BetaMixture) -> Bool[np.ndarray, " Q"]:

@@ -37,7 +37,7 @@ def new(folder):
 
 
 def test_questions_nobody_sampled_get_a_rate(folder, new, capsys):
-    assert predict(folder, "--next", "1", "--sure", "0.99") == 0
+    assert predict(folder, "--next", "1", "--screen.sure", "0.99") == 0
     printed = capsys.readouterr().out
     assert "queries it did not see" in printed and "GFLOP" in printed
     table = pq.read_table(folder / "predicted.parquet").to_pydict()
@@ -46,6 +46,21 @@ def test_questions_nobody_sampled_get_a_rate(folder, new, capsys):
     assert ((low <= high) & (rate > 0) & (rate < 1)).all()
     assert sum(table["next"]) == 1
     assert not np.any(np.array(table["next"]) & ~np.array(table["profile"]))
+
+
+def test_what_is_skipped_is_not_chosen(folder, new):
+    assert predict(folder) == 0
+    table = pq.read_table(folder / "predicted.parquet").to_pydict()
+    hard = np.array(table["unsolvable"])
+    order = np.argsort(-hard)  # what will be skipped comes first
+    lines = [json.dumps({"question": table["prompt"][i], "answer": "1"}) for i in order]
+    (folder / "new.jsonl").write_text("\n".join(lines))
+    between = np.sort(hard)[[1, 2]].mean()
+    options = ("--screen.sure", between, "--screen.trivial", 1, "--next", 2)
+    assert predict(folder, *options) == 0
+    table = pq.read_table(folder / "predicted.parquet").to_pydict()
+    assert sum(table["profile"]) == 2 and not table["profile"][0]
+    assert table["next"] == table["profile"]
 
 
 def test_the_same_prompt_has_the_same_rate_whatever_else_is_asked(folder, new):
@@ -64,8 +79,8 @@ def test_the_same_prompt_has_the_same_rate_whatever_else_is_asked(folder, new):
 def test_what_cannot_be_predicted_is_one_line(folder, new, capsys, tmp_path_factory):
     assert predict(folder, "--next", "99") == 2
     assert "only" in capsys.readouterr().err
-    assert predict(folder, "--sure", "1") == 2
-    assert "0 < sure < 1" in capsys.readouterr().err
+    assert predict(folder, "--screen.trivial", "0.01") == 2
+    assert "unsolvable must be below trivial" in capsys.readouterr().err
     profile = Profile.load(folder / "profile.parquet")
     profile.source["policy"] = "another"
     profile.save(folder / "profile.parquet")

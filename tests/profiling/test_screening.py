@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from sgpo_jax.profiling import Profile, Screen, cross_validation
+from sgpo_jax.profiling import Predictor, Profile, Screen, cross_validation, screening
 from sgpo_jax.theory import BetaMixture
 
 
@@ -30,10 +30,10 @@ def test_the_screen_leaves_out_what_is_surely_at_an_end():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"unsolvable": 0.99}, {"sure": 1.0}, {"trivial": 1.5}, {"sure": np.nan}]
+    "wrong", [{"unsolvable": 0.99}, {"sure": -0.1}, {"trivial": 1.5}, {"sure": np.nan}]
 )
 def test_a_screen_that_cannot_be_is_refused(wrong):
-    with pytest.raises(ValueError, match="a screen needs"):
+    with pytest.raises(ValueError, match="must be"):
         Screen(**wrong)
 
 
@@ -51,13 +51,28 @@ def test_features_that_tell_rank_and_those_that_do_not_are_chance(rng):
     assert blind.error > 2 * found.error
 
 
-def test_a_query_is_judged_by_the_others_only(rng):
-    """Counts that were turned around cannot be foreseen from anywhere."""
+def test_a_query_is_judged_by_the_others_only(rng, monkeypatch):
     features, _, profile = world(rng, count=60)
-    lone = np.zeros((60, 60))
-    np.fill_diagonal(lone, 1.0)  # a feature of its own for each query
-    found = cross_validation(np.concatenate([features[:, 1:], lone], 1), profile)
-    assert abs(found.auc - 0.5) < 0.2
+    row, seen, judged = {tuple(x): i for i, x in enumerate(features)}, [], []
+
+    class Recorded(Predictor):
+        @classmethod
+        def fit(cls, features, profile, **options):
+            seen.append({row[tuple(x)] for x in features})
+            assert set(profile.ids) == {f"q{i}" for i in seen[-1]}
+            return super().fit(features, profile, **options)
+
+        def belief(self, features):
+            judged.append({row[tuple(x)] for x in features})
+            return super().belief(features)
+
+    monkeypatch.setattr(screening, "Predictor", Recorded)
+    cross_validation(features, profile, folds=4)
+    assert [len(part) for part in judged] == [15] * 4
+    assert set.union(*judged) == set(range(60))
+    assert all(
+        a | b == set(range(60)) and not a & b for a, b in zip(seen, judged, strict=True)
+    )
 
 
 def test_what_is_skipped_wrongly_is_counted(rng):

@@ -76,10 +76,10 @@ def check(tensors: Tensors, config: DecoderConfig) -> Tensors:
     """
     found = causal_model(tensors, config)
     if config.num_layers > len(found.shapes):  # names of as many are not made
+        one = next(iter(found.shapes), "")
         raise ValueError(
             f"the config says {config.num_layers} layers, but there are only"
-            f" {len(found.shapes)} tensors"
-            + "".join(f", {found.where(name)} for one" for name in [*found.shapes][:1])
+            f" {len(found.shapes)} tensors" + (one and f", one is {found.where(one)}")
         )
     wanted = {
         place.name: place.published
