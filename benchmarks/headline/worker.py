@@ -89,6 +89,14 @@ def evaluator(session: Session, queries: Sequence[Query], samples: int):
     return exact(session, queries)
 
 
+def summary(found: Questions) -> training.Metrics:
+    """Means over the questions; 95 % interval of the mean success."""
+    metrics = {f"eval/{name}": float(values.mean()) for name, values in found.items()}
+    mean = metrics["eval/success"] = metrics.pop("eval/mean")
+    half = 1.96 * float(found["mean"].std()) / len(found["mean"]) ** 0.5
+    return metrics | {"eval/low": mean - half, "eval/high": mean + half}
+
+
 def metrics_of(
     evaluate,
     folder: pathlib.Path,
@@ -102,8 +110,7 @@ def metrics_of(
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{progress.logged:06d}.npz"  # the step
         np.savez_compressed(path, **{k: np.float32(v) for k, v in found.items()})
-    metrics = {f"eval/{name}": float(values.mean()) for name, values in found.items()}
-    metrics["eval/success"] = metrics.pop("eval/mean")
+    metrics = summary(found)
     if "averaged" in progress.copies:
         params = training.with_copy(progress.train, progress.copies["averaged"])
         found, cost = evaluate(params)

@@ -17,8 +17,8 @@ from sgpo_jax.profiling import (
 
 from . import real
 
-SEEDS, POOL, SIZES = 3, 100, (8, 16)
-FLOW = BatchFlow(steps=150, trajectories=32)
+SEEDS, POOL, SIZES = 8, 100, (8, 16)
+FLOW = BatchFlow()
 CHOICES = {
     "random": RandomBatch(),
     "stratified": Stratified(),

@@ -84,15 +84,20 @@ def held_out_collapse(initial: list[float] | None, metrics: Metrics) -> Metrics:
 
     Args:
       initial: success of the initial policy and its standard error.
-      metrics: with `eval/success` and its interval.
+      metrics: with `eval/success` and its interval; {} is returned without.
     """
-    if initial is None or "eval/success" not in metrics:
+    if initial is None or not has_interval(metrics):
         return {}
     now, (before, before_error) = metrics["eval/success"], initial
     z = errors_below(
         now, before, now_error=standard_error(metrics), before_error=before_error
     )
     return {"eval/collapse": z} if is_collapse(now, before, z) else {}
+
+
+def has_interval(metrics: Metrics) -> bool:
+    """Return whether held-out success was evaluated, with its 95 % interval."""
+    return {"eval/success", "eval/low", "eval/high"} <= metrics.keys()
 
 
 def standard_error(metrics: Metrics) -> float:

@@ -28,7 +28,8 @@ def steps(
       stop: last step.
       store: keeps checkpoints.
       log: takes the metrics of a step; lines after `progress.logged` are dropped.
-      evaluate: returns held-out metrics; they are merged into the step's.
+      evaluate: returns held-out metrics; they are merged into the step's. Collapse is
+        watched for where they have `eval/success` with `eval/low` and `eval/high`.
 
     Yields:
       After each evaluation of a policy that no step of this call has made, and after
@@ -117,7 +118,7 @@ def _evaluate(
     found = evaluate(progress)
     took = {"time/eval": time.perf_counter() - started}
     metrics = progress.pending | found | took
-    if step == 0 and "eval/success" in found:
+    if step == 0 and collapse.has_interval(found):
         error = collapse.standard_error(found)
         progress.initial = [float(found["eval/success"]), error]
     metrics |= collapse.held_out_collapse(progress.initial, found)

@@ -2,10 +2,12 @@
 
 import jax
 import numpy as np
+from scipy import stats
 
 from benchmarks.headline import worker
 from sgpo_jax import config, models, rewards, testing
 from sgpo_jax.session import Session
+from sgpo_jax.training import collapse
 
 
 def test_sampling_agrees_with_teacher_forcing():
@@ -33,3 +35,14 @@ def test_sampling_agrees_with_teacher_forcing():
         # The slope of 1 - (1 - p)^k is at most k.
         assert abs((exact[name] - sampled[name]).mean()) < 4 * k * error
     assert cost.rollouts == 0 and more.rollouts == 6 * (samples + 1)
+
+
+def test_the_mean_over_questions_has_an_interval():
+    mean = np.array([0.0, 0.25, 0.5, 1.0, 0.75])
+    metrics = worker.summary({"mean": mean, "pass@2": 1 - (1 - mean) ** 2})
+    assert metrics["eval/success"] == 0.5
+    assert collapse.has_interval(metrics)
+    half = 1.96 * stats.sem(mean, ddof=0)
+    bounds = [metrics["eval/low"], metrics["eval/high"]]
+    np.testing.assert_allclose(bounds, [0.5 - half, 0.5 + half])
+    np.testing.assert_allclose(metrics["eval/pass@2"], 0.625)

@@ -149,6 +149,18 @@ def test_a_collapse_is_recorded_and_may_end_the_run(programs, stop):
     assert memory.saved[-1][1].initial[0] == 0.5
 
 
+def test_an_evaluation_without_an_interval_is_not_judged(programs):
+    def evaluate(progress):
+        return {"eval/success": 0.5 if int(progress.train.step) == 0 else 0.0}
+
+    lines = MemoryLog()
+    config = {"steps": 2, "eval_every": 2, "stop_on_collapse": True}
+    learner = make_learner(programs, ScriptedRollouts(), **config)
+    run(learner, programs, MemoryStore(), lines, evaluate)
+    assert [line["eval/success"] for _, line in lines.lines[::2]] == [0.5, 0.0]
+    assert not any("eval/collapse" in line for _, line in lines.lines)
+
+
 @pytest.mark.parametrize("behind", [1, -1])
 def test_rollouts_of_another_policy_are_refused(programs, behind):
     learner = make_learner(programs, ScriptedRollouts(staleness=behind), steps=3)
