@@ -19,10 +19,11 @@ import numpy as np
 
 from sgpo_jax import methods, models, pipeline, rewards, training
 from sgpo_jax.commands.methods import headline
-from sgpo_jax.commands.options import cache_programs, experiment
+from sgpo_jax.commands.options import experiment
 from sgpo_jax.ledger import Ledger
 from sgpo_jax.pipeline import stages
 from sgpo_jax.pipeline.methods import make_learner
+from sgpo_jax.session import cache_programs
 from sgpo_jax.testing import MemoryStore
 
 RESULTS = pathlib.Path(__file__).parent / "results"

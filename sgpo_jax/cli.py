@@ -153,9 +153,10 @@ def _beside_runs(name: str, rest: list[str]) -> int | None:
 
 def _execute(name: str, config: "Experiment", dry_run: bool) -> int:
     from sgpo_jax.hosts import work_on
+    from sgpo_jax.session import cache_programs
 
     quiet_libraries()
-    options.cache_programs(config.cache)
+    cache_programs(config.cache)
     return work_on(
         config.distributed, lambda hosts: _work(name, config, hosts, dry_run)
     )

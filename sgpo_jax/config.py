@@ -34,6 +34,9 @@ from sgpo_jax.prompt_config import PromptConfig
 from sgpo_jax.sharding import MeshShape
 from sgpo_jax.training import TrainConfig
 
+CACHE = "~/.cache/sgpo_jax"
+"""Folder for initial policies and compiled programs."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 @bounded
@@ -455,7 +458,7 @@ class Experiment:
     mesh: MeshShape = MeshShape()
     log: LogConfig = LogConfig()
     distributed: DistributedConfig = DistributedConfig()
-    cache: str = "~/.cache/sgpo_jax"
+    cache: str = CACHE
 
     def __post_init__(self):
         if not self.methods:

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import math
+import os
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +22,7 @@ from sgpo_jax import (
     sharding,
     training,
 )
-from sgpo_jax.config import PackConfig, RewardConfig, SamplerConfig
+from sgpo_jax.config import CACHE, PackConfig, RewardConfig, SamplerConfig
 from sgpo_jax.hosts import ProcessGroup, SingleProcess
 from sgpo_jax.profiling import DistributedRollouts, RolloutGenerator, ServerRollouts
 
@@ -214,6 +216,21 @@ def make_worker(
     )
     worker.judge(solved_at=config.solved_at, cross_check=config.cross_check)
     return worker
+
+
+def cache_programs(folder: str = CACHE) -> None:
+    """Keep compiled programs between processes, unless the user has a cache already.
+
+    A variable `JAX_COMPILATION_CACHE_DIR` and a folder that was given to jax win.
+
+    Args:
+      folder: the user's cache folder; empty for none.
+    """
+    # An empty variable says that there shall be none.
+    chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if folder and chosen is None and not jax.config.jax_compilation_cache_dir:
+        path = pathlib.Path(folder).expanduser() / "programs"
+        jax.config.update("jax_compilation_cache_dir", str(path))
 
 
 def forget_programs() -> None:

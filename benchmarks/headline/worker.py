@@ -27,7 +27,7 @@ from sgpo_jax.pipeline import (
     open_run,
     stages,
 )
-from sgpo_jax.session import Session, make_worker
+from sgpo_jax.session import Session, cache_programs, make_worker
 
 TRIES = (2, 4, 8)
 """The k of pass@k."""
@@ -169,7 +169,7 @@ def main(argv: list[str]) -> int:
     except ValueError as error:
         print(f"headline: error: {error}", file=sys.stderr)
         return 2
-    options.cache_programs(config.cache)
+    cache_programs(config.cache)
     try:
         return hosts.work_on(
             config.distributed, functools.partial(work, config, only_initial)

@@ -71,9 +71,9 @@ def export(options: ExportOptions) -> None:
       ValueError: if no published family has the policy's shape.
     """
     from sgpo_jax import models, rewards
-    from sgpo_jax.commands.options import cache_programs
     from sgpo_jax.hosts import start_backends
     from sgpo_jax.pipeline import Display, UserError, folder, open_run, saved
+    from sgpo_jax.session import cache_programs
 
     config = folder.read_experiment(pathlib.Path(options.out))
     target = pathlib.Path(options.to).expanduser()

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import os
 import pathlib
 import re
 from collections.abc import Callable, Sequence
@@ -254,16 +253,3 @@ def take_flag(args: list[str], name: str) -> bool:
     while name in args:
         args.remove(name)
     return found
-
-
-def cache_programs(folder: str) -> None:
-    """Keep compiled programs between processes, unless the user has a cache already.
-
-    Args:
-      folder: the user's cache folder; empty for none.
-    """
-    import jax
-
-    if folder and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        path = pathlib.Path(folder).expanduser() / "programs"
-        jax.config.update("jax_compilation_cache_dir", str(path))

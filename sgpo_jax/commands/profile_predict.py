@@ -86,10 +86,10 @@ def run(options: PredictOptions) -> str:
 def _policy(folder: pathlib.Path, profile: "Profile") -> "models.Policy":
     """Return the initial policy of a run folder."""
     from sgpo_jax import rewards
-    from sgpo_jax.commands.options import cache_programs
     from sgpo_jax.hosts import start_backends
     from sgpo_jax.pipeline import UserError, open_run, saved
     from sgpo_jax.pipeline.folder import read_experiment
+    from sgpo_jax.session import cache_programs
 
     start_backends()
     config = read_experiment(folder)

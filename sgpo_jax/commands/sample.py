@@ -135,8 +135,8 @@ class LoadedPolicy:
 def of_run(options: SampleOptions, display: "Display") -> LoadedPolicy:
     """Return a policy of a run folder."""
     from sgpo_jax import rewards
-    from sgpo_jax.commands.options import cache_programs
     from sgpo_jax.pipeline import folder, open_run, saved
+    from sgpo_jax.session import cache_programs
 
     config = folder.read_experiment(pathlib.Path(options.out))
     cache_programs(config.cache)

@@ -13,7 +13,7 @@ from sgpo_jax.data import Query
 from sgpo_jax.pipeline import Display
 from sgpo_jax.pipeline.profiled import measured
 from sgpo_jax.profiling import Chunks, Profile
-from sgpo_jax.session import Session, make_worker
+from sgpo_jax.session import Session, cache_programs, make_worker
 from sgpo_jax.trainer.sizes import pack_for, sampler_for
 
 Reward = Callable[..., Any] | str | None
@@ -25,17 +25,24 @@ def as_queries(questions: Any) -> tuple[Query, ...]:
     """Return queries of anything `data.load` takes; queries themselves as they are.
 
     Raises:
-      ValueError: if there is none.
+      ValueError: if there is none, or both parts of `data.load` are given.
     """
-    if isinstance(questions, tuple | list) and all(
-        isinstance(query, Query) for query in questions
-    ):
+    if isinstance(questions, tuple) and any(map(_are_queries, questions)):
+        raise ValueError(
+            "queries are a pair, as data.load returns it: take its parts apart,"
+            " train, held_out = data.load(...)"
+        )
+    if _are_queries(questions):
         found = tuple(questions)
     else:
         found, _ = data.load(questions, held_out=0, verbose=False)
     if not found:
         raise ValueError("there is no question: queries is empty")
     return found
+
+
+def _are_queries(part: Any) -> bool:
+    return isinstance(part, tuple | list) and all(isinstance(q, Query) for q in part)
 
 
 def rewarded(
@@ -68,6 +75,7 @@ def make_session(
     **options: Any,
 ) -> Session:
     """Return the programs of a policy, sized for some queries."""
+    cache_programs()
     longest = longest_prompt(policy.tokenizer, queries)
     return Session(
         decoder=policy.config,

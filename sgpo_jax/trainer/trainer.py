@@ -31,8 +31,9 @@ class Trainer:
     """Trains a policy by a method on queries with verifiable rewards.
 
     Engine, packed rows and mesh are sized from the arguments; programs are compiled in
-    the first step and never again. Metrics are kept in memory, and nothing is written
-    unless `save` is called. A method that reads a profile has it made first.
+    the first step and never again, also in later processes (`session.cache_programs`).
+    Metrics are kept in memory, and nothing else is written unless `save` is called. A
+    method that reads a profile has it made first.
 
     Args:
       policy: from `models.load`, or trained by another trainer.

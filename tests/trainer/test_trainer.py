@@ -246,6 +246,7 @@ def test_a_method_that_reads_a_profile_gets_one(policy, questions):
             "rollouts must be a whole number from 1",
         ),
         ({"queries": []}, "there is no question"),
+        ({"queries": data.load(ROWS[:4], verbose=False)}, "take its parts apart"),
         ({"method": "grop"}, "grop"),
         ({"reward": "no_such_module:score"}, "no_such_module"),
         ({"reward": lambda: 1.0}, "reward"),
