@@ -20,7 +20,8 @@ def no_cache(monkeypatch):
 def test_programs_are_kept_in_the_users_cache(no_cache, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     cache_programs()
-    assert jax.config.jax_compilation_cache_dir == str(tmp_path / ".cache" / "sgpo_jax" / "programs")
+    folder = tmp_path / ".cache" / "sgpo_jax" / "programs"
+    assert jax.config.jax_compilation_cache_dir == str(folder)
 
 
 def test_a_cache_that_the_user_chose_stays(no_cache, tmp_path, monkeypatch):
@@ -28,7 +29,8 @@ def test_a_cache_that_the_user_chose_stays(no_cache, tmp_path, monkeypatch):
     assert jax.config.jax_compilation_cache_dir is None
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "variable"))
     cache_programs()
-    assert jax.config.jax_compilation_cache_dir is None  # jax has read the variable when imported
+    # jax has read the variable when it was imported.
+    assert jax.config.jax_compilation_cache_dir is None
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     jax.config.update(NAME, str(tmp_path / "own"))
     cache_programs()
