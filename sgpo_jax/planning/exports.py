@@ -87,7 +87,8 @@ def dataset(
 
     * "trl": `prompt` as messages, `solution`, read by TRL's GRPOTrainer.
     * "verl": `data_source`, `prompt`, `ability`, `reward_model`, `extra_info`, as
-      verl's RLHFDataset reads them.
+      verl's RLHFDataset reads them. It chooses its reward by `data_source`: the family
+      of the query, `openai/gsm8k` for GSM8K; give verl a function for others.
     * "prime-rl": `question`, `answer`, `info`, as environments of verifiers read them.
     * "datasets": flat columns, for any reader: `id`, `prompt`, `answer`, `verifier`,
       `family` and `level`.
@@ -122,9 +123,12 @@ def _trl(index: int, query: Query) -> dict[str, Any]:
     return {"id": query.id, "prompt": _messages(query), "solution": query.reference}
 
 
+_VERL_NAMES = {"gsm8k": "openai/gsm8k"}
+
+
 def _verl(index: int, query: Query) -> dict[str, Any]:
     return {
-        "data_source": query.family or query.verifier,
+        "data_source": _VERL_NAMES.get(query.family, query.family) or query.verifier,
         "prompt": _messages(query),
         "ability": query.family or "math",
         "reward_model": {"style": "rule", "ground_truth": query.reference},

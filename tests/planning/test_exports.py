@@ -1,5 +1,6 @@
 """Exports are loaded by `datasets`, the reader of TRL, verl and prime-rl."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -47,6 +48,41 @@ def test_datasets_loads_what_is_exported(tmp_path, layout):
         assert (row["question"], row["answer"]) == ("3+1=", "4")
     harder = loaded.filter(lambda row: row["group_size"] >= 4)
     assert len(harder) >= 2
+
+
+def test_verls_own_reader_and_scorer_take_what_is_exported(tmp_path):
+    reader = pytest.importorskip("verl.utils.dataset.rl_dataset")
+    scorer = pytest.importorskip("verl.utils.reward_score")
+    omegaconf = pytest.importorskip("omegaconf")
+    tokenizers = pytest.importorskip("tokenizers")
+    transformers = pytest.importorskip("transformers")
+    words = {"[UNK]": 0, **{c: i for i, c in enumerate("0123456789+=", 1)}}
+    model = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=model,
+        unk_token="[UNK]",
+        chat_template="{% for turn in messages %}{{ turn.content }}{% endfor %}",
+    )
+    # Their scorer is chosen by the source: GSM8K's looks for the last "#### number".
+    queries = [dataclasses.replace(q, family="gsm8k") for q in QUERIES]
+    table = planning.dataset(queries, PROFILE, PLAN, layout="verl")
+    pq.write_table(table, tmp_path / "train.parquet")
+    config = {"cache_dir": str(tmp_path / "cache"), "filter_overlong_prompts": False}
+    loaded = reader.RLHFDataset(
+        str(tmp_path / "train.parquet"), tokenizer, omegaconf.OmegaConf.create(config)
+    )
+    assert len(loaded) == 6
+    for i, row in enumerate(loaded):
+        assert row["raw_prompt"] == [{"role": "user", "content": f"{i}+1="}]
+        assert (row["index"], row["extra_info"]["id"]) == (i, f"q{i}")
+        truth = row["reward_model"]["ground_truth"]
+        for answer, score in ((i + 1, 1.0), (i + 2, 0.0)):
+            found = scorer.default_compute_score(
+                row["data_source"], f"so #### {answer}", truth
+            )
+            assert found == score
+    assert [row["group_size"] for row in loaded][1:5] == [8, 4, 2, 0]
 
 
 def test_a_file_keeps_its_columns_and_gets_more(tmp_path):
