@@ -152,7 +152,7 @@ def plot(rows, path):
     from matplotlib.figure import Figure
 
     worlds = list(dict.fromkeys(r["world"] for r in rows))
-    figure = Figure(figsize=(5.5 * len(worlds), 3.4), layout="constrained")
+    figure = Figure(figsize=(5.5 * len(worlds), 3.9), layout="constrained")
     axes_of = figure.subplots(1, len(worlds), squeeze=False)[0]
     for axes, place in zip(axes_of, worlds, strict=True):
         axes.spines[["top", "right"]].set_visible(False)
@@ -167,5 +167,8 @@ def plot(rows, path):
         axes.set_title(f"{place}: sets of {SIZES[0]} (circles) and {SIZES[1]}")
         axes.set_xlabel("joint mutual information, nats")
     axes_of[0].set_ylabel("log loss of the other queries")
-    axes_of[0].legend(frameon=False, fontsize=7)
+    figure.legend(
+        *axes_of[0].get_legend_handles_labels(),
+        loc="outside lower center", ncols=3, frameon=False, fontsize=8,
+    )  # fmt: skip
     figure.savefig(path, dpi=110)
