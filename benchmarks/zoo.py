@@ -91,6 +91,7 @@ def measure(
             "steps": len(lines),
             "skipped": sum(line.get("skipped", 0) > 0 for line in lines),
             "learning_rate": getattr(optimizer, "learning_rate", None),
+            "curve": curve(lines),
         }
     samples = run.config.eval.final_samples
     found = training.evaluate(
@@ -98,6 +99,17 @@ def measure(
     )
     success = {"mean": found.mean, "greedy": found.greedy}
     return {"name": name, **success, "low": found.low, "high": found.high} | spent
+
+
+def curve(lines: list[training.Metrics], points: int = 16) -> dict[str, list[float]]:
+    """Success of the rollouts of each stretch of steps, and the rollouts by its end."""
+    parts = np.array_split(np.arange(len(lines)), points)
+    used = np.cumsum([line["rollouts"] for line in lines])
+    success = np.array([line["success"] for line in lines])
+    return {
+        "rollouts": [int(used[part[-1]]) for part in parts],
+        "success": [round(float(np.nanmean(success[part])), 4) for part in parts],
+    }
 
 
 def trained(

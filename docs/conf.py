@@ -1,5 +1,6 @@
 """Settings of the documentation: `python -m sphinx -W docs OUT`."""
 
+import os
 import pathlib
 import sys
 
@@ -30,6 +31,12 @@ html_theme = "sphinx_book_theme"
 html_title = "sgpo_jax"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+# Browsers typeset equations with MathJax, from its usual address; or with the file this
+# variable names (es5/tex-svg.js of npm's mathjax 3): then pages need no network.
+if mathjax := os.environ.get("SGPO_MATHJAX"):
+    html_static_path.append(os.path.abspath(mathjax))
+    mathjax_path = os.path.basename(mathjax)
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "show_toc_level": 2,
     "home_page_in_toc": False,

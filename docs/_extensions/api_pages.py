@@ -174,14 +174,34 @@ def _logger():
 
 
 def _short(text: str) -> str:
-    """Write array types as they are imported, and numbers without their range."""
-    text = re.sub(r"Annotated\[(\w+), Range\([^)]*\)\]", r"\1", text)
-    return text.replace("jaxlib._jax.Array", "Array")
+    """Write array types as they are imported, and `Annotated[int, ...]` as int.
+
+    >>> _short("(n: Annotated[int, ~a.Range(low=1)] = 2, m: ~jaxlib._jax.Array)")
+    '(n: int = 2, m: Array)'
+    """
+    while found := re.search(r"~?(?:typing\.)?Annotated\[", text):
+        inner = found.end()
+        comma = _level(text, inner, ",")
+        end = _level(text, comma, "]")
+        text = text[: found.start()] + text[inner:comma] + text[end + 1 :]
+    return re.sub(r"~?jaxlib\._jax\.Array", "Array", text)
+
+
+def _level(text: str, start: int, wanted: str) -> int:
+    """Position of the first character of a kind outside of brackets from there."""
+    depth = 0
+    for i in range(start, len(text)):
+        if depth == 0 and text[i] == wanted:
+            return i
+        depth += (text[i] in "[(") - (text[i] in "])")
+    raise ValueError(f"no {wanted!r} in {text[start:]!r}")
 
 
 def shorten(app, what, name, obj, options, signature, returns):
-    """Write arrays in signatures as they are imported."""
+    """Write types in signatures as they are imported; protocols are not called."""
     del app, what, name, obj, options
+    if signature == "(*args, **kwargs)":
+        signature = ""
     return tuple(text and _short(text) for text in (signature, returns))
 
 
@@ -189,9 +209,15 @@ def shorten_types(app, what, name, obj, options, lines):
     """The same in the lists of fields."""
     del app, what, name, obj, options
     for i, line in enumerate(lines):
-        lines[i] = _short(line)
         if re.match(r":(var|r)?type", line):
-            lines[i] = lines[i].replace("*", r"\*")
+            lines[i] = _short(line).replace("*", r"\*")
+
+
+def guard(app, what, name, obj, options, lines):
+    """Keep napoleon from reading the start of a property's sentence as its type."""
+    del app, name, obj, options
+    if what == "property" and ":" in lines[0]:
+        lines.insert(0, "")
 
 
 def skip(app, what, name, obj, skipped, options):
@@ -202,7 +228,13 @@ def skip(app, what, name, obj, skipped, options):
 
 def setup(app):
     """Connect to Sphinx."""
+    from sphinx.domains.python import PyObject
+
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Fields"
     app.connect("autodoc-process-signature", shorten)
+    app.connect("autodoc-process-docstring", guard, priority=100)
     app.connect("autodoc-process-docstring", shorten_types, priority=900)
     app.connect("autodoc-skip-member", skip)
     app.connect("builder-inited", lambda _: write())

@@ -30,6 +30,11 @@ DRAWINGS: Mapping[str, Callable[[], None]] = {
     "life_of_a_query": diagrams.life_of_a_query,
     "log_probs": diagrams.log_probs,
     "stages": diagrams.stages,
+    "every_method": plots.every_method,
+} | {
+    f"method_{name}": functools.partial(plots.method, name)
+    for name, measured in plots.zoo().items()
+    if "curve" in measured
 }
 FOLDER = mirrored.DOCS / "_static" / "drawings"
 LIGHT = {"text": "#1f2328", "edge": "#57606a", "cycle": plots.LIGHT_CYCLE}
@@ -99,7 +104,8 @@ class Drawing(SphinxDirective):
             )
             figure += image
         caption, _ = self.parse_inline(" ".join(self.content), lineno=self.lineno)
-        figure += nodes.caption("", "", *caption)
+        if caption:
+            figure += nodes.caption("", "", *caption)
         return [figure]
 
 

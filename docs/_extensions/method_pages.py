@@ -1,13 +1,13 @@
 """The method index: every named method, from its docstring and its value."""
 
 import inspect
-import json
 import re
 import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 import mirrored
+import plots
 
 from sgpo_jax import methods
 from sgpo_jax.commands.methods import parts
@@ -33,11 +33,17 @@ def page() -> str:
         " advantages, PPO clipping at 0.2 and 0.28, token mean, AdamW. The same text"
         " in a terminal: ``sgpo methods NAME``.",
         "",
-        "Measured is held-out success on the quick testbed with equal rollouts, one"
-        " seed, the step size of ``grpo_token`` for all; the interval is"
-        f" :math:`\\pm` {interval():.3f}, so most differences say nothing. The table"
+        "Measured is held-out success after equal rollouts of the default run from one"
+        " initial policy, one seed, the step size of the preset for all; the interval"
+        f" is :math:`\\pm` {interval():.3f}, so most differences say nothing. The table"
         " is :doc:`here </_repository/benchmarks/results/zoo>`; what it lacks is"
-        " not measured yet.",
+        " not measured yet. Curves are of the rollouts a method trains on: where it"
+        " chooses questions by their difficulty, its curve shows that choice too.",
+        "",
+        ".. drawing:: every_method",
+        "   :alt: Scatter plot of held-out success over total compute of all methods.",
+        "",
+        "   Further left is cheaper. The band is the 95 % interval of ``grpo_token``.",
         "",
         *overview(),
     ]
@@ -58,17 +64,21 @@ def overview() -> list[str]:
     lines = [
         ".. list-table::",
         "   :header-rows: 1",
-        "   :widths: 20 60 20",
+        "   :widths: 20 50 18 12",
         "",
         "   * - name",
         "     - what it is",
         "     - needs",
+        "     - success",
     ]
+    found = results()
     for name, make in methods.ZOO.items():
+        success = f"{found[name]['mean']:.3f}" if name in found else "-"
         lines += [
             f"   * - `{name} <#{anchor(name)}>`__",
             f"     - {linked((inspect.getdoc(make) or '').partition(chr(10))[0])}",
             f"     - {', '.join(sorted(make().needs))}",
+            f"     - {success}",
         ]
     return [*lines, ""]
 
@@ -82,9 +92,10 @@ def entry(name: str) -> list[str]:
     """A method: docstring, needs, parts, measurement, command."""
     make = methods.ZOO[name]
     method = make()
-    needs = ", ".join(f"``{need}``" for need in sorted(method.needs)) or "nothing"
+    needs = ", ".join(f"``{need}``" for need in sorted(method.needs))
+    needs = f"Needs {needs}." if needs else "Needs nothing but rewards."
     lines = title(name, "~")
-    lines += [linked(inspect.getdoc(make) or ""), "", f"Needs {needs}.", ""]
+    lines += [linked(inspect.getdoc(make) or ""), "", needs, ""]
     changed = parts(method)
     if changed:
         lines += [".. code-block:: text", ""]
@@ -97,25 +108,36 @@ def entry(name: str) -> list[str]:
                 break_long_words=False,
             )
         lines += [""]
-    command = f"sgpo run --methods grpo_token {name}"
-    if name == "grpo_token":
-        command = "sgpo run --methods grpo_token"
-    lines += [".. code-block:: sh", "", f"   {command}", ""]
-    return [*lines, measured(name), ""]
+    names = " ".join(dict.fromkeys(("grpo_token", name)))
+    lines += [
+        ".. code-block:: sh",
+        "",
+        f"   sgpo run --methods {names}",
+        f"   python benchmarks/zoo.py --names {name}  # what was measured",
+        "",
+        measured(name),
+        "",
+    ]
+    if "curve" in results().get(name, {}):
+        lines += [
+            f".. drawing:: method_{name}",
+            f"   :alt: Success of the training rollouts of {name} over rollouts.",
+            "",
+        ]
+    return lines
 
 
 def linked(text: str) -> str:
     """Text with its papers as links."""
     return PAPER.sub(
-        lambda m: f"`{m[0]} <https://arxiv.org/abs/{m[1]}>`__",
+        lambda m: f"`arXiv:{m[1]} <https://arxiv.org/abs/{m[1]}>`__",
         text,
     )
 
 
 def results() -> Mapping[str, Mapping[str, Any]]:
     """Measurements by name."""
-    path = mirrored.ROOT / "benchmarks" / "results" / "zoo.json"
-    return {m["name"]: m for m in json.loads(path.read_text())["methods"]}
+    return plots.zoo()
 
 
 def interval() -> float:

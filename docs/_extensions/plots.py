@@ -2,6 +2,8 @@
 
 import itertools
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import matplotlib.colors
@@ -46,6 +48,53 @@ def savings() -> None:
     axes.set_xlim(0, 1.12)
     axes.set_xlabel("total compute at 90 % of GRPO's gain (GRPO = 1)")
     axes.set_title(f"What the same accuracy costs (testbed {name}, one seed)")
+
+
+def zoo() -> Mapping[str, Mapping[str, Any]]:
+    """Measurements of the named methods, the initial policy among them."""
+    found = json.loads((RESULTS / "zoo.json").read_text())
+    return {m["name"]: m for m in found["methods"]}
+
+
+def every_method() -> None:
+    """Held-out success and total compute of every named method."""
+    found = zoo()
+    first = found.pop("initial")
+    gflop = np.array([m["total_gflop"] for m in found.values()])
+    mean = np.array([m["mean"] for m in found.values()])
+    base = found["grpo_token"]
+    _, axes = plt.subplots(figsize=(7, 3.8))
+    axes.axhspan(base["low"], base["high"], alpha=0.12, lw=0)
+    axes.scatter(gflop, mean, s=22)
+    axes.axhline(first["mean"], lw=1, ls="--", color="gray")
+    axes.text(gflop.max(), first["mean"] + 0.004, "initial policy", ha="right")
+    for name in ("grpo_token", "grpo_thin", "pods", "sgpo", "tracked", "grpo_2", "spo"):
+        if name in found:
+            at = (found[name]["total_gflop"], found[name]["mean"])
+            axes.annotate(name, at, (4, 5), textcoords="offset points", fontsize=9)
+    axes.set_xscale("log")
+    ticks = (50, 100, 200, 400, 800)
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("total compute in GFLOP, profiling included")
+    axes.set_ylabel("held-out success")
+    axes.set_title(f"{len(found)} methods after equal rollouts (default run, one seed)")
+
+
+def method(name: str) -> None:
+    """Success of a method's rollouts while it trains, beside GRPO's."""
+    found = zoo()
+    _, axes = plt.subplots(figsize=(6, 2.1))
+    for each in dict.fromkeys(("grpo_token", name)):
+        curve = found[each]["curve"]
+        color = None if each == name else "gray"
+        axes.plot(curve["rollouts"], curve["success"], color=color, label=each)
+    axes.set_xlim(0)
+    axes.set_ylim(0.2, 0.85)
+    axes.set_xlabel("rollouts")
+    axes.set_ylabel("success")
+    axes.set_title(f"{name}: success of training rollouts", fontsize=11)
+    axes.legend(loc="lower right", fontsize=9)
 
 
 def signal() -> None:
@@ -133,7 +182,7 @@ def packing() -> None:
         axes.axhline(edge - 0.5, lw=0.6, color="gray")
         axes.axvline(edge - 0.5, lw=0.6, color="gray")
     middle = (edges[:-1] + edges[1:] - 1) / 2
-    axes.set_xticks(middle, names, rotation=60, ha="right")
+    axes.set_xticks(middle, names, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_yticks(middle, names)
     axes.tick_params(length=0)
     axes.set_xlabel("key (is read)")

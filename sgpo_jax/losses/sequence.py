@@ -133,9 +133,9 @@ def gmpo(
     r"""Geometric mean of the clipped ratios of a response's tokens (GMPO).
 
     .. math:: \ell_i = -A_i \exp\Big(\frac{1}{|y_i|} \sum_t z_{i,t}\Big), \quad
+              \sigma = \mathrm{sign}(A_i), \\
               z = \sigma \min(\sigma \log r,\
-              \sigma\, \mathrm{clip}(\log r, -\epsilon_l, \epsilon_h)), \quad
-              \sigma = \mathrm{sign}(A_i)
+              \sigma\, \mathrm{clip}(\log r, -\epsilon_l, \epsilon_h))
 
     arXiv:2507.20673. The clip is per token and in log space.
 

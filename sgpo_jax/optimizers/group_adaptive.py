@@ -53,7 +53,7 @@ def group_adam(
 ) -> optax.GradientTransformation:
     r"""Adam with a sparse group lasso.
 
-    .. math:: D_t = \frac{\sqrt{v_t / (1 - \beta_2^t)} + \epsilon}{\alpha_t}, \quad
+    .. math:: D_t = \frac{\sqrt{v_t / (1 - \beta_2^t)} + \epsilon}{\alpha_t}, \\
               z_t = z_{t-1} + \frac{m_t}{1 - \beta_1^t} - (D_t - D_{t-1}) x_t, \quad
               x_{t+1} = \mathrm{solve}(z_t, D_t)
 

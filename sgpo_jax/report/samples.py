@@ -17,11 +17,13 @@ class Samples:
 
     Attributes:
       heading: what the questions have in common.
-      questions: for each, its completions by the name of the policy.
+      questions: those shown; for each, its completions by the name of the policy.
+      total: how many questions there are of the kind.
     """
 
     heading: str
     questions: Sequence[Mapping[str, Example]]
+    total: int
 
     def markdown(self) -> str:
         """Return nothing: they are for the HTML page."""
@@ -31,23 +33,32 @@ class Samples:
         """Return one card per question."""
         del folder
         cards = "".join(_card(question) for question in self.questions)
-        return f"<h3>{html.escape(self.heading)}</h3>{cards}"
+        shown = f"{len(self.questions)} of {self.total} questions"
+        return (
+            f"<h3>{html.escape(self.heading)} <small>{shown}</small></h3>"
+            f'<div class="cards">{cards}</div>'
+        )
 
 
 def _card(question: Mapping[str, Example]) -> str:
     one = next(iter(question.values()))
     lines = [
-        f"<dt>{html.escape(name)}</dt>"
-        f'<dd class="{"right" if example.solved else "wrong"}">'
-        f"<pre>{html.escape(example.completion) or '(empty)'}</pre></dd>"
+        f"<dt>{html.escape(name)}</dt>{_verdict(example.solved)}"
+        f"<dd><pre>{html.escape(example.completion) or '(empty)'}</pre></dd>"
         for name, example in question.items()
     ]
     return (
         f'<div class="sample"><pre>{html.escape(one.prompt)}</pre><dl>'
-        f"<dt>reference</dt><dd><pre>{html.escape(one.reference)}</pre></dd>"
+        "<dt>right answer</dt><dd></dd>"
+        f"<dd><pre>{html.escape(one.reference)}</pre></dd>"
         + "".join(lines)
         + "</dl></div>"
     )
+
+
+def _verdict(solved: bool) -> str:
+    word = "right" if solved else "wrong"
+    return f'<dd class="{word}">{word}</dd>'
 
 
 def samples(results: Mapping[str, Evaluation]) -> list[Samples]:
@@ -67,14 +78,18 @@ def samples(results: Mapping[str, Evaluation]) -> list[Samples]:
     for query, before in shown["initial"].items():
         question = {n: seen[query] for n, seen in shown.items() if query in seen}
         kinds.setdefault(_kind(before, question), []).append(question)
-    return [Samples(kind, kinds[kind][:EACH]) for kind in KINDS if kind in kinds]
+    return [
+        Samples(kind, kinds[kind][:EACH], len(kinds[kind]))
+        for kind in KINDS
+        if kind in kinds
+    ]
 
 
 KINDS = (
-    "Learnt: wrong before, right after",
-    "Lost: right before, wrong after",
-    "Wrong before and after",
-    "Right before and after",
+    "Learnt: wrong before training, right after it by one method at least",
+    "Lost: right before training, wrong after it by one method at least",
+    "Wrong before and after training",
+    "Right before and after training",
 )
 
 

@@ -80,7 +80,14 @@ class Tabular:
     def html(self, folder: pathlib.Path) -> str:
         """Return a table that scrolls if it is wider than the page."""
         del folder
-        head = "".join(f"<th>{inline(c)}</th>" for c in self.grid.columns)
+        words = [
+            any(row[n][:1].isalpha() for row in self.grid.rows)
+            for n in range(len(self.grid.columns))
+        ]
+        head = "".join(
+            f"<th{' class=words' if left else ''}>{inline(column)}</th>"
+            for column, left in zip(self.grid.columns, words, strict=True)
+        )
         rows = "".join(
             "<tr>" + "".join(map(_cell, row)) + "</tr>" for row in self.grid.rows
         )
@@ -93,8 +100,9 @@ class Tabular:
 
 def _cell(text: str) -> str:
     """Return a cell; words are aligned left, numbers right."""
-    words = text[:1].isalpha()
-    return f"<td{' class=words' if words else ''}>{inline(text)}</td>"
+    kinds = ["words"] * text[:1].isalpha() + ["long"] * (len(text) > 40)
+    mark = f' class="{" ".join(kinds)}"' if kinds else ""
+    return f"<td{mark}>{inline(text)}</td>"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,23 +22,29 @@ figure img { max-width: 100%; height: auto;
 table { border-collapse: collapse; font-size: .9rem;
   font-variant-numeric: tabular-nums; }
 .title { font-weight: 600; margin: 1.4rem 0 .3rem; }
-td.words { text-align: left; }
 th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 th { color: var(--quiet); font-weight: 600; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
+th.words, td.words { text-align: left; }
+td.long { white-space: normal; min-width: 14rem; }
+th { white-space: normal; vertical-align: bottom; }
+h3 { font-size: 1.02rem; margin: 1.6rem 0 .4rem; }
+h3 small { color: var(--quiet); font-weight: 400; margin-left: .4rem; }
+.cards { display: grid; gap: .8rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); }
 .sample { background: var(--card); border-radius: 8px; padding: .7rem .9rem;
-  margin: .8rem 0; }
+  min-width: 0; }
 .sample pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .2rem 0;
   font-size: .86rem; max-height: 16rem; overflow-y: auto; }
-.sample dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem .9rem;
-  margin: .5rem 0 0; } .sample dt { color: var(--quiet); font-size: .88rem; }
+.sample dl { display: grid; grid-template-columns: max-content max-content 1fr;
+  gap: .2rem .8rem; margin: .5rem 0 0; align-items: baseline; }
+.sample dt { color: var(--quiet); font-size: .88rem; }
 .sample dd { margin: 0; min-width: 0; }
-.right::before, .wrong::before { display: inline-block; font-weight: 700;
-  font-size: .8rem; }
-.right::before { content: "right"; color: var(--right); }
-.wrong::before { content: "wrong"; color: var(--wrong); }
+.sample .right, .sample .wrong { font-weight: 700; font-size: .8rem; }
+.sample .right { color: var(--right); } .sample .wrong { color: var(--wrong); }
 @media (max-width: 40rem) { main { padding: .5rem .9rem 3rem; }
-  .sample dl { grid-template-columns: 1fr; } }
+  th, td { padding: .3rem .45rem; } td.words { white-space: normal; min-width: 6rem; }
+  td.long { min-width: 11rem; } }
 @media print { nav { display: none; } h2 { break-after: avoid; } }
 """

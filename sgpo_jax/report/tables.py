@@ -10,7 +10,7 @@ from rich.table import Table
 
 from sgpo_jax.data import Query
 from sgpo_jax.ledger import LIVE, PHASES, WITHOUT_PREFIX_SHARING, Ledger
-from sgpo_jax.planning import Plan, measured
+from sgpo_jax.planning import Plan
 from sgpo_jax.profiling import Profile
 from sgpo_jax.report.curves import CostComparison
 from sgpo_jax.rewards import ALARM, SIGNS
@@ -114,25 +114,6 @@ def plan_grid(label: str, plan: Plan) -> TextTable:
         f" {plan.unsolved} unsolved in the profile"
     )
     columns = ["phase", "questions", "group", "rollouts a pass", "predicted dead"]
-    return TextTable(title, columns, rows)
-
-
-def measured_grid(
-    label: str, plan: Plan, found: Sequence[measured.PredictedVsMeasured]
-) -> TextTable:
-    """A plan's predictions beside what the run measured."""
-    rows = [
-        [
-            row.quantity,
-            str(row.phase) if row.phase else "all",
-            f"{row.predicted:.4g}",
-            f"{row.measured:.4g}",
-            f"{row.error:+.3f}" if row.is_share else f"{row.error:+.1%}",
-        ]
-        for row in found
-    ]
-    title = f"Plan of {label} ({plan.hash}): predicted and measured"
-    columns = ["quantity", "phase", "predicted", "measured", "error"]
     return TextTable(title, columns, rows)
 
 

@@ -1,18 +1,15 @@
 """Write `report.md` with its figures and `report.html`, and print the tables."""
 
 import dataclasses
-import platform
 from collections.abc import Mapping, Sequence
 
-import jax
-
-import sgpo_jax
 from sgpo_jax.data import Query
 from sgpo_jax.ledger import Ledger
 from sgpo_jax.pipeline import Display, Run, UserError
 from sgpo_jax.planning import Plan
 from sgpo_jax.profiling import Profile
 from sgpo_jax.report import figures, tables
+from sgpo_jax.report.about import about
 from sgpo_jax.report.curves import Curve, compare
 from sgpo_jax.report.profiled import against_run
 from sgpo_jax.report.samples import samples
@@ -118,7 +115,8 @@ def write(
     spent = tables.ledger_grid(ledgers)
     lines = verdict(found.evaluations, comparisons, baseline)
     sections = [
-        Section("", [Text(_provenance(run)), *(Text(line) for line in lines)]),
+        Section("", [Text(line) for line in lines]),
+        Section("What was run", about(run)),
         Section(
             "Held-out accuracy",
             [
@@ -189,16 +187,6 @@ def _profiled(found: RunResults, run: Run) -> list[Section]:
         ),
         Section("Plan against measurement", [*plans, *measured]),
     ]
-
-
-def _provenance(run: Run) -> str:
-    return (
-        f"sgpo_jax {sgpo_jax.__version__}, jax {jax.__version__}, Python"
-        f" {platform.python_version()}, {jax.device_count()}"
-        f" {jax.devices()[0].platform} device(s). Data `{run.config.data}`, seed"
-        f" {run.config.seed}: {len(run.train)} training and {len(run.held_out)}"
-        " held-out questions, none in both."
-    )
 
 
 def _explanation(baseline: str) -> str:

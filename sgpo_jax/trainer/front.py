@@ -117,7 +117,7 @@ def profile(
         none.
 
     Returns:
-      The profile: it prints, plots, and turns into Arrow or pandas.
+      The profile, which prints, plots, and turns into Arrow or pandas.
 
     Raises:
       ValueError: if a setting is impossible or nothing could be scored.
@@ -183,7 +183,7 @@ def plan(
       seed: decides which unsolved queries are kept.
 
     Returns:
-      The plan with its prediction: it prints, plots, and is saved as JSON.
+      The plan with its prediction, which prints, plots, and is saved as JSON.
 
     Raises:
       ValueError: if no query is left, saying why.

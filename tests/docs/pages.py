@@ -2,9 +2,11 @@
 
 import pathlib
 import re
+import sys
 import textwrap
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
+sys.path.insert(0, str(ROOT / "docs" / "_extensions"))
 BUILT = ("_repository", "_generated", "_build", "api")
 PAGES = sorted(
     [
@@ -12,7 +14,7 @@ PAGES = sorted(
         for page in (ROOT / "docs").rglob("*.md")
         if page.relative_to(ROOT / "docs").parts[0] not in BUILT
     ]
-    + [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("*/**/README.md")]
+    + [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("[a-z]*/**/README.md")]
 )
 
 
@@ -28,8 +30,18 @@ def blocks(page: pathlib.Path, language: str) -> list[str]:
 
 
 def commands(page: pathlib.Path) -> list[str]:
-    """Command lines of a page, continuations joined, comments kept."""
+    """Command lines of a page, continuations joined, comments kept.
+
+    Those of fenced blocks, and those with options or arguments in sentences and tables.
+    """
     lines = []
     for block in blocks(page, "sh"):
         lines += block.replace("\\\n", " ").splitlines()
+    lines += re.findall(r"(?<!`)`((?:sgpo|python)\s[^`]+\s[^`]+)`", page.read_text())
     return [" ".join(line.split()) for line in lines if line.strip()]
+
+
+def fences(page: pathlib.Path) -> set[str]:
+    """Languages of the fenced blocks of a page; empty for one without."""
+    opening = re.findall(r"^ *```(.*)$", page.read_text(), re.MULTILINE)
+    return set(opening[::2])

@@ -12,6 +12,7 @@ from sgpo_jax.commands import export, options, plan, profile, sample_options
 
 from .pages import PAGES, ROOT, commands, name
 
+PLACEHOLDERS = {"URL": "http://localhost:8000/v1"}
 ENDS = {"|", "&&", "||", ">", ";", "..."}
 
 
@@ -35,6 +36,18 @@ def _found(first: str) -> list[tuple[str, str]]:
     ]
 
 
+def _measured() -> list[tuple[str, str]]:
+    """Commands that made the pages of results."""
+    import evidence_pages
+
+    return [
+        (name(page), " ".join((one or other).split()))
+        for page in sorted((ROOT / "benchmarks" / "results").rglob("*.md"))
+        for one, other in evidence_pages.COMMAND.findall(page.read_text())
+        if (one or other).startswith("python")
+    ]
+
+
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     """No run folder lies here, and the module of the pages exists."""
@@ -48,9 +61,13 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def _parse(words: list[str]) -> None:
+    words = [PLACEHOLDERS.get(word, word) for word in words]
     command, rest = words[1], words[2:]
     if command in ("--help", "-h") or "--help" in rest:
-        assert cli.run_command(words[1:]) == 0
+        try:
+            assert cli.run_command(words[1:]) == 0
+        except SystemExit as end:  # of tyro, which prints the options
+            assert end.code == 0
     elif command == "sample":
         sample_options.parse(rest)
     elif command == "export":
@@ -83,7 +100,9 @@ def test_the_program_takes_it(page, line):
             _parse(words)
 
 
-@pytest.mark.parametrize(("page", "line"), _found("python"))
+@pytest.mark.parametrize(
+    ("page", "line"), dict.fromkeys([*_found("python"), *_measured()])
+)
 def test_the_script_exists(page, line):
     for words in _programs(line):
         if words[0] == "python" and words[1] == "-m":

@@ -2,15 +2,13 @@
 
 import ast
 import re
-import sys
 
 import pytest
 
-from .pages import PAGES, ROOT, blocks, name
+from .pages import PAGES, ROOT, blocks, fences, name
 
-sys.path.insert(0, str(ROOT / "docs" / "_extensions"))
-
-EXAMPLES = [p for p in PAGES if p.name != "README.md" and blocks(p, "python")]
+README = ROOT / "README.md"  # tests/test_readme.py runs it, and says what it shows
+EXAMPLES = [p for p in PAGES if p != README and blocks(p, "python")]
 
 
 @pytest.mark.parametrize("page", EXAMPLES, ids=name)
@@ -19,6 +17,14 @@ def test_its_examples_run(page, tmp_path, monkeypatch):
     names: dict = {"__name__": "page"}
     for block in blocks(page, "python"):
         exec(compile(block, name(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_block_is_of_a_kind_that_is_tested(page):
+    """Commands are `sh`, examples are `python`; no block escapes both tests."""
+    directives = {"{toctree}", "{drawing}", "toml"}
+    kinds = {kind.split()[0] if kind else "" for kind in fences(page)}
+    assert kinds <= {"sh", "python", *directives}
 
 
 def test_tests_that_are_named_exist():
@@ -46,19 +52,52 @@ def test_every_page_of_the_package_has_a_page():
     assert {f"sgpo_jax.{n}" for n in found - inside} <= set(PACKAGES)
 
 
-def test_every_public_name_is_described():
+def bare_names(modules) -> list[str]:
+    """Public names without a docstring, or without a text below a constant."""
     import importlib
 
-    from api_pages import PACKAGES, comment, kind, public_names
+    from api_pages import comment, kind, public_names
 
     bare = []
-    for module in PACKAGES:
+    for module in modules:
         for public in public_names(module):
             value = getattr(importlib.import_module(module), public)
             data = kind(value) == "data"
             if not (comment(module, public) if data else value.__doc__):
                 bare.append(f"{module}.{public}")
-    assert not bare
+    return bare
+
+
+def test_every_public_name_is_described():
+    from api_pages import PACKAGES
+
+    assert bare_names(PACKAGES) == []
+
+
+def test_a_name_that_is_not_described_is_found(tmp_path, monkeypatch):
+    """The check can fail."""
+    (tmp_path / "sgpo_jax_bare.py").write_text(
+        '"""A module."""\n\nSAID = 1\n"""A constant."""\n\nUNSAID = 2\n\n\n'
+        'def said():\n    """Return."""\n\n\ndef unsaid():\n    pass\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = bare_names(["sgpo_jax_bare"])
+    assert found == ["sgpo_jax_bare.UNSAID", "sgpo_jax_bare.unsaid"]
+
+
+def test_types_are_written_as_they_are_imported():
+    from api_pages import _short
+
+    assert (
+        _short(
+            "(n: Annotated[int, ~sgpo_jax.bounds.Range(low=1, below=False)] = 2,"
+            " m: Annotated[dict[str, ~a.Method], Fixed, Suppress] = <factory>,"
+            " t: tuple[~typing.Annotated[float, Range(low=0)], ...], x:"
+            " ~jaxlib._jax.Array)"
+        )
+        == "(n: int = 2, m: dict[str, ~a.Method] = <factory>, t: tuple[float, ...],"
+        " x: Array)"
+    )
 
 
 def test_every_method_is_in_the_index_with_its_paper():

@@ -147,3 +147,15 @@ def test_open_shows_the_page_of_a_report_that_was_written(monkeypatch, tmp_path)
     assert len(opened) == 1
     # Of other commands it is no option.
     assert cli.run_command(["train", "--open"]) == 2
+
+
+def test_methods_are_described_to_someone_who_did_not_make_the_run():
+    from sgpo_jax import methods
+    from sgpo_jax.report.about import described
+
+    for label, make in methods.ZOO.items():
+        first = described(label, make())
+        assert first.endswith((".", ")")) and "otherwise" not in first
+        changed = make().replace(averaging=0.5, updates_per_batch=7)
+        also = " Set otherwise: averaging, updates_per_batch."
+        assert described(label, changed) == first + also

@@ -33,7 +33,7 @@ def spo() -> Method:
     r"""Single-stream Policy Optimization (arXiv:2509.13232).
 
     .. math:: A = \mathrm{whiten}(R - a / (a + b)), \quad
-              \rho = \mathrm{clip}(2^{-D / 0.06}, 0.875, 0.96), \quad
+              \rho = \mathrm{clip}(2^{-D / 0.06}, 0.875, 0.96), \\
               P(q) \propto \sqrt{m (1 - m)} + 0.05
 
     One response per prompt, a Beta tracker started from a profile of 8 responses at a
