@@ -2,14 +2,16 @@
 
 import array
 import collections
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import contextlib
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .queries import Query, normalize
+from .queries import Prompt, Query, normalize
 from .source import BadRow, Loaded
 
 EXAMPLES = 3  # problems reported in full, of each kind
+BLOCK = 128  # rows converted at a time
 
 Row = tuple[int, Any]
 Table = tuple[str, Iterable[Row]]
@@ -23,6 +25,7 @@ CONFLICT = "same question, another answer"
 def collect(
     tables: Iterable[Table],
     convert: Callable[[Any], Query],
+    convert_block: Callable[[Sequence[Any]], Sequence[Query] | None] | None = None,
     *,
     strict: bool = False,
 ) -> Loaded:
@@ -38,6 +41,8 @@ def collect(
     Args:
       tables: names and rows of files.
       convert: makes a query of a row, or raises `BadRow`.
+      convert_block: makes the queries of many rows, or None if each has to be
+        converted by itself.
       strict: raise at the first problem or conflict instead of keeping the rest.
 
     Raises:
@@ -45,18 +50,28 @@ def collect(
     """
     found = _Found()
     left_out: collections.Counter[str] = collections.Counter()
-    problems = []
-    for place, row in found.places(tables):
-        try:
-            if isinstance(row, BadRow):
-                raise row
-            found.add(convert(row), place)
-        except BadRow as error:
-            left_out[error.kind] += 1
-            if strict:
-                raise ValueError(f"{found.name(place)}: {error}") from None
-            if left_out[error.kind] <= EXAMPLES:
-                problems.append(f"{found.name(place)}: {error}")
+    problems: list[str] = []
+
+    def take(places: Iterable[int], rows: Iterable[Any], make: Any) -> None:
+        for place, row in zip(places, rows, strict=True):
+            try:
+                if isinstance(row, BadRow):
+                    raise row
+                found.add(make(row), place)
+            except BadRow as error:
+                left_out[error.kind] += 1
+                if strict:
+                    raise ValueError(f"{found.name(place)}: {error}") from None
+                if left_out[error.kind] <= EXAMPLES:
+                    problems.append(f"{found.name(place)}: {error}")
+
+    with _no_garbage_collection():
+        for places, rows in found.blocks(tables):
+            made = convert_block(rows) if convert_block is not None else None
+            if made is None:
+                take(places, rows, convert)
+            else:
+                take(places, made, lambda query: query)
     return Loaded(
         tuple(found.queries),
         problems=tuple(problems),
@@ -64,6 +79,18 @@ def collect(
         left_out=dict(left_out),
         places=_Places(found),
     )
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Spare the collector from walking again and again over queries, which stay."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class _Found:
@@ -74,17 +101,30 @@ class _Found:
         self.repeats: collections.Counter[str] = collections.Counter()
         self.at = array.array("q")
         self.ids: dict[str, int] = {}
-        self._texts: dict[bytes, int] = {}
-        self._answers: set[bytes] = set()
+        self._texts: dict[Prompt, int] = {}
+        self._answers: dict[int, int] = {}
         self._names: list[str] = []
 
-    def places(self, tables: Iterable[Table]) -> Iterator[tuple[int, Any]]:
-        """Yield rows with a number that `name` understands."""
-        for name, rows in tables:
+    def blocks(self, tables: Iterable[Table]) -> Iterator[tuple[list[int], list[Any]]]:
+        """Yield rows, many at a time, with numbers that `name` understands."""
+        for name, numbered in tables:
             base = len(self._names) << 40
             self._names.append(name)
-            for number, row in rows:
-                yield base + number, row
+            places: list[int] = []
+            rows: list[Any] = []
+            try:
+                for number, row in numbered:
+                    places.append(base + number)
+                    rows.append(row)
+                    if len(rows) == BLOCK:
+                        yield places, rows
+                        places, rows = [], []
+            except Exception:
+                # What is wrong with the rows before is said first.
+                yield places, rows
+                raise
+            if rows:
+                yield places, rows
 
     def name(self, place: int) -> str:
         """Return file and row of a place."""
@@ -96,10 +136,9 @@ class _Found:
         Raises:
           BadRow: if it contradicts another.
         """
-        text = "\0".join(map("\0".join, query.messages)) or query.prompt
-        key = _digest(text)
-        twin = self._texts.get(key)
-        if twin is not None:
+        turns, number = query.messages or query.prompt, len(self.queries)
+        twin = self._texts.setdefault(turns, number)
+        if twin != number:
             other = self.queries[twin]
             if other.reference != query.reference:
                 raise BadRow(
@@ -110,17 +149,27 @@ class _Found:
                 )
             self.repeats[REPEAT] += 1
             return
-        answer = _digest(f"{normalize(text)}\0{query.reference}")
-        if answer in self._answers:
-            self.repeats[SPELLING] += 1
-            return
-        if query.id in self.ids:
+        key = hash(spelling := _spelling(query))
+        while (other := self._answers.setdefault(key, number)) != number:
+            if _spelling(self.queries[other]) == spelling:
+                self.repeats[SPELLING] += 1
+                del self._texts[turns]
+                return
+            key += 1  # another question that has the same hash
+        if self.ids.setdefault(query.id, number) != number:
             first = self.name(self.at[self.ids[query.id]])
+            del self._texts[turns], self._answers[key]
             raise BadRow(f"id {query.id!r} is taken by {first}", "id taken")
-        self.ids[query.id] = self._texts[key] = len(self.queries)
-        self._answers.add(answer)
         self.at.append(place)
         self.queries.append(query)
+
+
+def _spelling(query: Query) -> tuple[str, str]:
+    """Return what is equal for one question in two spellings, with one answer."""
+    if not query.messages:
+        return normalize(query.prompt), query.reference
+    text = "\0".join(map("\0".join, query.messages))
+    return normalize(text), query.reference
 
 
 class _Places(Mapping[str, str]):
@@ -137,11 +186,6 @@ class _Places(Mapping[str, str]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._ids)
-
-
-def _digest(text: str) -> bytes:
-    data = text.encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def _short(text: str) -> str:

@@ -1,6 +1,7 @@
 """Rows of Parquet and Arrow files, of the columns that are used."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -50,9 +51,12 @@ def read_parquet(path: str, choose: Choose) -> Iterator[Row]:
             page_checksum_verification=True,
         ) as file:
             number = 0
-            for batch in file.iter_batches(BATCH, columns=names):
-                yield from _rows(batch, number)
-                number += batch.num_rows
+            for group in range(metadata.num_row_groups):
+                # A batch of two groups has two dictionaries, which pyarrow does not
+                # decode inside structs.
+                for batch in file.iter_batches(BATCH, [group], names):
+                    yield from _rows(batch, number)
+                    number += batch.num_rows
 
 
 def read_arrow(path: str, choose: Choose) -> Iterator[Row]:
@@ -160,12 +164,24 @@ def _template(schema: Any) -> dict[str, Any]:
 
 
 def _rows(batch: Any, number: int) -> Iterator[Row]:
-    names = batch.schema.names
     columns = [_values(column) for column in batch.columns]
-    for cells in zip(*columns, strict=True):
-        number += 1
-        bad = [cell for cell in cells if isinstance(cell, BadRow)]
-        yield number, bad[0] if bad else dict(zip(names, cells, strict=True))
+    return enumerate(_dicts(batch.schema.names, columns), number + 1)
+
+
+def _dicts(names: Sequence[str], columns: Sequence[Sequence[Any]]) -> Iterator[Any]:
+    """Return a dict for each row, or the first `BadRow` among its cells."""
+    rows = zip(*columns, strict=True)
+    if any(map(_has_bad, columns)):
+        return (_bad(row) or dict(zip(names, row, strict=True)) for row in rows)
+    return map(dict, map(zip, itertools.repeat(names), rows))
+
+
+def _has_bad(cells: Sequence[Any]) -> bool:
+    return BadRow in set(map(type, cells))
+
+
+def _bad(cells: Sequence[Any]) -> BadRow | None:
+    return next((cell for cell in cells if isinstance(cell, BadRow)), None)
 
 
 def _values(column: Any) -> list[Any]:
@@ -186,21 +202,19 @@ def _values(column: Any) -> list[Any]:
     if pa.types.is_struct(kind):
         fields = [_values(column.field(i)) for i in range(kind.num_fields)]
         names = [kind.field(i).name for i in range(kind.num_fields)]
-        valid = column.is_valid().to_pylist()
-        rows = zip(*fields, strict=True) if fields else [()] * len(column)
-        return [
-            _struct(names, values) if there else None
-            for there, values in zip(valid, rows, strict=True)
-        ]
+        rows = list(_dicts(names, fields)) if fields else [{} for _ in column]
+        return _with_nulls(column, rows)
     try:
         return column.to_pylist()
     except (UnicodeDecodeError, ValueError, OverflowError):
         return [_scalar(item) for item in column]
 
 
-def _struct(names: Sequence[str], values: Sequence[Any]) -> Any:
-    bad = [value for value in values if isinstance(value, BadRow)]
-    return bad[0] if bad else dict(zip(names, values, strict=True))
+def _with_nulls(column: Any, rows: list[Any]) -> list[Any]:
+    if not column.null_count:
+        return rows
+    valid = column.is_valid().to_pylist()
+    return [row if there else None for there, row in zip(valid, rows, strict=True)]
 
 
 def _lists(column: Any) -> list[Any]:
@@ -208,12 +222,11 @@ def _lists(column: Any) -> list[Any]:
     start = offsets[0] if offsets else 0
     # `values` keeps what lies before and behind a slice.
     values = _values(column.values.slice(start, offsets[-1] - start))
-    rows = []
-    for i, there in enumerate(column.is_valid().to_pylist()):
-        items = values[offsets[i] - start : offsets[i + 1] - start]
-        bad = [item for item in items if isinstance(item, BadRow)]
-        rows.append((bad[0] if bad else items) if there else None)
-    return rows
+    ends = itertools.pairwise(offsets)
+    rows: list[Any] = [values[i - start : j - start] for i, j in ends]
+    if _has_bad(values):
+        rows = [_bad(items) or items for items in rows]
+    return _with_nulls(column, rows)
 
 
 def _scalar(item: Any) -> Any:

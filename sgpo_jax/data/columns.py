@@ -1,11 +1,12 @@
 """Columns of a row, and the query they make."""
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import values
-from .queries import Prompt, Query, content_id
+from . import blocks, values
+from .queries import Prompt, Query, content_id, content_ids, queries_of
 from .source import BadRow
 
 PROMPTS = ("prompt", "question", "problem")
@@ -85,13 +86,81 @@ class Columns:
             reference=values.scalar(values.cell(row, self.answer), self.answer),
             verifier=self.verifier or self._verifier(row),
             family=self.family,
-            level=_level(row, self.level) if self.level else None,
+            level=_level(values.cell(row, self.level), self.level)
+            if self.level
+            else None,
             metadata={
                 _last(key): values.plain(values.cell(row, key), key)
                 for key in self.metadata
             },
             messages=messages,
         )
+
+    def queries(self, rows: Sequence[Any]) -> list[Query] | None:
+        """Make the queries of a block of rows, column by column.
+
+        The same as `query` of each, in a third of the time; None if a row has to be
+        looked at by itself, because it is wrong for instance.
+        """
+        try:
+            return self._queries(rows)
+        except blocks.NotPlainError:
+            return None
+
+    def _queries(self, rows: Sequence[Any]) -> list[Query]:
+        if not (self.prompt and self.answer):  # no row had names of columns yet
+            raise blocks.NotPlainError
+        count, repeat = len(rows), itertools.repeat
+        prompts, messages = self._prompts(blocks.cells(rows, self.prompt))
+        if self.max_chars and max(map(len, prompts)) > self.max_chars:
+            raise blocks.NotPlainError
+        if self.id:
+            ids = blocks.scalars(blocks.cells(rows, self.id), self.id)
+        elif messages is None:
+            ids = content_ids(self.family, prompts)
+        else:
+            turns = ([part for turn in turns for part in turn] for turns in messages)
+            both = zip(prompts, turns, strict=True)
+            ids = [content_id(self.family, prompt, *parts) for prompt, parts in both]
+        levels = repeat(None)
+        if self.level:
+            levels = blocks.cells(rows, self.level)
+            if set(map(type, levels)) != {int}:
+                levels = blocks.each(_level, levels, self.level)
+        fields = {
+            "id": ids,
+            "prompt": prompts,
+            "reference": blocks.scalars(blocks.cells(rows, self.answer), self.answer),
+            "verifier": repeat(self.verifier or "exact"),
+            "family": repeat(self.family),
+            "level": levels,
+            "metadata": self._metadata(rows),
+            "messages": repeat(()) if messages is None else messages,
+        }
+        if self._by_source:
+            fields["verifier"] = [self._verifier(row) for row in rows]
+        return queries_of(count, fields)
+
+    def _prompts(self, column: list[Any]) -> tuple[list[str], list[tuple] | None]:
+        """Return the questions, and conversations if some are more than a question."""
+        assert self.prompt
+        if set(map(type, column)) == {str}:
+            return blocks.texts(column), None
+        asked = blocks.user_turns(column)
+        if asked is not None:
+            return asked, None
+        pairs = blocks.each(_prompt, column, self.prompt)
+        return [prompt for prompt, _ in pairs], [turns for _, turns in pairs]
+
+    def _metadata(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = [{} for _ in rows]
+        for key in self.metadata:
+            column, name = blocks.cells(rows, key), _last(key)
+            for fields, value in zip(
+                found, blocks.each(values.plain, column, key), strict=True
+            ):
+                fields[name] = value
+        return found
 
     def _verifier(self, row: Mapping[str, Any]) -> str:
         source = row.get("data_source") if self._by_source else None
@@ -121,8 +190,8 @@ def _last(column: str) -> str:
     return column.rpartition(".")[2]
 
 
-def _level(row: Mapping[str, Any], column: str) -> int:
-    value = values.scalar(values.cell(row, column), column)
+def _level(value: Any, column: str) -> int:
+    value = values.scalar(value, column)
     try:
         return int(value)
     except ValueError:

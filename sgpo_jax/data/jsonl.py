@@ -90,6 +90,14 @@ def _lines(file: io.BufferedIOBase, number: int) -> Iterator[Row]:
 
 def _parse(line: bytes, *, first: bool) -> dict[str, Any] | BadRow:
     try:
+        # Most lines are an object and an end of line, with nothing around them.
+        text = line.decode()
+        row, end = _DECODER.raw_decode(text)
+        if type(row) is dict and end >= len(text) - 1 and text[end:] in ("\n", ""):
+            return row
+    except (ValueError, RecursionError, decimal.DecimalException):
+        pass
+    try:
         return _object(_DECODER.decode(line.decode("utf-8-sig" if first else "utf-8")))
     except UnicodeDecodeError as error:
         return BadRow(f"not UTF-8: {error.reason} at byte {error.start}", "not UTF-8")

@@ -1,9 +1,11 @@
 """The question every source gives and every later stage reads."""
 
+import collections
 import dataclasses
 import hashlib
+import itertools
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 Turn = tuple[str, str]
@@ -56,6 +58,33 @@ class Query:
         return self.messages or self.prompt
 
 
+def queries_of(count: int, columns: Mapping[str, Iterable[Any]]) -> list[Query]:
+    """Queries from columns, several times faster than one by one.
+
+    Args:
+      count: of the queries.
+      columns: values of every field, by its name.
+
+    Example:
+      >>> fields = {name: [""] for name in ("id", "prompt", "reference", "family")}
+      >>> fields |= {"verifier": ["exact"], "level": [None], "messages": [()]}
+      >>> queries_of(1, {**fields, "metadata": [{}]})[0].verifier
+      'exact'
+    """
+    made = list(map(object.__new__, itertools.repeat(Query, count)))
+    for name, put in _SLOTS.items():
+        # Runs the loop without the interpreter's.
+        collections.deque(map(put, made, columns[name]), maxlen=0)
+    return made
+
+
+# What a frozen dataclass sets its fields by.
+_SLOTS = {
+    field.name: getattr(Query, field.name).__set__
+    for field in dataclasses.fields(Query)
+}
+
+
 def normalize(prompt: str) -> str:
     """Text under which two spellings of one question are equal.
 
@@ -83,9 +112,25 @@ def content_id(*parts: str) -> str:
       >>> content_id("ab", "c") == content_id("a", "bc")
       False
     """
-    data = b""
-    for part in parts:
-        # Text from files may hold lone surrogates; strict UTF-8 refuses them.
-        text = part.encode("utf-8", "surrogatepass")
-        data += len(text).to_bytes(8, "big") + text
-    return hashlib.sha256(data).hexdigest()[:16]
+    return hashlib.sha256(b"".join(map(_framed, parts))).hexdigest()[:16]
+
+
+def content_ids(first: str, rest: Iterable[str]) -> list[str]:
+    """Return `content_id(first, text)` for each text.
+
+    Example:
+      >>> content_ids("gcd", ["4, 6"]) == [content_id("gcd", "4, 6")]
+      True
+    """
+    begun, found = hashlib.sha256(_framed(first)), []
+    for text in rest:
+        digest = begun.copy()  # half the cost of a new one
+        digest.update(_framed(text))
+        found.append(digest.hexdigest()[:16])
+    return found
+
+
+def _framed(part: str) -> bytes:
+    # Text from files may hold lone surrogates; strict UTF-8 refuses them.
+    text = part.encode("utf-8", "surrogatepass")
+    return len(text).to_bytes(8, "big") + text

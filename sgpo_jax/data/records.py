@@ -162,7 +162,9 @@ def read_tables(
       ValueError: if no row is usable or, under `strict`, any is not.
     """
     converter = _Converter(columns)
-    loaded = collect(converter.tables(tables), converter.query, strict=strict)
+    loaded = collect(
+        converter.tables(tables), converter.query, converter.queries, strict=strict
+    )
     if not loaded.queries:
         first = loaded.problems[0] if loaded.problems else "it has no rows"
         raise ValueError(f"{what!r} has no usable row: {first}")
@@ -190,11 +192,13 @@ class _Converter:
             if not isinstance(row, BadRow):
                 self._choose(row)
                 break
-        self.query = self.columns.query
         return itertools.chain(first, rows)
 
     def query(self, row: Mapping[str, Any]) -> Any:
         return self.columns.query(row)
+
+    def queries(self, rows: Sequence[Any]) -> Any:
+        return self.columns.queries(rows)
 
 
 def open_table(name: str) -> Any:

@@ -4,7 +4,7 @@ import collections
 import math
 from collections.abc import Mapping, Sequence
 
-from .queries import Query, content_id, normalize
+from .queries import Query, content_ids, normalize
 from .source import Loaded
 
 
@@ -93,7 +93,8 @@ def divide(
 
 
 Stratum = tuple[str, int]
-Places = list[tuple[float, str]]
+Places = list[tuple[str, str]]
+"""Hash and text of questions; hashes of one length have the order of their values."""
 
 
 def _strata(
@@ -102,19 +103,19 @@ def _strata(
     """Return the distinct questions of each stratum, sorted by their place."""
     home: dict[str, Stratum] = {}
     for query, question in zip(queries, keys, strict=True):
-        level = -1 if query.level is None else query.level
+        here = (query.family, -1 if query.level is None else query.level)
         # The smallest stratum, so that the order of the pool does not matter.
-        here = (query.family, level)
-        home[question] = min(here, home.get(question, here))
+        if home.setdefault(question, here) > here:
+            home[question] = here
     strata: dict[Stratum, Places] = collections.defaultdict(list)
-    for question, stratum in home.items():
-        place = int(content_id(str(seed), question), 16) / 16**16
+    places = content_ids(str(seed), home)
+    for (question, stratum), place in zip(home.items(), places, strict=True):
         strata[stratum].append((place, question))
     return {key: sorted(places) for key, places in sorted(strata.items())}
 
 
 def _below(places: Places, share: float) -> int:
-    count = sum(place < share for place, _ in places)
+    count = sum(int(place, 16) / 16**16 < share for place, _ in places)
     if len(places) < 2:
         return count
     return min(max(count, 1), len(places) - 1)

@@ -182,6 +182,8 @@ def _number(value: Any, column: str) -> str:
             f"{column!r} is {kind}",
         )
     if isinstance(value, int):
+        if abs(value) >= 10**LONGEST_NUMBER:  # Python writes no more than 4,300
+            raise _too_many_digits("a whole number")
         return str(value)
     if isinstance(value, float):
         value = decimal.Decimal(repr(value))
@@ -199,15 +201,18 @@ def positional(value: decimal.Decimal) -> str:
       ('1.5', '1000')
     """
     if abs(value.adjusted()) > LONGEST_NUMBER or len(value.as_tuple().digits) > 4000:
-        raise BadRow(
-            f"the number {value!s:.60} has more than {LONGEST_NUMBER} digits: write it"
-            " as text",
-            "a number of too many digits",
-        )
+        raise _too_many_digits(f"the number {value!s:.60}")
     digits = format(value, "f")
     if "." in digits:
         digits = digits.rstrip("0").rstrip(".")
     return "0" if digits in ("-0", "") else digits
+
+
+def _too_many_digits(what: str) -> BadRow:
+    return BadRow(
+        f"{what} has more than {LONGEST_NUMBER} digits: write it as text",
+        "a number of too many digits",
+    )
 
 
 def conversation(value: Any, column: str) -> tuple[Turn, ...]:

@@ -162,6 +162,7 @@ def test_json_numbers_keep_the_digits_they_are_written_with(tmp_path, number):
         (True, "is bool"),
         (b"\xff", "is not UTF-8"),
         (decimal.Decimal("1e9999"), "more than 400 digits"),
+        (10**400, "more than 400 digits"),
     ],
 )
 def test_what_is_no_answer_is_refused_by_name(value, reason):
