@@ -6,6 +6,7 @@ all of them.
 """
 
 import functools
+import re
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
@@ -37,6 +38,8 @@ DRAWINGS: Mapping[str, Callable[[], None]] = {
     if "curve" in measured
 }
 FOLDER = mirrored.DOCS / "_static" / "drawings"
+WIDE = 540
+"""Points from which a drawing scrolls on a phone instead of being shrunk."""
 LIGHT = {"text": "#1f2328", "edge": "#57606a", "cycle": plots.LIGHT_CYCLE}
 DARK = {"text": "#e6edf3", "edge": "#9ea7b3", "cycle": plots.DARK_CYCLE}
 
@@ -82,6 +85,14 @@ def draw(name: str) -> None:
             plt.close("all")
 
 
+def _width(name: str) -> float:
+    """Width of a drawing in points."""
+    text = (FOLDER / f"{name}-light.svg").read_text()[:2000]
+    found = re.search(r'<svg[^>]*? width="([\d.]+)pt"', text, re.DOTALL)
+    assert found is not None, f"{name}: an SVG without a width"
+    return float(found[1])
+
+
 class Drawing(SphinxDirective):
     """A picture by name, with an alternative text and a caption."""
 
@@ -95,12 +106,13 @@ class Drawing(SphinxDirective):
         if name not in DRAWINGS:
             raise self.error(f"unknown drawing {name!r}; known: {', '.join(DRAWINGS)}")
         draw(name)
+        wide = ["drawn-wide"] if _width(name) > WIDE else []
         figure = nodes.figure(align="center")
         for theme in ("light", "dark"):
             image = nodes.image(
                 uri=f"/_static/drawings/{name}-{theme}.svg",
                 alt=self.options.get("alt", ""),
-                classes=[f"drawn-{theme}"],
+                classes=[f"drawn-{theme}", *wide],
             )
             figure += image
         caption, _ = self.parse_inline(" ".join(self.content), lineno=self.lineno)

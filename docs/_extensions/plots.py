@@ -68,10 +68,19 @@ def every_method() -> None:
     axes.scatter(gflop, mean, s=22)
     axes.axhline(first["mean"], lw=1, ls="--", color="gray")
     axes.text(gflop.max(), first["mean"] + 0.004, "initial policy", ha="right")
-    for name in ("grpo_token", "grpo_thin", "pods", "sgpo", "tracked", "grpo_2", "spo"):
+    labels = {
+        "grpo_token": (-30, 14),
+        "grpo_thin": (-14, 10),
+        "pods": (-8, 8),
+        "sgpo": (5, 3),
+        "grpo_2": (-8, -15),
+        "spo": (-4, 8),
+        "pass_at_k": (6, -3),
+    }
+    for name, offset in labels.items():
         if name in found:
             at = (found[name]["total_gflop"], found[name]["mean"])
-            axes.annotate(name, at, (4, 5), textcoords="offset points", fontsize=9)
+            axes.annotate(name, at, offset, textcoords="offset points", fontsize=9)
     axes.set_xscale("log")
     ticks = (50, 100, 200, 400, 800)
     axes.set_xticks(ticks, [str(tick) for tick in ticks])

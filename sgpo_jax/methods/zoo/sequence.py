@@ -31,10 +31,10 @@ def gspo_token() -> Method:
 
 
 def luspo() -> Method:
-    """Length-unbiased sequence policy optimization: GSPO times the response's length.
+    """Length-unbiased sequence policy optimization: LUSPO (arXiv:2602.05261).
 
-    Defaults of `gspo`; a token counts the same whatever the length of its response. The
-    formula is that of TRL's `luspo` loss.
+    GSPO times the response's length: a token counts the same whatever the length of its
+    response. Defaults of `gspo`; the formula is that of TRL's `luspo` loss.
     """
     return gspo().replace(objective=Luspo())
 
