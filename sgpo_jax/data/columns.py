@@ -40,9 +40,13 @@ class Columns:
     def chosen(self, row: Mapping[str, Any]) -> "Columns":
         """Return the columns for rows like this one, missing names filled in."""
         prompt = self.prompt or _first(PROMPTS, row)
-        answer = self.answer or _first(ANSWERS, row)
+        answer = self.answer
+        if answer is None:
+            answer = _first(ANSWERS, row)
+            if self._own_verifier and not values.has(row, answer):
+                answer = ""
         metadata = self.metadata
-        if not metadata and answer == _VERL and ":" in (self.verifier or ""):
+        if not metadata and answer == _VERL and self._own_verifier:
             # What verl's reward functions are called with.
             metadata = tuple(
                 name for name in ("data_source", "extra_info") if name in row
@@ -58,6 +62,11 @@ class Columns:
         return tuple(name for name in (*named, *by_source) if name)
 
     @property
+    def _own_verifier(self) -> bool:
+        """Whether rewards are from a function of one's own, which needs no answer."""
+        return ":" in (self.verifier or "")
+
+    @property
     def _by_source(self) -> bool:
         return self.verifier is None and self.answer == _VERL
 
@@ -67,7 +76,7 @@ class Columns:
         Raises:
           BadRow: naming the column, what is wrong and the remedy.
         """
-        assert self.prompt and self.answer
+        assert self.prompt and self.answer is not None
         value = values.cell(row, self.prompt)
         prompt, messages = _prompt(value, self.prompt)
         if self.max_chars and len(prompt) > self.max_chars:
@@ -83,7 +92,7 @@ class Columns:
         return Query(
             id=id,
             prompt=prompt,
-            reference=values.scalar(values.cell(row, self.answer), self.answer),
+            reference=self._reference(row),
             verifier=self.verifier or self._verifier(row),
             family=self.family,
             level=_level(values.cell(row, self.level), self.level)
@@ -95,6 +104,11 @@ class Columns:
             },
             messages=messages,
         )
+
+    def _reference(self, row: Mapping[str, Any]) -> str:
+        if not self.answer:
+            return ""
+        return values.scalar(values.cell(row, self.answer), self.answer)
 
     def queries(self, rows: Sequence[Any]) -> list[Query] | None:
         """Make the queries of a block of rows, column by column.
@@ -108,7 +122,7 @@ class Columns:
             return None
 
     def _queries(self, rows: Sequence[Any]) -> list[Query]:
-        if not (self.prompt and self.answer):  # no row had names of columns yet
+        if not self.prompt or self.answer is None:  # no row had names of columns yet
             raise blocks.NotPlainError
         count, repeat = len(rows), itertools.repeat
         prompts, messages = self._prompts(blocks.cells(rows, self.prompt))
@@ -130,7 +144,9 @@ class Columns:
         fields = {
             "id": ids,
             "prompt": prompts,
-            "reference": blocks.scalars(blocks.cells(rows, self.answer), self.answer),
+            "reference": blocks.scalars(blocks.cells(rows, self.answer), self.answer)
+            if self.answer
+            else repeat(""),
             "verifier": repeat(self.verifier or "exact"),
             "family": repeat(self.family),
             "level": levels,
@@ -167,7 +183,8 @@ class Columns:
         return _DATA_SOURCES.get(str(source), "exact")
 
     def __str__(self) -> str:
-        return f"prompt from {self.prompt!r}, answer from {self.answer!r}"
+        answer = f"answer from {self.answer!r}" if self.answer else "no answers"
+        return f"prompt from {self.prompt!r}, {answer}"
 
 
 def _prompt(value: Any, column: str) -> tuple[str, tuple]:

@@ -27,7 +27,8 @@ class Records:
       prompt: column of the question; None takes the first that there is of prompt,
         question and problem.
       answer: column of the reference; None takes answer, else
-        reward_model.ground_truth, as verl and DAPO have it.
+        reward_model.ground_truth, as verl and DAPO have it, or none if there is neither
+        and the verifier is a function (file.py:name). "" is none: references are empty.
       id: column of the id; None makes ids from the prompts.
       level: column of the difficulty, a whole number; None if there is none.
       metadata: further columns, passed to the verifier under their last names. For

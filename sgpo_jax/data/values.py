@@ -20,6 +20,10 @@ ROLES = {
 }
 LONGEST_NUMBER = 400  # digits of a number written out
 _MISSING = object()
+_REMEDIES = {
+    "answer": ": name that of the right answers (answer=COLUMN), or none (answer=) for a"
+    " reward that needs no answer",
+}
 
 
 def cell(row: Mapping[str, Any], column: str) -> Any:
@@ -37,8 +41,9 @@ def cell(row: Mapping[str, Any], column: str) -> Any:
         value = _nested(row, column)
     if value is _MISSING:
         names = ", ".join(map(repr, paths(row)))
+        remedy = _REMEDIES.get(column, "")
         raise BadRow(
-            f"no column {column!r}; there are {names}", f"no column {column!r}"
+            f"no column {column!r}; there are {names}{remedy}", f"no column {column!r}"
         )
     return value
 

@@ -21,8 +21,10 @@ Reward = Callable[..., Any] | str | None
 or None: each query names its own."""
 
 
-def as_queries(questions: Any) -> tuple[Query, ...]:
+def as_queries(questions: Any, reward: Reward = None) -> tuple[Query, ...]:
     """Return queries of anything `data.load` takes; queries themselves as they are.
+
+    Rows need no answer where the reward is a function.
 
     Raises:
       ValueError: if there is none, or both parts of `data.load` are given.
@@ -35,7 +37,10 @@ def as_queries(questions: Any) -> tuple[Query, ...]:
     if _are_queries(questions):
         found = tuple(questions)
     else:
-        found, _ = data.load(questions, held_out=0, verbose=False)
+        own = reward is not None and not (isinstance(reward, str) and ":" not in reward)
+        rows = not isinstance(questions, str | data.Source)
+        columns = {"verifier": "reward:function"} if own and rows else {}
+        found, _ = data.load(questions, held_out=0, verbose=False, **columns)
     if not found:
         raise ValueError("there is no question: queries is empty")
     return found
@@ -135,7 +140,7 @@ def profile(
     ProfileConfig(samples=samples)
     SamplerConfig(max_response=max_response, temperature=temperature)
     check_arguments(seed=(seed, Seed))
-    asked = as_queries(queries)
+    asked = as_queries(queries, reward)
     with make_worker(RewardConfig()) as worker:
         asked = rewarded(asked, reward, worker)
         worker.check(asked)

@@ -137,10 +137,12 @@ class Trainer:
         if functions is not None:
             self.worker.load_functions(functions)
         self._reward = reward
-        self.queries = front.rewarded(front.as_queries(queries), reward, self.worker)
+        self.queries = front.rewarded(
+            front.as_queries(queries, reward), reward, self.worker
+        )
         self.held_out: tuple[Query, ...] = ()
         if _is_given(held_out):
-            held = front.as_queries(held_out)
+            held = front.as_queries(held_out, reward)
             self.held_out = front.rewarded(held, reward, self.worker)
         try:
             self.worker.check((*self.queries, *self.held_out))
@@ -320,7 +322,7 @@ class Trainer:
         check_arguments(samples=(samples, Count))
         asked = self.held_out
         if _is_given(queries):
-            found = front.as_queries(queries)
+            found = front.as_queries(queries, self._reward)
             asked = front.rewarded(found, self._reward, self.worker)
         if not asked:
             raise ValueError("give queries, or held_out=... when making the trainer")

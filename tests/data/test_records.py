@@ -31,6 +31,24 @@ def test_columns_become_a_query(tmp_path):
     assert query.metadata == {"unit": ["kg"]}
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("options", [{"verifier": "my.py:score"}, {"answer": ""}])
+def test_rewards_of_ones_own_need_no_answer(tmp_path, suffix, options):
+    rows = [{"prompt": f"{n}!", "hard": n} for n in range(3)]
+    path = tmp_path / f"q{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        _write(path, *rows)
+    loaded = Records(path=str(path), level="hard", **options).load()
+    assert [(q.prompt, q.reference) for q in loaded.queries] == [
+        (f"{n}!", "") for n in range(3)
+    ]
+    assert loaded.reading == "prompt from 'prompt', no answers"
+    with pytest.raises(ValueError, match=r"no column 'answer'; .*answer=\)"):
+        Records(path=str(path)).load()
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [

@@ -263,6 +263,23 @@ def test_mistakes_are_said_before_anything_is_compiled(
         trainer_of(policy, (train, questions[1]), method, **change)
 
 
+def test_a_reward_function_needs_no_answers(policy):
+    """As in TRL: a prompt and a function of the completions are enough."""
+
+    def distinct(completions, **columns):
+        assert set(columns) >= {"prompts"}
+        return [len(set(text)) / max(len(text), 1) for text in completions]
+
+    rows = [{"prompt": f"{n}!"} for n in range(4)]
+    options = {"rollouts": 8, "max_response": 4, "show": False}
+    with Trainer(policy, METHOD, rows, reward=distinct, **options) as trainer:
+        assert [query.reference for query in trainer.queries] == [""] * 4
+        (line,) = trainer.steps(1)
+    assert 0 < line["reward"] <= 1
+    with pytest.raises(ValueError, match=r"no column 'answer'.*answer="):
+        Trainer(policy, METHOD, rows, reward="exact", **options)
+
+
 def test_a_saved_method_is_not_taken_for_another(trained, tmp_path):
     trainer, _ = trained
     trainer.save(tmp_path / "run")
