@@ -21,8 +21,8 @@ ROLES = {
 LONGEST_NUMBER = 400  # digits of a number written out
 _MISSING = object()
 _REMEDIES = {
-    "answer": ": name that of the right answers (answer=COLUMN), or none (answer=) for a"
-    " reward that needs no answer",
+    "answer": ": name that of the right answers (answer=COLUMN), or none (answer=) for"
+    " a reward that needs no answer",
 }
 
 
