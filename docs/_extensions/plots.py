@@ -47,7 +47,12 @@ def savings() -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 1.12)
     axes.set_xlabel("total compute at 90 % of GRPO's gain (GRPO = 1)")
-    axes.set_title(f"What the same accuracy costs (testbed {name}, one seed)")
+    axes.set_title(f"What the same accuracy costs (testbed {name}, {_seeds(testbed)})")
+
+
+def _seeds(testbed: Mapping[str, Any]) -> str:
+    count = len(testbed["seeds"])
+    return f"{count} seeds" if count > 1 else "one seed"
 
 
 def zoo() -> Mapping[str, Mapping[str, Any]]:
@@ -236,15 +241,28 @@ def belief() -> None:
 
 def ledger() -> None:
     """Where the compute of a run goes, by method."""
-    runs = {run["method"]: run["ledger"] for run in _headline()["runs"]}
+    found = _headline()
+    testbed, about = next(iter(found["testbeds"].items()))
     names = ["grpo_token", "grpo_thin", "dapo", "tracked", "sgpo"]
     _, axes = plt.subplots(figsize=(7, 3.2))
     left = np.zeros(len(names))
+
+    def mean(name: str, phase: str) -> float:
+        return float(
+            np.mean(
+                [
+                    run["ledger"][phase]["flops"] / 1e9
+                    for run in found["runs"]
+                    if (run["testbed"], run["method"]) == (testbed, name)
+                ]
+            )
+        )
+
     for phase in ("profiling", "generation", "training"):
-        value = np.array([runs[name][phase]["flops"] / 1e9 for name in names])
+        value = np.array([mean(name, phase) for name in names])
         axes.barh(names, value, left=left, label=phase, height=0.62)
         left += value
     axes.invert_yaxis()
     axes.set_xlabel("GFLOP on real tokens")
-    axes.set_title("The ledger of five runs (testbed strategies)")
+    axes.set_title(f"The ledger of five methods (testbed {testbed}, {_seeds(about)})")
     axes.legend()
