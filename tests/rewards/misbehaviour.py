@@ -19,6 +19,16 @@ def slow(completion: str, reference: str):
     return 1.0
 
 
+def meet(completion: str, reference: str):
+    """Wait for another process that scores at the same time (a folder to meet in)."""
+    here = os.path.join(completion, str(os.getpid()))
+    open(here, "w").close()
+    due = time.monotonic() + 30.0
+    while len(os.listdir(completion)) < int(reference) and time.monotonic() < due:
+        time.sleep(0.01)
+    return float(len(os.listdir(completion)) >= int(reference))
+
+
 def metadata(completion: str, reference: str, *, text: str, numbers: list):
     """Check that everything arrived unchanged."""
     return text == completion and numbers == [1, 2.5, None]

@@ -115,6 +115,25 @@ def test_a_batch_has_a_deadline_too():
         np.testing.assert_array_equal(again, [1])
 
 
+def test_slow_items_keep_every_scorer_busy(tmp_path):
+    """Each item waits until as many processes as there are scorers are at work."""
+    with Worker(deadline=60.0, workers=3) as worker:
+        asked = [_query(f"{HERE}:meet", "3")] * 6
+        values = worker.score([str(tmp_path)] * 6, asked)
+    np.testing.assert_array_equal(values, np.ones(6))
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_what_was_added_is_scored_before_the_batch_is_complete(tmp_path):
+    """The sampler's last completion here waits for the score of its first."""
+    with Worker(deadline=60.0, workers=1) as worker, worker.batch() as batch:
+        batch.add(str(tmp_path), _query(f"{HERE}:meet", "1"))
+        batch.send()
+        assert _wait_for(lambda: list(tmp_path.iterdir()), 60.0)
+        batch.add(str(tmp_path), _query(f"{HERE}:meet", "1"))
+        np.testing.assert_array_equal(batch.results(), np.ones(2))
+
+
 def test_a_weighted_sum_waits_once_and_what_came_before_does_not_wait():
     slow = "tests.rewards.misbehaviour:slow"
     asked = Query(id="q", prompt="", reference="", verifier=f"0.5*{slow} + 0.5*{slow}")
