@@ -43,7 +43,7 @@ class Outcome(NamedTuple):
     detail: str = ""
 
 
-FLUSH = 0.001
+FLUSH = 0.005
 """Seconds that results are kept back, so that cheap ones go up together."""
 
 _RUNNING = struct.Struct("<II")

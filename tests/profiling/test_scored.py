@@ -34,7 +34,9 @@ def worker():
         yield worker
 
 
-def test_lengths_and_thinking_reach_the_sampler_and_progress_comes_back(worker):
+def test_lengths_and_thinking_reach_the_sampler_and_progress_comes_back(
+    worker, monkeypatch
+):
     order = Recording()
     engine = sampling.Engine(
         CONFIG,
@@ -47,7 +49,11 @@ def test_lengths_and_thinking_reach_the_sampler_and_progress_comes_back(worker):
         order=order,
         steps=2,
     )
-    seen, polls = [], []
+    seen, polls, sent = [], [], []
+    send = rewards.RewardBatch.send
+    monkeypatch.setattr(
+        rewards.RewardBatch, "send", lambda b: (sent.append(len(seen)), send(b))[1]
+    )
     source = RolloutGenerator(
         engine=engine,
         config=CONFIG,
@@ -73,5 +79,7 @@ def test_lengths_and_thinking_reach_the_sampler_and_progress_comes_back(worker):
     )
     assert forced[:, 1].any()
     assert seen[-1].ended == seen[-1].total == 5
+    # The first completions are with the scorers while others are sampled.
+    assert sent[0] < len(seen) - 1 and len(sent) > 1
     # Asked before the first run of the program, before each word, and at the end.
     assert polls == [0, *range(len(seen)), len(seen)]
