@@ -263,10 +263,18 @@ def make_engine(
     hosts: int,
     mesh: jax.sharding.Mesh | None,
 ) -> sampling.Engine:
-    """Return the sampler of one host: its share of the lanes, over its shards."""
+    """Return the sampler of one host: its share of the lanes, over its shards.
+
+    Few lanes encode few prompts at a time, and stage at most 16 prompts for each: what
+    is encoded or staged beyond the prompts there are is wasted.
+    """
+    lanes = -(-config.lanes // (hosts * shards))
+    block = min(PREFILL, lanes)
     return sampling.Engine(
         decoder,
-        lanes=-(-config.lanes // (hosts * shards)) * shards,
+        lanes=lanes * shards,
+        prefill_prompts=block,
+        staged=block * min(16, STAGED // block),
         slots=config.slots,
         max_prompt=prompt_buckets(longest_prompt),
         max_response=config.max_response,
@@ -275,6 +283,11 @@ def make_engine(
         mesh=mesh,
     )
 
+
+PREFILL = 32
+"""Most prompts that one run of the prefill program encodes, per shard."""
+STAGED = 256
+"""Most prompts encoded ahead of the decode loop, per shard."""
 
 # Compiled programs outlive their session: a second trainer of these shapes has them.
 _engine = functools.lru_cache(maxsize=16)(make_engine)

@@ -10,6 +10,8 @@ from sgpo_jax import ledger
 from .pages import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
+POOL, THIN, FREE = "large-pool", "grpo_thin", "sgpo, profile for free"
+LIVE = "grpo_token, dead groups left out"
 
 
 @pytest.fixture
@@ -37,9 +39,28 @@ def number(page: str, pattern: str) -> float:
     ],
 )
 def test_what_leaving_dead_groups_out_saves(page, pattern, savings):
-    exact = savings["grpo_token, dead groups left out"]
+    exact = savings[LIVE]
     assert number(page, pattern) == round(exact, 1)
     assert savings["grpo_thin"] > exact
+
+
+@pytest.mark.parametrize(
+    ("page", "pattern", "testbed", "method"),
+    [
+        ("README.md", r"out of reach, ([\d.]+) times", POOL, THIN),
+        ("README.md", r"\(([\d.]+) times there\)", POOL, FREE),
+        ("docs/results.md", r"rule needs ([\d.]+) times less", POOL, FREE),
+        ("docs/results.md", r"; ([\d.]+) on `strategies`, no", "strategies", FREE),
+        ("docs/results.md", r"left\*\* makes ([\d.]+),", "strategies", THIN),
+        ("docs/results.md", r"left\*\* makes [\d.]+, ([\d.]+)", POOL, THIN),
+        ("docs/results.md", r", ([\d.]+) on `worked-steps`\. It", "worked-steps", LIVE),
+        ("docs/results.md", r"and ([\d.]+) of it", "worked-steps", THIN),
+    ],
+)
+def test_savings_of_other_testbeds(page, pattern, testbed, method):
+    found = json.loads((RESULTS / "headline.json").read_text())["testbeds"]
+    saved = found[testbed]["savings"][method][2]["value"]
+    assert number(page, pattern) == round(saved, 1)
 
 
 def test_what_a_profile_costs_and_earns(savings):
