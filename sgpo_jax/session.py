@@ -228,7 +228,8 @@ def cache_programs(folder: str = CACHE) -> None:
     """
     # An empty variable says that there shall be none.
     chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    if folder and chosen is None and not jax.config.jax_compilation_cache_dir:
+    given = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue] made when jax is imported
+    if folder and chosen is None and not given:
         path = pathlib.Path(folder).expanduser() / "programs"
         jax.config.update("jax_compilation_cache_dir", str(path))
 

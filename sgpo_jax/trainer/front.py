@@ -39,7 +39,9 @@ def as_queries(questions: Any, reward: Reward = None) -> tuple[Query, ...]:
     else:
         own = reward is not None and not (isinstance(reward, str) and ":" not in reward)
         rows = not isinstance(questions, str | data.Source)
-        columns = {"verifier": "reward:function"} if own and rows else {}
+        columns: dict[str, Any] = {}
+        if own and rows:
+            columns["verifier"] = "reward:function"
         found, _ = data.load(questions, held_out=0, verbose=False, **columns)
     if not found:
         raise ValueError("there is no question: queries is empty")
