@@ -63,7 +63,7 @@ class Columns:
 
     @property
     def _own_verifier(self) -> bool:
-        """Whether rewards are from a function of one's own, which needs no answer."""
+        """Rewards from a function of one's own, which needs no answer."""
         return ":" in (self.verifier or "")
 
     @property
