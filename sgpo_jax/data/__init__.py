@@ -1,5 +1,6 @@
 """Sources of verifiable questions, and held-out sets by content."""
 
+from .columns import DATA_SOURCES as DATA_SOURCES
 from .columns import Columns as Columns
 from .demonstrations import Demonstrations as Demonstrations
 from .demonstrations import demonstrate as demonstrate

@@ -14,7 +14,8 @@ ANSWERS = ("answer", "reward_model.ground_truth")
 """Columns that are looked for, in this order, where none is named."""
 
 _VERL = "reward_model.ground_truth"
-_DATA_SOURCES = {"openai/gsm8k": "gsm8k"}
+DATA_SOURCES = {"openai/gsm8k": "gsm8k"}
+"""Verifiers of the data sources that verl has functions for, by its names of them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -180,7 +181,7 @@ class Columns:
 
     def _verifier(self, row: Mapping[str, Any]) -> str:
         source = row.get("data_source") if self._by_source else None
-        return _DATA_SOURCES.get(str(source), "exact")
+        return DATA_SOURCES.get(str(source), "exact")
 
     def __str__(self) -> str:
         answer = f"answer from {self.answer!r}" if self.answer else "no answers"

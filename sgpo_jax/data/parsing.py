@@ -92,7 +92,7 @@ def _gym(rest: str) -> Source:
 
 def _records(rest: str) -> Source:
     path, *pairs = rest.split(",")
-    return _build(Records, _options(pairs), path=path)
+    return _build(Records, _options(pairs, may_be_empty=("answer",)), path=path)
 
 
 def _gsm8k(rest: str) -> Source:
@@ -121,11 +121,13 @@ _PARSERS = {
 }
 
 
-def _options(pairs: Sequence[str]) -> dict[str, str]:
+def _options(
+    pairs: Sequence[str], *, may_be_empty: Sequence[str] = ()
+) -> dict[str, str]:
     options: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
-        if not key or not equals or not value:
+        if not key or not equals or not (value or key in may_be_empty):
             raise ValueError(f"option {shown(pair)} is not of the form name=value")
         if key in options:
             raise ValueError(f"option {shown(key)} is given twice")

@@ -32,7 +32,8 @@ def load(source: data.Source, config: Experiment, tokenizer: Tokenizer) -> Quest
     """Load and split the questions of an experiment.
 
     Raises:
-      UserError: if the source cannot be read, or a part is left without questions.
+      UserError: if the source cannot be read, a part is left without questions, or
+        fine-tuning without answers.
     """
     split = config.split
     try:
@@ -56,6 +57,12 @@ def load(source: data.Source, config: Experiment, tokenizer: Tokenizer) -> Quest
     if split.demonstrated and not isinstance(source, data.Procedural):
         train, demonstrated = data.split(
             train, held_out=split.demonstrated, seed=config.seed + 1
+        )
+    if config.sft.steps and (bare := sum(not q.reference for q in demonstrated)):
+        raise UserError(
+            f"{bare} of {len(demonstrated)} questions for supervised fine-tuning have"
+            " no right answer to imitate: bring a policy (model.source), or set"
+            " sft.steps to 0"
         )
     train = _some(train, split.max_train, config.seed + 2)
     held_out = _some(held_out, split.max_held_out, config.seed + 2)

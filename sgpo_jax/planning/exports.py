@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sgpo_jax.data import Query
+from sgpo_jax.data import DATA_SOURCES, Query
 from sgpo_jax.planning.plan import Plan
 from sgpo_jax.profiling import Profile
 
@@ -87,8 +87,9 @@ def dataset(
 
     * "trl": `prompt` as messages, `solution`, read by TRL's GRPOTrainer.
     * "verl": `data_source`, `prompt`, `ability`, `reward_model`, `extra_info`, as
-      verl's RLHFDataset reads them. It chooses its reward by `data_source`: the family
-      of the query, `openai/gsm8k` for GSM8K; give verl a function for others.
+      verl's RLHFDataset reads them. It chooses its reward by `data_source`:
+      `openai/gsm8k` where the verifier is `gsm8k`, else the family of the query; give
+      verl a function for others.
     * "prime-rl": `question`, `answer`, `info`, as environments of verifiers read them.
     * "datasets": flat columns, for any reader: `id`, `prompt`, `answer`, `verifier`,
       `family` and `level`.
@@ -123,12 +124,14 @@ def _trl(index: int, query: Query) -> dict[str, Any]:
     return {"id": query.id, "prompt": _messages(query), "solution": query.reference}
 
 
-_VERL_NAMES = {"gsm8k": "openai/gsm8k"}
+_VERL_SOURCES = {verifier: name for name, verifier in DATA_SOURCES.items()}
 
 
 def _verl(index: int, query: Query) -> dict[str, Any]:
     return {
-        "data_source": _VERL_NAMES.get(query.family, query.family) or query.verifier,
+        "data_source": _VERL_SOURCES.get(query.verifier)
+        or query.family
+        or query.verifier,
         "prompt": _messages(query),
         "ability": query.family or "math",
         "reward_model": {"style": "rule", "ground_truth": query.reference},

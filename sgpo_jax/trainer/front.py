@@ -37,11 +37,10 @@ def as_queries(questions: Any, reward: Reward = None) -> tuple[Query, ...]:
     if _are_queries(questions):
         found = tuple(questions)
     else:
-        own = reward is not None and not (isinstance(reward, str) and ":" not in reward)
-        rows = not isinstance(questions, str | data.Source)
         columns: dict[str, Any] = {}
-        if own and rows:
-            columns["verifier"] = "reward:function"
+        function = callable(reward) or ":" in (reward or "")
+        if function and not isinstance(questions, str | data.Source):
+            columns["verifier"] = "reward:function"  # `rewarded` puts its name there
         found, _ = data.load(questions, held_out=0, verbose=False, **columns)
     if not found:
         raise ValueError("there is no question: queries is empty")

@@ -63,6 +63,10 @@ from sgpo_jax.data.source import Source
                 path="b.jsonl", prompt="q", id="key", metadata=("a", "b"), strict=True
             ),
         ),
+        (
+            "b.jsonl,answer=,verifier=my.py:score",
+            Records(path="b.jsonl", answer="", verifier="my.py:score"),
+        ),
         ("a/*.jsonl.gz,held_out=b", Records(path="a/*.jsonl.gz", held_out="b")),
         (
             "a.parquet,answer=reward_model.ground_truth",
@@ -94,6 +98,7 @@ def test_source(text, source):
         ("procedural:count=0", "at least 1, got 0"),
         ("procedural:count", "'count' is not of the form name=value"),
         ("procedural:count=", "not of the form"),
+        ("jsonl:q.jsonl,prompt=", "not of the form"),
         ("procedural:count=1,count=2", "'count' is given twice"),
         ("reasoning-gym:", "a family is missing"),
         ("reasoning-gym:gcd;", "a family is missing"),

@@ -65,7 +65,7 @@ def test_verls_own_reader_and_scorer_take_what_is_exported(tmp_path):
         chat_template="{% for turn in messages %}{{ turn.content }}{% endfor %}",
     )
     # Their scorer is chosen by the source: GSM8K's looks for the last "#### number".
-    queries = [dataclasses.replace(q, family="gsm8k") for q in QUERIES]
+    queries = [dataclasses.replace(q, verifier="gsm8k") for q in QUERIES]
     table = planning.dataset(queries, PROFILE, PLAN, layout="verl")
     pq.write_table(table, tmp_path / "train.parquet")
     config = {"cache_dir": str(tmp_path / "cache"), "filter_overlong_prompts": False}

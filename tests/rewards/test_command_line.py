@@ -51,6 +51,29 @@ def test_wrong_rewards_exit_2_and_leave_no_folder(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (",verifier={folder}/my_reward.py:good", "no right answer to imitate"),
+        (",answer=,verifier={folder}/my_reward.py:good", "no right answer to imitate"),
+        (",answer=", "exact has nothing to compare with"),
+        ("", "no column 'answer'"),
+    ],
+)
+def test_questions_without_answers_are_not_imitated(
+    questions, tmp_path, capsys, options, message
+):
+    """A reward of one's own needs no answers; supervised fine-tuning does."""
+    questions.write_text("".join(f'{{"prompt": "{n}!"}}\n' for n in range(12)))
+    source = f"{questions}{options.format(folder=tmp_path)}"
+    command = ["run", "--data", source, "--out", str(tmp_path / "run")]
+    assert cli.run_command(command) == 2
+    assert message in capsys.readouterr().err
+    if "verifier" in options:
+        assert cli.run_command([*command, "--sft.steps", "0", "--dry-run"]) == 0
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_corrected_command_is_accepted(questions, tmp_path, capsys):
     """Dense rewards count as successes from the stated threshold on."""
     out = ["--out", str(tmp_path / "run"), "--cache", "", "--preset", "quick"]
