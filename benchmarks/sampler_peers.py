@@ -64,51 +64,18 @@ def ours(prompts, length, samples):
 
 
 def tunix(prompts, length, samples):
-    import jax
     import numpy as np
-    from flax import nnx
+    import tunix_peer
     from tunix.generate.sampler import CacheConfig, Sampler
-    from tunix.models.llama3 import model as llama
 
-    config = llama.ModelConfig(
-        num_layers=LAYERS, vocab_size=VOCAB, embed_dim=WIDTH, hidden_dim=MLP,
-        num_heads=HEADS, head_dim=WIDTH // HEADS, num_kv_heads=HEADS, rope_theta=10_000,
-        norm_eps=1e-5,
-    )  # fmt: skip
-    model = llama.Llama3(config, rngs=nnx.Rngs(0))
-    # Its MLPs start at zero, waiting for a checkpoint.
-    state = nnx.state(model, nnx.Param)
-    leaves, tree = jax.tree.flatten(state)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    leaves = [
-        0.02 * jax.random.normal(key, x.shape, x.dtype) if x.ndim > 1 else x
-        for key, x in zip(keys, leaves, strict=True)
-    ]
-    nnx.update(model, jax.tree.unflatten(tree, leaves))
-
-    class Numbers:
-        """Token ids as text; Tunix prepends BOS."""
-
-        def encode(self, text, **_):
-            return [int(word) for word in text.split()]
-
-        def decode(self, ids, **_):
-            return " ".join(str(int(i)) for i in ids)
-
-        def bos_id(self):
-            return 1
-
-        def eos_id(self):
-            return 2
-
-        def pad_id(self):
-            return 0
-
+    model = tunix_peer.llama(
+        layers=LAYERS, width=WIDTH, heads=HEADS, mlp=MLP, vocab=VOCAB, norm_eps=1e-5
+    )
     cache = CacheConfig(
         cache_size=length + NEW, num_layers=LAYERS, num_kv_heads=HEADS,
         head_dim=WIDTH // HEADS,
     )  # fmt: skip
-    sampler = Sampler(model, Numbers(), cache)
+    sampler = Sampler(model, tunix_peer.Numbers(), cache)
     rng = np.random.default_rng(0)
     texts = [
         " ".join(map(str, rng.integers(3, VOCAB, length - 1))) for _ in range(prompts)

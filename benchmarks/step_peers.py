@@ -13,11 +13,13 @@ responses, whose lengths are fixed:
 
 Every contender samples, scores and trains in a process of its own, after a step that
 compiles; contenders take turns, `--rounds` times. CPU-seconds count all its processes,
-scorers included. Prints a line of JSON per process; writes medians, ratios to the
-better peer and peak memory to benchmarks/results/step_peers.md.
+scorers included. Prints a line of JSON per process; writes medians, ratios and peak
+memory to benchmarks/results/step_peers.md.
 """
 
 import argparse
+import functools
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -68,19 +70,6 @@ class Numbers:
 
     def decode(self, ids, **_):
         return " ".join(str(int(i)) for i in ids)
-
-
-class TunixNumbers(Numbers):
-    """The same with the methods Tunix calls; it puts BOS before a prompt."""
-
-    def bos_id(self):
-        return 1
-
-    def eos_id(self):
-        return 2
-
-    def pad_id(self):
-        return 0
 
 
 def ours(prompts, group, length, new, beta, clock):
@@ -187,36 +176,22 @@ def tunix(prompts, group, length, new, beta, clock):
     import jax
     import numpy as np
     import optax
-    from flax import nnx
+    import tunix_peer
     from jax.sharding import Mesh
-    from tunix.models.llama3 import model as llama
     from tunix.rl import rl_cluster
     from tunix.rl.grpo import grpo_learner
     from tunix.rl.rollout import base_rollout
 
-    def make():
-        config = llama.ModelConfig(
-            num_layers=LAYERS, vocab_size=VOCAB, embed_dim=WIDTH, hidden_dim=MLP,
-            num_heads=HEADS, head_dim=WIDTH // HEADS, num_kv_heads=HEADS,
-            rope_theta=10_000, norm_eps=1e-6,
-        )  # fmt: skip
-        model = llama.Llama3(config, rngs=nnx.Rngs(0))
-        # Its MLPs start at zero, waiting for a checkpoint.
-        leaves, tree = jax.tree.flatten(nnx.state(model, nnx.Param))
-        keys = jax.random.split(jax.random.key(1), len(leaves))
-        leaves = [
-            0.02 * jax.random.normal(key, x.shape, x.dtype) if x.ndim > 1 else x
-            for key, x in zip(keys, leaves, strict=True)
-        ]
-        nnx.update(model, jax.tree.unflatten(tree, leaves))
-        return model
-
+    make = functools.partial(
+        tunix_peer.llama,
+        layers=LAYERS, width=WIDTH, heads=HEADS, mlp=MLP, vocab=VOCAB, norm_eps=1e-6,
+    )  # fmt: skip
     mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("fsdp", "tp"))
     role = rl_cluster.Role
     cluster = rl_cluster.RLCluster(
         actor=make(),
         reference=make() if beta else None,
-        tokenizer=TunixNumbers(),
+        tokenizer=tunix_peer.Numbers(),
         cluster_config=rl_cluster.ClusterConfig(
             role_to_mesh={r: mesh for r in (role.ACTOR, role.REFERENCE, role.ROLLOUT)},
             rollout_engine="vanilla",
@@ -259,6 +234,7 @@ def tunix(prompts, group, length, new, beta, clock):
 
 
 CONTENDERS = {"ours": ours, "trl": trl, "tunix": tunix}
+PACKAGES = {"ours": "jax", "trl": "trl", "tunix": "google-tunix"}
 
 
 class Clock:
@@ -306,12 +282,14 @@ def one(contender, case):
         "wall_s": round(statistics.median(wall for _, wall in steps), 3),
         "first_cpu_s": round(first[0], 1),
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "version": importlib.metadata.version(PACKAGES[contender]),
     }
     print(json.dumps(line), flush=True)
 
 
-def page(lines):
-    """Medians over the rounds, and the ratio to the better peer."""
+def page(lines, rounds):
+    """Medians over the rounds, and ratios to ours."""
+    versions = {PACKAGES[x["contender"]]: x["version"] for x in lines}
     text = [
         "# A step of GRPO beside TRL and Tunix",
         "",
@@ -319,6 +297,9 @@ def page(lines):
         "CPU-seconds of a step after the first, medians of steps and rounds; sampling,",
         "rewards and update. Each process has the machine's two cores, which may be",
         "shared with other work: ratios are of one run, taken in turns.",
+        f"Rounds: {rounds}. "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + ".",
         "",
         "| shape | contender | CPU-s | against ours | first step, CPU-s | peak MiB |",
         "|---|---|---:|---:|---:|---:|",
@@ -378,7 +359,7 @@ def main():
                     sys.exit(f"{contender} on {case}:\n{done.stderr[-2000:]}")
                 lines.append(json.loads(done.stdout.strip().splitlines()[-1]))
                 print(json.dumps(lines[-1]), flush=True)
-    args.out.write_text(page(lines))
+    args.out.write_text(page(lines, args.rounds))
     return None
 
 
