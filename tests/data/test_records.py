@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sgpo_jax.data import Records, jsonl
+from sgpo_jax.data import Records, collecting, jsonl
 
 
 def _write(path, *lines):
@@ -29,6 +29,23 @@ def test_columns_become_a_query(tmp_path):
     assert (query.id, query.prompt, query.reference) == ("12", "4+3=", "7")
     assert (query.family, query.level, query.verifier) == ("sums", 2, "integer")
     assert query.metadata == {"unit": ["kg"]}
+
+
+def test_what_was_left_out_is_compared_with_no_later_question(tmp_path):
+    """A repeat in another spelling, and a question whose id was taken, come again."""
+    rows = [("4 + 3 =", "7"), ("4 +  3 =", "7"), ("1+1=", "2"), ("4 +  3 =", "7")]
+    rows = [{"prompt": prompt, "answer": answer} for prompt, answer in rows]
+    path = _write(tmp_path / "q.jsonl", *rows)
+    loaded = Records(path=path).load()
+    assert [q.prompt for q in loaded.queries] == ["4 + 3 =", "1+1="]
+    assert loaded.repeats == {collecting.SPELLING: 2} and not loaded.problems
+    rows = [("a", "7"), ("a", "9"), ("b", "2"), ("b", "9")]
+    rows = [{"prompt": f"{i}!", "answer": x, "id": k} for i, (k, x) in enumerate(rows)]
+    rows += [{"prompt": "1!", "answer": "9", "id": "c"}]  # its first id was taken
+    path = _write(tmp_path / "ids.jsonl", *rows)
+    loaded = Records(path=path, id="id").load()
+    assert [q.id for q in loaded.queries] == ["a", "b", "c"]
+    assert len(loaded.problems) == 2
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])

@@ -66,11 +66,11 @@ def test_questions_without_answers_are_not_imitated(
     """A reward of one's own needs no answers; supervised fine-tuning does."""
     questions.write_text("".join(f'{{"prompt": "{n}!"}}\n' for n in range(12)))
     source = f"{questions}{options.format(folder=tmp_path)}"
-    command = ["run", "--data", source, "--out", str(tmp_path / "run")]
+    command = ["run", "--dry-run", "--data", source, "--out", str(tmp_path / "run")]
     assert cli.run_command(command) == 2
     assert message in capsys.readouterr().err
     if "verifier" in options:
-        assert cli.run_command([*command, "--sft.steps", "0", "--dry-run"]) == 0
+        assert cli.run_command([*command, "--sft.steps", "0"]) == 0
     assert not (tmp_path / "run").exists()
 
 
