@@ -22,12 +22,16 @@
 # GSM8K=~/gsm8k SERVER=http://localhost:8000/v1 jupyter lab
 # ```
 #
+# A third, `OPTIONS`, holds further options of `sgpo profile`: `--model NAME`,
+# `--tokenizer hf:OWNER/NAME` for a chat template, fewer questions.
+#
 # Without them the questions are built-in arithmetic and the policy is that of the
 # preset `quick`, warmed up here: half a minute on two cores.
 
 # %%
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -67,7 +71,8 @@ def sgpo(*options):
 
 # %%
 if gsm8k and server:
-    options = ["--server", server, "--data", f"gsm8k:{gsm8k}", "--max-questions", "400"]
+    options = ["--server", server, "--data", f"gsm8k:{gsm8k}"]
+    options += shlex.split(os.environ.get("OPTIONS", "--max-questions 400"))
 else:
     options = ["--preset", "quick"]
 print(sgpo("profile", *options, "--out", str(folder)))

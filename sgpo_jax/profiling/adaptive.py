@@ -53,12 +53,14 @@ class Decision:
         the preposterior value of m further samples, which is never below 0.
         """
         now = prior.posterior(k, n)
-        value = -self.probabilities(now).max(-1)
-        for j in range(more + 1):
-            chance = np.exp(now.log_evidence(np.full_like(k, j), np.full_like(k, more)))
-            best = self.probabilities(now.posterior(j, more)).max(-1)
-            value = value + chance * best
-        return np.maximum(value, 0)
+        parts = dataclasses.asdict(now).items()
+        each = theory.BetaMixture(**{name: part[:, None] for name, part in parts})
+        j = np.arange(more + 1.0)
+        chance = np.exp(each.log_evidence(j, more))
+        best = self.probabilities(each.posterior(j, more)).max(-1)
+        value = (chance * best).sum(-1) - self.probabilities(now).max(-1)
+        # What no outcome can change is worth nothing; sums leave rounding behind.
+        return np.where(value > 1e-12, value, 0.0)
 
 
 @runtime_checkable
@@ -96,8 +98,11 @@ class Flat:
 class Sequential:
     """Rounds of a few samples for the queries whose decision gains most from them.
 
-    With `rounds=2` this is two-stage profiling. A query is clear, and left alone, once
-    one interval has probability `confidence` or no batch is worth `least_gain`.
+    The gain of a query is the most that its decision gains per sample over one, two,
+    four ... batches, up to `most` samples: one batch may be too small to change any
+    decision although two are not (KG(*), Frazier and Powell 2010,
+    doi 10.1287/deca.1100.0190). A query is clear, and left alone, once one interval has
+    probability `confidence` or nothing gains more than `least_gain`.
 
     Attributes:
       first: samples every query starts with.
@@ -134,15 +139,25 @@ class Sequential:
         sure = self.decision.probabilities(belief.classes).max(-1)[belief.index]
         counts = np.stack([profile.successes, profile.samples]).astype(np.float64)
         cells, index = np.unique(counts, axis=1, return_inverse=True)
-        gain = self.decision.expected_gain(prior, *cells, more=self.batch)
-        gain = gain[index.reshape(-1)]
+        gain = self._gain(prior, *cells)[index.reshape(-1)]
         open_ = (sure < self.confidence) & (drawn + self.batch <= self.most)
-        open_ &= gain > self.least_gain * self.batch
+        open_ &= gain > self.least_gain
         wanted = np.where(open_, self.batch, 0)
         count = max(1, int(np.ceil(self.share * open_.sum())))
         room = min(budget, count * self.batch)
         more = _within(wanted, np.where(open_, gain, -1.0), room, profile)
-        return more, float(gain[more > 0].sum())
+        return more, float(more @ gain)
+
+    def _gain(
+        self, prior: theory.BetaMixture, k: np.ndarray, n: np.ndarray
+    ) -> Float[np.ndarray, " D"]:
+        """Most that the decision gains per sample over a power of two of batches."""
+        best, more = np.zeros(len(n)), self.batch
+        while more <= self.most:
+            gain = self.decision.expected_gain(prior, k, n, more=more) / more
+            best = np.where(n + more <= self.most, np.maximum(best, gain), best)
+            more *= 2
+        return best
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,7 +169,8 @@ class Round:
       samples: samples it will draw.
       queries: queries they go to.
       clear: queries whose decision is clear already.
-      gain: decisions expected to become right; NaN in the first round.
+      gain: decisions expected to become right per sample, times the samples; NaN in
+        the first round.
       left: budget left after it.
     """
 

@@ -58,7 +58,11 @@ class BetaMixture:
         return tuple(np.asarray(part, np.float64) for part in parts)
 
     def posterior(self, successes: Numbers, samples: Numbers) -> "BetaMixture":
-        """Condition on `successes` out of `samples`, by Bayes' rule."""
+        """Condition on `successes` out of `samples`, by Bayes' rule.
+
+        At least 1e-15 of probability stays between 0 and 1, so that further samples can
+        be conditioned on, whatever they are.
+        """
         alpha, beta, never, always = self._arrays()
         k, n = np.asarray(successes, np.float64), np.asarray(samples, np.float64)
         # In logarithms: with many samples the evidence is below the smallest float.
@@ -68,11 +72,13 @@ class BetaMixture:
             zero = np.log(np.where(k == 0, never, 0.0))
             one = np.log(np.where(k == n, always, 0.0))
         total = np.logaddexp(np.logaddexp(zero, one), between)
+        zero, one = np.exp(zero - total), np.exp(one - total)
+        excess = np.maximum(zero + one, 1 - 1e-15) / (1 - 1e-15)
         return BetaMixture(
             alpha=alpha + k,
             beta=beta + n - k,
-            never=np.exp(zero - total),
-            always=np.exp(one - total),
+            never=zero / excess,
+            always=one / excess,
         )
 
     @property

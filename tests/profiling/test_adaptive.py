@@ -1,5 +1,7 @@
 """Sequential profiling: budgets, early stops, expected gains, decisions per sample."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -8,6 +10,7 @@ from sgpo_jax import theory
 from sgpo_jax.profiling import (
     Decision,
     Flat,
+    Given,
     Posterior,
     Profile,
     Sequential,
@@ -96,6 +99,27 @@ def test_the_expected_gain_is_what_simulation_finds():
     measured = (chosen == right).mean() - (before == right).mean()
     # The standard error of a share of 200,000 is 0.001.
     np.testing.assert_allclose(gain[0], measured, atol=0.004)
+
+
+def test_batches_too_small_to_change_a_decision_are_counted_together():
+    # 0 of 2 under this prior: two more samples leave every decision as it is, and the
+    # best of larger numbers, per sample, is what the rule goes by.
+    prior = theory.BetaMixture(alpha=0.8, beta=3.4, never=0.26, always=0.01)
+    coins = Coins(np.full(4, 0.1))
+    profile = coins([range(2)] * 4)
+    profile = dataclasses.replace(profile, successes=[0] * 4)
+    belief = Posterior.of(profile, Given(mixture=prior))
+    rule = Sequential(first=2, batch=2, most=16, share=1.0)
+    zero, two = np.array([0.0]), np.array([2.0])
+    gains = [
+        rule.decision.expected_gain(prior, zero, two, more=m)[0] / m for m in (2, 4, 8)
+    ]
+    assert gains[0] == 0 < max(gains)
+    more, gain = rule(belief, prior, budget=100)
+    assert more.tolist() == [2] * 4
+    np.testing.assert_allclose(gain, 8 * max(gains))
+    narrow = dataclasses.replace(rule, most=4)
+    assert not narrow(belief, prior, budget=100)[0].any()
 
 
 def test_clear_queries_get_no_more_samples():

@@ -142,6 +142,19 @@ def test_a_prior_without_evidence_stays_proper():
         assert 0 <= found.never + found.always < 1
 
 
+@pytest.mark.parametrize(("k", "share"), [(0, "never"), (10**6, "always")])
+def test_a_certain_posterior_can_be_conditioned_on_again(k, share):
+    # The rest has probability 1e-60 and would vanish beside 1.
+    prior = theory.BetaMixture(alpha=20.0, beta=20.0, never=0.3, always=0.3)
+    sure = prior.posterior(k, 10**6)
+    np.testing.assert_allclose(getattr(sure, share), 1.0, rtol=1e-14)
+    np.testing.assert_allclose(sure.mean, k / 10**6, atol=1e-14)
+    np.testing.assert_allclose(sure.quantile(0.5), k / 10**6, atol=1e-14)
+    surprised = sure.posterior(1, 2)
+    assert surprised.never == surprised.always == 0
+    np.testing.assert_allclose(surprised.mean, (k + 21) / (10**6 + 42))
+
+
 def test_a_pool_of_never_and_always_needs_the_atoms():
     rng = np.random.default_rng(1)
     rate = rng.choice([0.0, 1.0, 0.4], size=4000, p=[0.5, 0.1, 0.4])
