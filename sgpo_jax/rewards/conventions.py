@@ -16,6 +16,7 @@ import asyncio
 import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -272,10 +273,18 @@ def _either(plain: Callable, chat: Callable, items: Sequence[Item]) -> Any:
     """Pass strings, or conversations to what reads `completion[0]["content"]`."""
     try:
         return plain(items)
-    except TypeError as error:
-        if "indices must be" not in str(error):
+    except (AttributeError, IndexError, TypeError) as error:
+        # An empty completion has no first turn, and text no turns to ask for a role.
+        if not _TAKEN_FOR_TURNS.search(str(error)):
             raise
+        first = error
+    try:
         return chat(items)
+    except Exception:
+        raise first from None
+
+
+_TAKEN_FOR_TURNS = re.compile(r"string ind|'str' object has no attribute")
 
 
 def _table(items: Sequence[Item], chat: bool) -> dict[str, list]:

@@ -60,6 +60,10 @@ def trl_chat(prompts, completions, reference, **kwargs):
     return [float(c[0]["content"] == r) for c, r in zip(completions, reference)]  # noqa: B905
 
 
+def trl_chat_get(prompts, completions, reference, **kwargs):
+    return [float(c[-1].get("content") == r) for c, r in zip(completions, reference)]  # noqa: B905
+
+
 async def trl_async(completions, reference, **kwargs):
     await asyncio.sleep(0.0)
     return [float(c[0]["content"] == r) for c, r in zip(completions, reference)]  # noqa: B905
@@ -86,6 +90,7 @@ def verl_tuple(data_source, solution_str, ground_truth, extra_info):
         (waiting, [1, 0]),
         (trl, [1, 0]),
         (trl_chat, [1, 0]),
+        (trl_chat_get, [1, 0]),
         (trl_async, [1, 0]),
         (compute_score, [1, 0]),
         (verl_tuple, [1, 0]),
@@ -133,6 +138,20 @@ def test_whole_batches_with_tokens(worker):
                 batch.send()
         values = batch.results()
     np.testing.assert_allclose(values, lengths / 200)
+
+
+@pytest.mark.parametrize("function", [trl_chat, trl_chat_get, trl_async])
+def test_an_empty_completion_is_a_turn_without_text(worker, function):
+    asked = [query(worker.register(function))] * 2
+    np.testing.assert_array_equal(worker.score(["", "7"], asked), [0, 1])
+
+
+def test_a_fault_of_the_function_is_said_as_it_is(worker):
+    def broken(completions, **kwargs):
+        return [completion.missing for completion in completions]
+
+    with pytest.raises(VerifierError, match="'str' object has no attribute 'missing'"):
+        worker.check([query(worker.register(broken))])
 
 
 def test_a_batch_of_the_wrong_length_is_unscorable(worker):
