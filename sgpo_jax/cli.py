@@ -100,10 +100,11 @@ def run_command(argv: list[str]) -> int:
         print(HELP.format(presets=", ".join(PRESETS), sources=sources), end="")
         return 0
     name, rest = argv[0], argv[1:]
-    if (
-        name in ("plan", "profile", "report")
-        and (code := _beside_runs(name, rest)) is not None
-    ):
+    try:
+        code = _beside_runs(name, rest)
+    except ValueError as error:
+        return _refuse(str(error))
+    if code is not None:
         return code
     if name in MACHINE_COMMANDS:
         return importlib.import_module(f"sgpo_jax.commands.{name}").main(rest)
@@ -117,20 +118,16 @@ def run_command(argv: list[str]) -> int:
         return _refuse(str(error))
     code = _execute(name, config, dry_run)
     if shown and code == 0 and not dry_run:
-        _open(pathlib.Path(config.out).expanduser() / "report.html")
+        from sgpo_jax.report import open_page
+
+        open_page(pathlib.Path(config.out).expanduser() / "report.html")
     return code
-
-
-def _open(page: pathlib.Path) -> None:
-    """Show a page in the browser, where there is one."""
-    import webbrowser
-
-    if not webbrowser.open(page.resolve().as_uri()):
-        print(f"sgpo: no browser to open {page} with", file=sys.stderr)
 
 
 def _beside_runs(name: str, rest: list[str]) -> int | None:
     """Plan, profile, report without a run: return the exit code, None for a stage."""
+    if name not in ("plan", "profile", "report"):
+        return None
     given = set(options.given_options(rest))
     if name == "plan":
         from sgpo_jax.commands import plan
@@ -172,7 +169,7 @@ def _work(name: str, config: "Experiment", hosts: "ProcessGroup", dry_run: bool)
     try:
         # What can fail on bad settings comes first; later errors are faults.
         worker = make_worker(config.reward, hosts.poll)
-        folder = RunFolder(pathlib.Path(config.out).expanduser())
+        folder = RunFolder.of(config)
         if name in ("plan", "eval", "report") and not folder.config.exists():
             raise UserError(
                 f"{folder.path} holds no run: look at --out, or begin with sgpo run"
@@ -182,6 +179,8 @@ def _work(name: str, config: "Experiment", hosts: "ProcessGroup", dry_run: bool)
         run.check()
         if name in ("eval", "report") and not run.held_out:
             raise UserError(f"sgpo {name} evaluates: split.held_out must not be 0")
+        if dry_run:
+            _check_folder(run, write=False)
     except (UserError, ValueError) as error:
         return _refuse(str(error))
     _introduce(run)
@@ -206,17 +205,24 @@ def _work(name: str, config: "Experiment", hosts: "ProcessGroup", dry_run: bool)
     return 0
 
 
-def _begin(name: str, run: "Run", worker: "Worker") -> None:
+def _check_folder(run: "Run", *, write: bool) -> None:
     """Check that the folder holds results of these settings and questions, or none."""
+    from sgpo_jax.pipeline import open_folder
+    from sgpo_jax.pipeline.manifest import check_questions
+
+    check_questions(run.folder, run.train, run.held_out)
+    open_folder(run.config, write=write)
+
+
+def _begin(name: str, run: "Run", worker: "Worker") -> None:
+    """Check verifiers and the folder, and remember the questions."""
     import jax
 
-    from sgpo_jax.pipeline import open_folder
-    from sgpo_jax.pipeline.manifest import check_questions, record_questions
+    from sgpo_jax.pipeline.manifest import record_questions
 
     if name in ("run", "profile", "train", "eval"):
         worker.check((*run.train, *run.held_out))
-    check_questions(run.folder, run.train, run.held_out)
-    open_folder(run.config, write=run.hosts.index == 0)
+    _check_folder(run, write=run.hosts.index == 0)
     run.hosts.on_main_process(
         lambda: record_questions(run.folder, run.train, run.held_out)
     )

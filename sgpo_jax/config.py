@@ -422,6 +422,7 @@ class Experiment:
 
     Attributes:
       out: the run folder.
+      preset: name of the preset it began as; empty for none.
       seed: root of all randomness.
       data: source of the questions; `sgpo --help` explains the syntax.
       split: what is held out.
@@ -442,6 +443,8 @@ class Experiment:
     """
 
     out: str = "runs/default"
+    # Chosen before the options are read: commands.options.
+    preset: tyro.conf.Suppress[tyro.conf.Fixed[str]] = ""
     seed: Seed = 0
     data: str = "procedural:families=addition+gcd+bits+count+reversal+sorting"
     split: SplitConfig = SplitConfig()

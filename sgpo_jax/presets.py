@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def default() -> "Experiment":
     """The embedded mixture, from nothing to a report.
 
-    `sgpo run`, under 5 minutes on two CPU cores. Seen on 2026-11-22 with jax 0.10.2,
+    `sgpo run`, some 5 minutes on two CPU cores. Seen on 2026-11-22 with jax 0.10.2,
     seeds 0, 1 and 2: held-out success from 0.37, 0.35, 0.41 to 0.51, 0.53, 0.61 (grpo)
     and 0.48, 0.54, 0.63 (tracked, which reached grpo's best smoothed success at 0.72,
     0.72 and 0.83 of its total compute).

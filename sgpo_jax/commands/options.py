@@ -3,9 +3,8 @@
 import contextlib
 import dataclasses
 import io
-import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sgpo_jax.presets import LEARNING_RATES, PRESETS
@@ -24,20 +23,21 @@ def experiment(command: str, args: list[str]) -> "Experiment":
       ValueError: one line that names the option and the value.
       SystemExit: with code 0, for `--help`.
     """
-    preset = take_option(args, "--preset", "default")
+    named = take_option(args, "--preset", "")
+    preset = named or "default"
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
     from sgpo_jax.commands.method_options import override, take_overrides
 
     names, overrides = take_list(args, "--methods"), take_overrides(args)
-    default = PRESETS[preset]()
+    default = dataclasses.replace(PRESETS[preset](), preset=preset)
     if names:
         from sgpo_jax.config import LEARNING_RATE, tuned_methods
 
         rates = LEARNING_RATES.get(preset, LEARNING_RATE)
         default = dataclasses.replace(default, methods=tuned_methods(names, rates))
     default = for_published(default, args)
-    config = parse(command, args, default, chosen=bool(names))
+    config = parse(command, args, default, named=bool(named), chosen=bool(names))
     refuse_overridden(config, args)
     for path, text in overrides:
         found = override(config.methods, path, text)
@@ -62,30 +62,51 @@ def for_published(default: "Experiment", args: Sequence[str]) -> "Experiment":
 
 
 def refuse_overridden(config: "Experiment", args: Sequence[str]) -> None:
-    """Refuse options that have no effect on a published policy.
+    """Refuse options that have no effect, with these settings or in this folder.
 
     Raises:
       ValueError: naming the option and the remedy.
     """
-    if not config.model.source:
-        return
+    from sgpo_jax.pipeline import folder
+
+    flat, run = folder.flatten(config), folder.RunFolder.of(config)
+    brought = run.profile.exists() and not run.config.exists()
     for option in given_options(args):
         group, _, name = option.partition(".")
-        if group == "model" and name in _SIZES:
+        if config.model.source and group == "model" and name in _SIZES:
             raise ValueError(
                 f"--{option} has no effect: {config.model.source} has its own sizes;"
                 f" drop it, or --model.source"
             )
-        if group == "sft" and name != "steps" and not config.sft.steps:
+        if brought and group == "profile":
             raise ValueError(
-                f"--{option} has no effect: a published policy is not fine-tuned on"
-                " demonstrations unless --sft.steps is given"
+                f"--{option} has no effect: {run.profile} is used as it is; drop the"
+                " option, or delete the file"
             )
+        for prefix, needed in _PARTS.items():
+            if not option.startswith(prefix) or option == needed:
+                continue
+            if not flat[needed.replace("-", "_")]:
+                raise ValueError(
+                    f"--{option} has no effect without --{needed}; drop it, or give"
+                    " that too"
+                )
 
 
 _SIZES = frozenset(
     ("num-layers", "embed-dim", "num-heads", "num-kv-heads", "head-dim", "mlp-dim")
 )
+
+_PARTS: Mapping[str, str] = {
+    "sft.": "sft.steps",
+    "model.lora-alpha": "model.lora-rank",
+    "model.rslora": "model.lora-rank",
+    "sampler.model": "sampler.server",
+    "sampler.client.": "sampler.server",
+    "sampler.end-of-thinking": "sampler.thinking",
+    "log.project": "log.trackers",
+}
+"""By the beginning of options: the one without which they have no effect."""
 
 
 def given_options(args: Sequence[str]) -> list[str]:
@@ -102,13 +123,25 @@ def given_options(args: Sequence[str]) -> list[str]:
 
 
 def parse(
-    command: str, args: Sequence[str], default: "Experiment", *, chosen: bool = False
+    command: str,
+    args: Sequence[str],
+    default: "Experiment",
+    *,
+    named: bool = False,
+    chosen: bool = False,
 ) -> "Experiment":
     """Parse options over a default.
 
     A run folder that exists gives its own settings as defaults, so that a later stage
-    need not repeat them. If the default's methods were chosen on the command line
-    (`chosen`), they join those that the folder has trained.
+    need not repeat them.
+
+    Args:
+      command: the command.
+      args: the options.
+      default: an experiment to start from.
+      named: its preset was named: a folder must have begun as that one, or be without
+        results.
+      chosen: its methods were: they join those that the folder has trained.
 
     Raises:
       ValueError: one line that names the option and the value.
@@ -127,14 +160,21 @@ def parse(
         )
 
     first = read(default)
-    saved = pathlib.Path(first.out).expanduser() / "config.json"
-    if not saved.exists():
+    run = folder.RunFolder.of(first)
+    if not run.config.exists():
         return first
-    flat = folder.read_json(saved) | {"out": str(saved.parent)}
+    flat = {"preset": ""} | folder.read_json(run.config) | {"out": str(run.path)}
+    if named and flat["preset"] != default.preset:
+        if not any(run.done(stage) for stage in folder.STAGES):
+            return first
+        began = f"of the preset {flat['preset']}" if flat["preset"] else "of no preset"
+        raise ValueError(
+            f"{run.path} holds a run {began}, not of {default.preset}: drop --preset to"
+            " go on with its settings, or use another --out"
+        )
     if not chosen:
         return read(folder.unflatten(default, flat))
     # What is trained already stays a part of the run, baseline first.
-    run = folder.RunFolder(saved.parent)
     flat["methods"] = {
         label: content
         for label, content in flat.get("methods", {}).items()

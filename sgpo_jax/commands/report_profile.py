@@ -1,15 +1,30 @@
 """`sgpo report` of a folder that holds a profile and no trained method."""
 
+import dataclasses
 import pathlib
 import sys
 from collections.abc import Sequence
 
-from sgpo_jax.commands.options import take_option
+from sgpo_jax.commands.options import parse_dataclass, take_option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportProfileOptions:
+    """Write report.md, its figures, and report.html, one page.
+
+    Attributes:
+      out: the folder of the profile.
+      open: show report.html in the browser.
+    """
+
+    out: str = "runs/default"
+    open: bool = False
 
 
 def holds_profile_only(args: Sequence[str]) -> bool:
     """Return whether the options name such a folder."""
-    folder = _folder(args)
+    out = take_option(list(args), "--out", ReportProfileOptions.out)
+    folder = pathlib.Path(out).expanduser()
     return (folder / "profile.parquet").exists() and not (folder / "methods").exists()
 
 
@@ -19,8 +34,9 @@ def main(args: Sequence[str]) -> int:
     from sgpo_jax.commands import profile_files
     from sgpo_jax.pipeline import UserError
 
-    folder = _folder(args)
     try:
+        options = parse_dataclass(ReportProfileOptions, args, prog="sgpo report")
+        folder = pathlib.Path(options.out).expanduser()
         profile, _ = profile_files.open_profile(str(folder))
         plans = {
             path.stem: profile_files.open_plan(path, profile)
@@ -41,9 +57,7 @@ def main(args: Sequence[str]) -> int:
     except OSError as error:
         print(f"sgpo: cannot write the report: {error}", file=sys.stderr)
         return 1
-    print(f"{profile}\nreport: {path}")
+    print(f"{profile}\nreport: {folder / 'report.md'} and {path.name}")
+    if options.open:
+        report.open_page(path)
     return 0
-
-
-def _folder(args: Sequence[str]) -> pathlib.Path:
-    return pathlib.Path(take_option(list(args), "--out", "runs/default")).expanduser()

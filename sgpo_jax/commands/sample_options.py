@@ -72,6 +72,10 @@ class End:
     thinking: Annotated[int, Range(0, 2**20)] = 0
     end_of_thinking: str = "</think>"
 
+    def __post_init__(self):
+        if self.end_of_thinking != "</think>" and not self.thinking:
+            raise ValueError("end_of_thinking needs thinking; give it, or drop this")
+
 
 @dataclasses.dataclass(frozen=True)
 @bounded
@@ -115,6 +119,16 @@ class SampleOptions:
         if (self.server or self.source) and not self.prompts:
             where = "server" if self.server else "published policy"
             raise ValueError(f"give the {where} a prompt")
+        usual = (self.policy, self.checkpoint) == ("initial", "newest")
+        if (self.server or self.source) and not usual:
+            raise ValueError(
+                "policy and checkpoint are those of a run folder: drop them, or the"
+                " server and the source"
+            )
+        if self.model != "default" and not self.server:
+            raise ValueError(
+                "model is the name that a server has for it: give server, or drop it"
+            )
         if self.prompt != PromptConfig() and not self.source:
             raise ValueError(
                 "prompt is for published policies; give source, or drop it"

@@ -28,6 +28,7 @@ _FIRST_STAGE = {
     "profile": "profile",
     "reward": "profile",
     "train": "train",
+    "eval.samples": "train",
     "eval": "eval",
 }
 
@@ -46,6 +47,11 @@ class RunFolder:
     """Paths of a run. Every stage reads the files of those before it."""
 
     path: pathlib.Path
+
+    @classmethod
+    def of(cls, config: Experiment) -> "RunFolder":
+        """Return the folder of an experiment."""
+        return cls(pathlib.Path(config.out).expanduser())
 
     @property
     def config(self) -> pathlib.Path:
@@ -234,7 +240,7 @@ def open_folder(config: Experiment, *, write: bool = True) -> RunFolder:
     Raises:
       UserError: if it cannot be written, or holds results of other settings.
     """
-    folder = RunFolder(pathlib.Path(config.out).expanduser())
+    folder = RunFolder.of(config)
     flat = flatten(config)
     flat = {k: v for k, v in flat.items() if not k.startswith("distributed.")}
     if folder.config.exists():
@@ -243,13 +249,14 @@ def open_folder(config: Experiment, *, write: bool = True) -> RunFolder:
         changed = {k for k in flat if k in saved and saved[k] != flat[k]}
         changed.discard("methods")
         for name in sorted(changed):
-            first = _FIRST_STAGE.get(name.split(".")[0])
+            first = _first_stage(name, config)
             if name.startswith(_CLIENT):
                 continue
             # `train.steps` may grow: a longer run continues a shorter one only if the
             # schedule does not depend on the length, so it counts as a change.
             later = STAGES[STAGES.index(first) :] if first else ()
-            if any(folder.done(stage) for stage in later):
+            brought = name.startswith("profile.") and folder.profile.exists()
+            if brought or any(folder.done(stage) for stage in later):
                 raise UserError(
                     f"{folder.path} holds results with {name}={saved[name]}, not"
                     f" {flat[name]}; use another --out, or delete the folder"
@@ -265,6 +272,13 @@ def open_folder(config: Experiment, *, write: bool = True) -> RunFolder:
             " another --out"
         ) from error
     return folder
+
+
+def _first_stage(name: str, config: Experiment) -> str | None:
+    """Return the first stage that a setting has a say in, None for no matter when."""
+    if name == "sampler.max_response" and config.sft.steps:
+        return "sft"  # demonstrations are cut to it
+    return _FIRST_STAGE.get(name, _FIRST_STAGE.get(name.split(".")[0]))
 
 
 def _check_methods(

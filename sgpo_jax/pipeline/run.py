@@ -41,7 +41,7 @@ class Run:
     @property
     def folder(self) -> RunFolder:
         """Folder of the results."""
-        return RunFolder(pathlib.Path(self.config.out).expanduser())
+        return RunFolder.of(self.config)
 
     @property
     def hosts(self) -> ProcessGroup:

@@ -1,130 +1,17 @@
-"""The report of a profile: what a policy can do, before anything is trained."""
+"""Sections of a report that set a profile and its plans against a run."""
 
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-import sgpo_jax
 from sgpo_jax import planning
 from sgpo_jax.config import Experiment
-from sgpo_jax.data import Query
 from sgpo_jax.methods import KeepAll
 from sgpo_jax.models import DecoderConfig
 from sgpo_jax.pipeline import RunFolder
-from sgpo_jax.planning import Plan, figures, measured
-from sgpo_jax.profiling import Posterior, Profile, calibration
+from sgpo_jax.planning import Plan, measured
+from sgpo_jax.profiling import Profile
 from sgpo_jax.report import tables
 from sgpo_jax.report.sections import Tabular, Text
-
-SHOWN = 5
-"""Questions shown of each class."""
-
-
-def write_profile(
-    folder: pathlib.Path,
-    profile: Profile,
-    *,
-    plans: Mapping[str, Plan],
-    queries: Sequence[Query] = (),
-) -> pathlib.Path:
-    """Write `report.md` and its figures from a profile alone; returns its path.
-
-    Args:
-      folder: where they go.
-      profile: what is reported.
-      plans: made from it, by name.
-      queries: the questions, for success by family and level; may be empty.
-    """
-    plots = folder / "figures"
-    plots.mkdir(parents=True, exist_ok=True)
-    belief = Posterior.of(profile)
-    _save(profile, plots / "profile.png")
-    sections = [
-        "# Report of a profile",
-        f"sgpo_jax {sgpo_jax.__version__}. {len(profile):,} questions,"
-        f" {int(profile.drawn.sum()):,} samples. Nothing has been trained.",
-        f"```\n{profile}\n```",
-        "![Success rates and posterior means](figures/profile.png)",
-    ]
-    known = [query for query in queries if query.id in profile.place]
-    if known:
-        own = profile.select([query.id for query in known])
-        sections.append(tables.profile_grid(own, known).markdown())
-    sections += [*_calibrated(profile, plots), *_questions(belief)]
-    for name, plan in plans.items():
-        figures.save_plan(profile, plan, plots / f"plan_{name}.png")
-        sections += [
-            tables.plan_grid(name, plan).markdown(),
-            f"```\n{plan}\n```",
-            f"![Plan {name}](figures/plan_{name}.png)",
-        ]
-    sections += _compared(belief, plots)
-    path = folder / "report.md"
-    path.write_text("\n\n".join(sections) + "\n")
-    return path
-
-
-def _save(profile: Profile, path: pathlib.Path) -> None:
-    profile.plot().figure.savefig(path, dpi=110)
-
-
-def _calibrated(profile: Profile, plots: pathlib.Path) -> list[str]:
-    try:
-        found = calibration(profile)
-    except ValueError:
-        return []
-    found.plot().figure.savefig(plots / "calibration.png", dpi=110)
-    return [
-        f"Posteriors from a part of the samples predict the others: {found}.",
-        "![Calibration](figures/calibration.png)",
-    ]
-
-
-def _compared(belief: Posterior, plots: pathlib.Path) -> list[str]:
-    try:
-        found = planning.compare(belief)
-    except ValueError as error:
-        return [f"No plan: {error}."]
-    figures.save_comparison(found, plots / "allocators.png")
-    return [
-        "All allocators on this profile, with the filter of sGPO:",
-        f"```\n{found}\n```",
-        "![Allocators](figures/allocators.png)",
-    ]
-
-
-def _questions(belief: Posterior) -> list[str]:
-    """Return tables of questions: never solved, hardest learnable, always solved."""
-    profile, mean = belief.profile, belief.mean
-    rate = profile.success_rate
-    found = []
-    for title, mask in (
-        ("Never solved", rate == 0),
-        ("Solved now and then", (rate > 0) & (rate < 1)),
-        ("Always solved", rate == 1),
-    ):
-        rows = np.flatnonzero(mask)
-        if not rows.size:
-            continue
-        order = rows[np.argsort(mean[rows], kind="stable")][:SHOWN]
-        cells = [
-            [
-                profile.ids[row],
-                f"{profile.successes[row]} of {profile.samples[row]}",
-                f"{mean[row]:.3f}",
-                " ".join(profile.prompts[row].split())[:100].replace("|", "\\|"),
-            ]
-            for row in order.tolist()
-        ]
-        grid = tables.TextTable(
-            f"{title}: {rows.size:,} questions",
-            ["id", "solved", "posterior mean", "question"],
-            cells,
-        )
-        found.append(grid.markdown())
-    return found
 
 
 def measured_grid(
@@ -193,7 +80,7 @@ def _drifts(
     config: Experiment,
 ) -> list[Tabular | Text]:
     """Return a table of the profile against the rollouts of each method."""
-    folder = RunFolder(pathlib.Path(config.out).expanduser())
+    folder = RunFolder.of(config)
     rows = []
     for label in labels:
         path = folder.method(label) / "seen.parquet"

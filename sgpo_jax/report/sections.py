@@ -42,6 +42,22 @@ class Text:
 
 
 @dataclasses.dataclass(frozen=True)
+class Listing:
+    """Lines as they are printed."""
+
+    text: str
+
+    def markdown(self) -> str:
+        """Return a fenced block."""
+        return f"```\n{self.text}\n```"
+
+    def html(self, folder: pathlib.Path) -> str:
+        """Return the lines, which scroll if they are wider than the page."""
+        del folder
+        return f"<pre>{html.escape(self.text)}</pre>"
+
+
+@dataclasses.dataclass(frozen=True)
 class Figure:
     """A figure of the run folder.
 

@@ -15,6 +15,7 @@ nav { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; font-size: .92rem; }
 a { color: var(--link); text-decoration: none; } a:hover { text-decoration: underline; }
 p { max-width: 46rem; } code { background: var(--card); border-radius: 4px;
   padding: .1em .3em; font-size: .88em; overflow-wrap: anywhere; }
+pre { overflow-x: auto; font-size: .86rem; }
 figure { margin: 1.2rem 0; max-width: 46rem; }
 figure img { max-width: 100%; height: auto;
   background: #fff; border-radius: 6px; }

@@ -1,6 +1,9 @@
 """Write `report.md` with its figures and `report.html`, and print the tables."""
 
 import dataclasses
+import pathlib
+import sys
+import webbrowser
 from collections.abc import Mapping, Sequence
 
 from sgpo_jax.data import Query
@@ -40,6 +43,12 @@ def print_evaluations(results: Mapping[str, Evaluation], display: Display) -> No
 
 def _show(grid: tables.TextTable, display: Display) -> None:
     display.console.print(grid.rich(display.console.width))
+
+
+def open_page(path: pathlib.Path) -> None:
+    """Show a page in the browser, where there is one."""
+    if not webbrowser.open(path.resolve().as_uri()):
+        print(f"sgpo: no browser to open {path} with", file=sys.stderr)
 
 
 def check(run: Run) -> None:

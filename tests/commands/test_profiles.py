@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import webbrowser
 
 import numpy as np
 import pyarrow as pa
@@ -200,15 +201,32 @@ def test_verls_file_is_kept_intact(capsys, tmp_path, imported):
     assert found["pass_rate"].to_pylist() == [1.0, 0.5, None]
 
 
-def test_a_folder_with_a_profile_only_is_reported(capsys, imported):
+def test_a_folder_with_a_profile_only_is_reported(capsys, imported, monkeypatch):
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", lambda page: not opened.append(page))
     sgpo(capsys, "plan", "--profile", imported)
-    code, _, err = sgpo(capsys, "report", "--out", imported)
+    code, _, err = sgpo(capsys, "report", "--out", imported, "--open")
     assert code == 0, err
+    assert opened == [(imported / "report.html").as_uri()]
+    page = (imported / "report.html").read_text()
+    assert page.count('src="data:image/png;base64,') == 4
     text = (imported / "report.md").read_text()
-    for part in ("2+1=", "Never solved: 2", "Plan of plan", "knapsack", "calibration"):
-        assert part in text, part
+    for part in ("2+1=", "Never solved: 2", "Plan of plan", "knapsack", "Posteriors"):
+        assert part in text and part in page, part
     for name in ("profile", "calibration", "plan_plan", "allocators"):
         assert (imported / "figures" / f"{name}.png").exists()
+
+
+@pytest.mark.parametrize("typo", [["--nonsense", "3"], ["--out"]])
+def test_a_typo_in_the_report_of_a_profile_is_refused(capsys, imported, typo):
+    code, _, err = sgpo(capsys, "report", "--out", imported, *typo)
+    assert code == 2 and err.startswith("sgpo: error: ") and typo[0] in err
+
+
+@pytest.mark.parametrize("command", ["report", "run"])
+def test_an_option_without_its_value_is_refused(capsys, command):
+    code, _, err = sgpo(capsys, command, "--out")
+    assert code == 2 and err.startswith("sgpo: error: ") and "--out" in err
 
 
 def solver(body, attempt):

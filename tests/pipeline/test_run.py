@@ -141,8 +141,9 @@ def test_a_second_call_does_nothing_again(finished, cache, tmp_path):
     assert (out / "profile.parquet").stat().st_mtime_ns == profile
 
 
-def test_other_settings_in_the_same_folder_are_refused(finished, cache, capsys):
-    assert run("run", finished, cache, "--profile.samples", "4") == 2
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_other_settings_in_the_same_folder_are_refused(finished, cache, capsys, more):
+    assert run("run", finished, cache, "--profile.samples", "4", *more) == 2
     assert "profile.samples=8, not 4; use another --out" in capsys.readouterr().err
 
 
