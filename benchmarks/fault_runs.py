@@ -200,7 +200,8 @@ def arrays(folder: pathlib.Path) -> dict[int, Any]:
 
 
 CLOCKS = ("seconds", "step_time_sec", "compiles", "time/", "tokens_per_sec/", "goodput")
-CLOCKS += ("queue/score",)
+# A checksum is that of a file with its times.
+CLOCKS += ("queue/score", "checksum")
 
 
 def timeless(value: Any) -> Any:
@@ -216,12 +217,12 @@ def differences(got: pathlib.Path, want: pathlib.Path) -> list[str]:
     loaded = [Profile.load(x / "profile.parquet") for x in (got, want)]
     profiles = [(x.fingerprint(), timeless(x.cost)) for x in loaded]
     found = [] if profiles[0] == profiles[1] else ["profile"]
-    files = ["plans/sgpo.json"]
-    files += [f"eval/{name}.json" for name in ("initial", *METHODS)]
-    for name in files:
-        a, b = (timeless(json.loads((x / name).read_text())) for x in (got, want))
-        if a != b:
-            found.append(name)
+    for folder in ("plans", "eval"):
+        a, b = (
+            {p.name: timeless(json.loads(p.read_text())) for p in x.glob("*.json")}
+            for x in (got / folder, want / folder)
+        )
+        found += [f"{folder}/{x}" for x in sorted({*a, *b}) if a.get(x) != b.get(x)]
     for method in METHODS:
         found += method_differences(got / "methods" / method, want / "methods" / method)
     if not (got / "report.md").stat().st_size:

@@ -4,6 +4,7 @@
     python benchmarks/faults.py disk      # full, read-only, damaged checkpoints
     python benchmarks/faults.py mistakes  # exit codes of user errors
     python benchmarks/faults.py processes # two and four processes: stop, die, stall
+    python benchmarks/faults.py pairs     # two commands at once on one folder, 50 times
     python benchmarks/faults.py table     # writes benchmarks/results/faults.md
 
 Each part keeps its rows and its runs under --work; called again, it goes on there.
@@ -32,6 +33,7 @@ import fault_runs as runs
 RESULTS = pathlib.Path(__file__).parent / "results" / "faults.md"
 EXACT = "goes on exactly"
 RETRY = (42, 134)
+PAIRS = 50
 
 
 class Rows:
@@ -295,6 +297,29 @@ def mistakes(work: pathlib.Path, rows: Rows, seed: int) -> None:
     _mistake(rows, "a step size at which every update overflows", job, 1)
 
 
+def pairs(work: pathlib.Path, rows: Rows, seed: int) -> None:
+    """Start two commands on one folder at once: one runs, the other is refused."""
+    want, rng, out = reference(work), random.Random(seed), work / "pair"
+    for number in range(PAIRS):
+        key = f"pair-{number}"
+        if rows.has(key):
+            continue
+        shutil.rmtree(out, ignore_errors=True)
+        both = [runs.start(out, cache=work / "cache")]
+        pause = rng.choice((0, rng.uniform(0, 2)))
+        time.sleep(pause)
+        both.append(runs.start(out, cache=work / "cache"))
+        codes = [job.wait()[0] for job in both]
+        refused = [job for job, code in zip(both, codes, strict=True) if code == 2]
+        said = short(refused[0].line(0, "sgpo:")) if refused else "none was refused"
+        differ = runs.differences(out, want)
+        state = f"differs in {', '.join(differ)}" if differ else "the run is exact"
+        good = sorted(codes) == [0, 2] and not differ and "is in use by process" in said
+        done = f"a second command {pause:.2f} s after the first"
+        rows.add(key, done, f"codes {codes}: {said}; {state}", good)
+    shutil.rmtree(out, ignore_errors=True)
+
+
 def _mistake(rows: Rows, what: str, job: runs.Job, wanted: int) -> None:
     codes = job.wait()
     said = short(job.line(0, "error" if wanted == 2 else "sgpo:"))
@@ -310,6 +335,7 @@ def main() -> None:
         "disk": disk,
         "mistakes": mistakes,
         "processes": fault_peers.processes,
+        "pairs": pairs,
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=[*parts, "table"])
