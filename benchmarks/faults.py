@@ -320,6 +320,17 @@ def pairs(work: pathlib.Path, rows: Rows, seed: int) -> None:
     shutil.rmtree(out, ignore_errors=True)
 
 
+def together(found: dict[str, list[str]]) -> list[str]:
+    """Return one row for all pairs: what went well, and the first that did not."""
+    good = sum(verdict == "ok" for *_, verdict in found.values())
+    last = next(
+        (row for row in found.values() if row[2] != "ok"), [*found.values()][-1]
+    )
+    done = f"two commands on one folder, {len(found)} times, up to 2 s apart"
+    seen = f"{good} times one runs and is exact, the other is refused; {last[1]}"
+    return [done, seen, last[2]]
+
+
 def _mistake(rows: Rows, what: str, job: runs.Job, wanted: int) -> None:
     codes = job.wait()
     said = short(job.line(0, "error" if wanted == 2 else "sgpo:"))
@@ -356,6 +367,7 @@ def main() -> None:
             continue
         found = json.loads(path.read_text())
         wrong += sum(verdict != "ok" for *_, verdict in found.values())
+        found = {"pairs": together(found)} if part == "pairs" else found
         text.append(f"## {part}: {len(found)} rows\n")
         text.append("| what was done | what was seen | |\n|---|---|---|")
         text += [
