@@ -16,7 +16,7 @@ SUBJECTS = {
         "reasoning_gym/report",
         "smollm2/report",
     ),
-    "Profiles and prompts": ("profiles", "profiling", "prompt_sampling"),
+    "Profiles and prompts": ("break_even", "profiling", "prompt_sampling"),
     "Sampling and scoring": ("sampler", "scoring", "hostile_server"),
     "Models": ("models", "vocabularies", "token_log_probs"),
     "Attention": (

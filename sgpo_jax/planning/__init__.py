@@ -38,6 +38,7 @@ from sgpo_jax.planning.prediction import Baseline as Baseline
 from sgpo_jax.planning.prediction import Cost as Cost
 from sgpo_jax.planning.prediction import Prediction as Prediction
 from sgpo_jax.planning.prediction import Setting as Setting
+from sgpo_jax.planning.prediction import pays_after as pays_after
 from sgpo_jax.planning.prediction import predict as predict
 from sgpo_jax.planning.prediction import with_prediction as with_prediction
 from sgpo_jax.planning.rules import PRIORS as PRIORS

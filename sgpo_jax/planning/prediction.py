@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from sgpo_jax import ledger
+from sgpo_jax import ledger, theory
 from sgpo_jax.bounds import GroupSize, NonNegative, Positive, Range, Size, bounded
 from sgpo_jax.models import DecoderConfig
 from sgpo_jax.planning.plan import Plan
@@ -80,6 +80,9 @@ class Prediction:
       baseline: name of the baseline.
       baseline_units: compute of the baseline for as many passes.
       baseline_dead: its share of dead groups.
+      visits: groups of the baseline per question that are planned: its passes.
+      pays_after: visits per question after which the profile has paid for itself, by
+        what it is compared with; None for never. See `pays_after`.
     """
 
     phases: tuple[Cost, ...]
@@ -87,6 +90,8 @@ class Prediction:
     baseline: str
     baseline_units: float
     baseline_dead: float
+    visits: float = 1.0
+    pays_after: dict[str, float | None] = dataclasses.field(default_factory=dict)
 
     @property
     def rollouts(self) -> int:
@@ -196,7 +201,72 @@ def predict(
         baseline=against.name,
         baseline_units=baseline.units,
         baseline_dead=baseline.dead,
+        visits=setting.passes,
+        pays_after=pays_after(plan, belief, setting=setting, group=against.group),
     )
+
+
+VISITS = 1000.0
+"""Visits per question up to which a profile may pay."""
+
+
+def pays_after(
+    plan: Plan, belief: Posterior, *, setting: Setting = Setting(), group: int = 8
+) -> dict[str, float | None]:
+    """Visits per question after which a profile has paid for what it cost.
+
+    Groups of one size with and without the profile, at equal numbers of groups with
+    signal: with it, those questions are drawn that the plan keeps; without it, all of
+    them (`grpo` trains on every group, `grpo_nonzero` on those with signal) or by a
+    belief that learns from training (`belief_thin`). The policy's successes are taken
+    to stay, which favours the profile; `theory.drawn_from_profile` has the equations.
+
+    Args:
+      plan: whose questions are kept.
+      belief: posterior of the profile it was made from.
+      setting: what training costs.
+      group: responses per group.
+
+    Returns:
+      Visits by name of what is compared with; None if not within 1,000.
+    """
+    profile = belief.profile
+    everything = np.flatnonzero(profile.drawn > 0)
+    ids = dict.fromkeys(id_ for phase in plan.phases for id_ in phase.ids)
+    rows = np.array([profile.place[id_] for id_ in ids], np.int64)
+    mixed, kept = (
+        float(1 - part.dead(np.full(len(part), group)).mean())
+        for part in (belief.rows(everything), belief.rows(rows))
+    )
+    length = float(np.nan_to_num(profile.mean_tokens[everything]).mean())
+    prompt = float(profile.prompt_tokens[everything].mean()) / length if length else 0.0
+    cost = theory.GroupCost(group_size=group, prompt=prompt, training=setting.training)
+    visits = theory.visits_grid(VISITS)
+    rate, share = _pool(belief.rows(everything))
+    profiled = theory.drawn_from_profile(
+        visits,
+        mixed,
+        kept,
+        cost=cost,
+        samples=float(profile.drawn[everything].mean()),
+        drop_dead=setting.drop_dead,
+    )
+    found = {
+        "grpo": theory.drawn_uniformly(visits, mixed, cost=cost, drop_dead=False),
+        "grpo_nonzero": theory.drawn_uniformly(visits, mixed, cost=cost),
+        "belief_thin": theory.drawn_by_belief(visits, rate, share, cost=cost),
+    }
+    after = {name: profiled.pays_after(other) for name, other in found.items()}
+    return {name: v if math.isfinite(v) else None for name, v in after.items()}
+
+
+def _pool(belief: Posterior) -> tuple[np.ndarray, np.ndarray]:
+    """Success rates that stand for a pool, to three digits, and their shares."""
+    queries = np.bincount(belief.index, minlength=len(belief.nodes[0]))
+    rate, weight = belief.nodes
+    share = queries[:, None] * weight / len(belief)
+    distinct, place = np.unique(rate.round(3), return_inverse=True)
+    return distinct, np.bincount(place.reshape(-1), share.reshape(-1))
 
 
 def with_prediction(plan: Plan, prediction: Prediction) -> Plan:

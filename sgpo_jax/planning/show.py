@@ -10,6 +10,7 @@ from sgpo_jax.profiling.show import as_text, new_axes
 if TYPE_CHECKING:
     from sgpo_jax.planning.comparison import AllocatorComparison
     from sgpo_jax.planning.plan import Plan
+    from sgpo_jax.planning.prediction import Prediction
 
 
 def plan_text(plan: "Plan") -> str:
@@ -51,6 +52,8 @@ def prediction_text(found: Any) -> str:
         f" ({found.baseline_units:,.0f})",
         f"dead groups: {found.dead:.1%}, {found.baseline}: {found.baseline_dead:.1%}",
     ]
+    if found.pays_after:
+        lines.append(verdict(found))
     if all(c.tokens for c in costs):
         lines.append(f"response tokens: {sum(c.tokens for c in costs):,.0f}")
     if all(c.shapes for c in costs):
@@ -66,6 +69,16 @@ def prediction_text(found: Any) -> str:
         peak = max(c.memory for c in costs) / 2**30
         lines.append(f"largest memory of a phase: {peak:,.2f} GiB")
     return "\n".join(lines)
+
+
+def verdict(found: "Prediction") -> str:
+    """Return after how many visits per question the profile has paid for itself."""
+    after = [
+        f"never against {name}" if visits is None else f"{visits:.1f} against {name}"
+        for name, visits in found.pays_after.items()
+    ]
+    planned = f"{found.visits:g} planned"
+    return f"profiling pays after visits per question: {', '.join(after)}; {planned}"
 
 
 def plot_plan(plan: "Plan", axes: Any = None) -> Any:

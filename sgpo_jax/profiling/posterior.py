@@ -134,11 +134,7 @@ class Posterior:
     @functools.cached_property
     def nodes(self) -> tuple[Float[np.ndarray, "D S"], Float[np.ndarray, "D S"]]:
         """Success rates and weights that stand for each distinct posterior."""
-        c = self.classes
-        rate, weight = theory.beta_nodes(np.asarray(c.alpha), np.asarray(c.beta))
-        never, always = np.asarray(c.never)[:, None], np.asarray(c.always)[:, None]
-        rate = np.concatenate([np.zeros_like(never), rate, np.ones_like(always)], 1)
-        return rate, np.concatenate([never, (1 - never - always) * weight, always], 1)
+        return self.classes.nodes()
 
     def expect(self, value: Callable[[Any], Any]) -> Float[np.ndarray, " D"]:
         """Return the posterior expectation of a function of the rate, per entry.

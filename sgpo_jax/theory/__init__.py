@@ -3,6 +3,13 @@
 from .beliefs import BetaMixture as BetaMixture
 from .beliefs import beta_nodes as beta_nodes
 from .beliefs import fit_prior as fit_prior
+from .break_even import GroupCost as GroupCost
+from .break_even import Progress as Progress
+from .break_even import drawn_by_belief as drawn_by_belief
+from .break_even import drawn_from_profile as drawn_from_profile
+from .break_even import drawn_uniformly as drawn_uniformly
+from .break_even import mixed_when_kept as mixed_when_kept
+from .break_even import visits_grid as visits_grid
 from .cost import break_even_passes as break_even_passes
 from .cost import compute_ratio as compute_ratio
 from .cost import prefix_sharing_ratio as prefix_sharing_ratio

@@ -131,6 +131,28 @@ class BetaMixture:
         mass = mass + np.where(k == 0, never, 0) + np.where(k == n, always, 0)
         return np.asarray(np.log(mass))
 
+    def nodes(
+        self, count: int = 32
+    ) -> tuple[Float[np.ndarray, "... S"], Float[np.ndarray, "... S"]]:
+        """Success rates and weights that stand for the mixture: atoms and `beta_nodes`.
+
+        Args:
+          count: nodes of the Beta distribution, between the atoms 0 and 1.
+
+        Example:
+          >>> rate, share = BetaMixture(alpha=2.0, beta=2.0, never=0.5).nodes(3)
+          >>> rate.round(2), share.round(2)
+          (array([0.  , 0.17, 0.5 , 0.83, 1.  ]), array([0.5 , 0.12, 0.27, 0.12, 0.  ]))
+        """
+        parts = np.broadcast_arrays(*self._arrays())
+        alpha, beta, never, always = (part.reshape(-1, 1) for part in parts)
+        rate, weight = beta_nodes(alpha[:, 0], beta[:, 0], count=count)
+        weight = (1 - never - always) * weight
+        rate = np.hstack([np.zeros_like(never), rate, np.ones_like(always)])
+        weight = np.hstack([never, weight, always])
+        shape = (*parts[0].shape, count + 2)
+        return rate.reshape(shape), weight.reshape(shape)
+
 
 def beta_nodes(
     alpha: Float[np.ndarray, " D"], beta: Float[np.ndarray, " D"], *, count: int = 32

@@ -148,3 +148,61 @@ def test_impossible_settings_are_refused():
     for bad in ({"rollouts": 0}, {"passes": float("nan")}, {"training": float("inf")}):
         with pytest.raises(ValueError, match="must be"):
             planning.Setting(**bad)
+
+
+def learnable_and_not(learnable, unsolved, trivial=0, **columns):
+    """Profile of 16 samples: half right, never right, always right."""
+    successes = np.repeat([8, 0, 16], [learnable, unsolved, trivial])
+    count = len(successes)
+    return Profile(
+        ids=tuple(f"q{i}" for i in range(count)),
+        samples=np.full(count, 16),
+        successes=successes,
+        **columns,
+    )
+
+
+def test_a_profile_pays_after_the_visits_of_the_theory():
+    """Prompts twice as long as responses; half of the pool left out."""
+    profile = learnable_and_not(
+        200, 150, 50, tokens=[16 * 5] * 400, prompt_tokens=[10] * 400
+    )
+    belief = Posterior.of(profile)
+    plan = planning.make_plan(belief, filter=planning.DropTrivial(unsolved_share=0.0))
+    found = planning.pays_after(plan, belief)
+    q, kept = (
+        1 - belief.rows(np.arange(n)).dead(np.full(n, 8)).mean() for n in (400, 200)
+    )
+    per_visit, price = (2 + 8), (2 + 16)
+    expected = price / per_visit / (1 - q / kept)
+    np.testing.assert_allclose(found["grpo_nonzero"], expected, rtol=1e-6)
+    # GRPO pays for training on what is dead as well: 5 a visit, not 1 + 4 q.
+    saved = 5 - (q / kept + 4 * q)
+    np.testing.assert_allclose(found["grpo"], price / per_visit / saved, rtol=1e-6)
+    assert found["belief_thin"] is None or found["belief_thin"] > expected
+
+
+def test_a_profile_that_leaves_nothing_out_never_pays():
+    belief = Posterior.of(learnable_and_not(300, 0))
+    plan = planning.make_plan(belief)
+    setting = planning.Setting(drop_dead=False)
+    assert set(planning.pays_after(plan, belief, setting=setting).values()) == {None}
+    # One group of 8 in 128 is dead; not to train on those needs no profile.
+    found = planning.pays_after(plan, belief)
+    assert found["grpo"] > 50
+    assert found["grpo_nonzero"] is found["belief_thin"] is None
+
+
+def test_the_verdict_is_in_the_plan_and_its_file(tmp_path):
+    profile = learnable_and_not(100, 100)
+    plan = planning.make_plan(profile)
+    setting = planning.Setting(passes=3.0)
+    found = planning.predict(plan, profile, setting=setting)
+    found = dataclasses.replace(found, pays_after=found.pays_after | {"never": None})
+    planning.with_prediction(plan, found).save(tmp_path / "plan.json")
+    again = planning.Plan.load(tmp_path / "plan.json")
+    assert planning.Prediction.from_json(again.prediction) == found
+    first = found.pays_after["grpo"]
+    line = f"profiling pays after visits per question: {first:.1f} against grpo, "
+    assert line in str(again)
+    assert "never against never; 3 planned" in str(again)
