@@ -22,6 +22,7 @@ SUBJECTS = {
     "Attention": (
         "attention",
         "attention_model",
+        "prefix_allocation",
         "attention_tiles",
         "attention_cycles",
         "pallas_gpu",
