@@ -2,11 +2,11 @@
 
     python benchmarks/host_scale.py [--questions 100000 1000000] [--steps 10000]
 
-Reads JSON lines, splits, tokenizes, keeps a profile, plans, draws, credits and writes
-checkpoints of the schedule's state; every stage at each size, so that what is not
-linear shows. What happens in every step is compared with a step of Qwen3 8B. Then a
-tiny policy is trained for many steps, with real updates, log and checkpoints and
-scripted rollouts, and its resident memory is read on the way.
+Reads JSON lines, Parquet and verl's layout, splits, tokenizes, keeps a profile, plans,
+draws, credits and writes checkpoints of the schedule's state; every stage at each size,
+so that what is not linear shows. What happens in every step is compared with a step of
+Qwen3 8B. Then a tiny policy is trained for many steps, with real updates, log and
+checkpoints and scripted rollouts, and its resident memory is read on the way.
 """
 
 import argparse
@@ -17,11 +17,15 @@ import os
 import pathlib
 import tempfile
 import time
+from collections.abc import Callable
+from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sgpo_jax import chips, data, ledger, methods, models, planning, testing, training
 from sgpo_jax.ahead_of_time import public
@@ -34,14 +38,20 @@ SLICE = "v5p-128"
 IN_EVERY_STEP = ("draw, sGPO", "draw, by belief", "credit and bookkeeping")
 
 
-def resident() -> float:
-    """Return resident memory in MB."""
-    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+def resident(name: str = "VmRSS") -> float:
+    """Return resident memory in MB, by its name in /proc."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return int(fields[name].split()[0]) * 1024 / 1e6
+
+
+def peak_from_now() -> None:
+    """Begin to count the peak of resident memory, "VmHWM", anew."""
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
 
 
 class Clock:
-    """CPU-seconds of all threads and growth of resident memory of each stage."""
+    """CPU-seconds of all threads, growth and peak of resident memory of each stage."""
 
     def __init__(self):
         self.stages: dict[str, list[float]] = {}
@@ -49,20 +59,46 @@ class Clock:
     @contextlib.contextmanager
     def stage(self, name: str, times: int = 1):
         gc.collect()
+        pa.default_memory_pool().release_unused()
+        peak_from_now()
         before, begin = resident(), time.process_time()
         yield
         seconds = (time.process_time() - begin) / times
-        self.stages[name] = [seconds, resident() - before]
+        grown, peak = resident() - before, resident("VmHWM") - before
+        self.stages[name] = [seconds, grown, peak]
+
+
+def row(n: int) -> dict[str, Any]:
+    text = f"Question {n}: what is {n} + {n * 7 % 1000} in the ring of {n % 97}?"
+    return {"prompt": text, "answer": str(n), "level": n % 5}
+
+
+def verl_row(n: int) -> dict[str, Any]:
+    plain = row(n)
+    return {
+        "data_source": "openai/gsm8k",
+        "prompt": [{"role": "user", "content": plain["prompt"]}],
+        "ability": "math",
+        "reward_model": {"style": "rule", "ground_truth": plain["answer"]},
+        "extra_info": {"split": "train", "index": n},
+    }
 
 
 def write_rows(path: pathlib.Path, count: int) -> None:
     with path.open("w") as file:
         for n in range(count):
-            text = (
-                f"Question {n}: what is {n} + {n * 7 % 1000} in the ring of {n % 97}?"
-            )
-            row = {"prompt": text, "answer": str(n), "level": n % 5}
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(row(n)) + "\n")
+
+
+def write_parquet(path: pathlib.Path, count: int, make: Callable) -> None:
+    some = 50_000  # rows of a group
+    with contextlib.ExitStack() as held:
+        writer = None
+        for first in range(0, count, some):
+            rows = [make(n) for n in range(first, min(first + some, count))]
+            table = pa.Table.from_pylist(rows)
+            writer = writer or held.enter_context(pq.ParquetWriter(path, table.schema))
+            writer.write_table(table)
 
 
 def profile_of(queries: tuple, rng: np.random.Generator) -> Profile:
@@ -106,9 +142,15 @@ def step(
 
 def stages(count: int, folder: pathlib.Path) -> Clock:
     clock, rng = Clock(), np.random.default_rng(0)
+    for name, make in (("Parquet", row), ("Parquet in verl's layout", verl_row)):
+        path = folder / "rows.parquet"
+        write_parquet(path, count, make)
+        with clock.stage(f"load, {name}"):
+            loaded = data.parse_source(str(path)).load()
+        del loaded
     path = folder / "rows.jsonl"
     write_rows(path, count)
-    with clock.stage("load"):
+    with clock.stage("load, JSON lines"):
         source = data.parse_source(str(path))
         loaded = source.load()
     with clock.stage("split"):
@@ -217,18 +259,19 @@ def page(result: dict) -> str:
         "",
         "`python benchmarks/host_scale.py`: CPU-seconds and growth of resident memory",
         f"of {int(small):,} and {int(large):,} questions ({ratio:g} times as many).",
-        "Two cores that other work shared, so that ratios are rough.",
+        "Two cores that other work shared, so that ratios are rough. Peak: of resident",
+        "memory while the stage ran, above what there was before.",
         "",
         f"| stage | CPU-seconds at {int(small):,} | at {int(large):,} | times | MB at"
-        f" {int(large):,} | bytes per question |",
-        "|---|---:|---:|---:|---:|---:|",
+        f" {int(large):,} | peak MB | bytes per question |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for name, (seconds, grown) in result["stages"][large].items():
+    for name, (seconds, grown, peak) in result["stages"][large].items():
         before = result["stages"][small][name][0]
         per, times = max(grown, 0) * 1e6 / int(large), seconds / max(before, 1e-6)
         lines.append(
             f"| {name} | {before:.3f} | {seconds:.3f} | {times:.1f}"
-            f" | {max(grown, 0):.0f} | {per:.0f} |"
+            f" | {max(grown, 0):.0f} | {max(peak, 0):.0f} | {per:.0f} |"
         )
     whole = result["step_seconds"]
     each = sum(result["stages"][large][name][0] for name in IN_EVERY_STEP[1:])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,8 +15,17 @@ ANSWERS = ("answer", "reward_model.ground_truth")
 """Columns that are looked for, in this order, where none is named."""
 
 _VERL = "reward_model.ground_truth"
-DATA_SOURCES = {"openai/gsm8k": "gsm8k"}
+DATA_SOURCES = {
+    "openai/gsm8k": "gsm8k",
+    "lighteval/MATH": "math",
+    "DigitalLearningGmbH/MATH-lighteval": "math",
+    "HuggingFaceH4/MATH-500": "math",
+    "math_dapo": "math",
+    "math": "math",
+}
 """Verifiers of the data sources that verl has functions for, by its names of them."""
+
+_MARKS = {"####": "gsm8k", "\\boxed{": "math"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +72,13 @@ class Columns:
         by_source = ("data_source",) if self._by_source else ()
         return tuple(name for name in (*named, *by_source) if name)
 
+    def note(self, row: Mapping[str, Any]) -> str:
+        """Return that a row's data source has no verifier here, if it is so."""
+        source = row.get("data_source") if self._by_source else None
+        if source is None or self._verifier(row, "") != "exact":
+            return ""
+        return f"data_source {source!r:.60} says none (give verifier=NAME)"
+
     @property
     def _own_verifier(self) -> bool:
         """Rewards from a function of one's own, which needs no answer."""
@@ -90,26 +107,33 @@ class Columns:
         else:
             parts = (part for turn in messages for part in turn)
             id = content_id(self.family, prompt, *parts)
+        reference, structure = self._reference(row)
+        metadata = {
+            _last(key): values.plain(values.cell(row, key), key)
+            for key in self.metadata
+        }
         return Query(
             id=id,
             prompt=prompt,
-            reference=self._reference(row),
-            verifier=self.verifier or self._verifier(row),
+            reference=reference,
+            verifier=self.verifier or self._verifier(row, reference),
             family=self.family,
             level=_level(values.cell(row, self.level), self.level)
             if self.level
             else None,
-            metadata={
-                _last(key): values.plain(values.cell(row, key), key)
-                for key in self.metadata
-            },
+            metadata=metadata | structure,
             messages=messages,
         )
 
-    def _reference(self, row: Mapping[str, Any]) -> str:
+    def _reference(self, row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Return the reference, and what a verifier of one's own gets of a struct."""
         if not self.answer:
-            return ""
-        return values.scalar(values.cell(row, self.answer), self.answer)
+            return "", {}
+        value = values.cell(row, self.answer)
+        if self._own_verifier and isinstance(value, Mapping):
+            value = values.plain(value, self.answer)
+            return json.dumps(value), {_last(self.answer): value}
+        return values.scalar(value, self.answer), {}
 
     def queries(self, rows: Sequence[Any]) -> list[Query] | None:
         """Make the queries of a block of rows, column by column.
@@ -142,26 +166,28 @@ class Columns:
             levels = blocks.cells(rows, self.level)
             if set(map(type, levels)) != {int}:
                 levels = blocks.each(_level, levels, self.level)
+        references = [""] * count
+        if self.answer:
+            references = blocks.scalars(blocks.cells(rows, self.answer), self.answer)
+        verifiers = repeat(self.verifier)
+        if self.verifier is None:
+            verifiers = map(self._verifier, rows, references)
         fields = {
             "id": ids,
             "prompt": prompts,
-            "reference": blocks.scalars(blocks.cells(rows, self.answer), self.answer)
-            if self.answer
-            else repeat(""),
-            "verifier": repeat(self.verifier or "exact"),
+            "reference": references,
+            "verifier": verifiers,
             "family": repeat(self.family),
             "level": levels,
             "metadata": self._metadata(rows),
             "messages": repeat(()) if messages is None else messages,
         }
-        if self._by_source:
-            fields["verifier"] = [self._verifier(row) for row in rows]
         return queries_of(count, fields)
 
     def _prompts(self, column: list[Any]) -> tuple[list[str], list[tuple] | None]:
         """Return the questions, and conversations if some are more than a question."""
         assert self.prompt
-        if set(map(type, column)) == {str}:
+        if set(map(type, column)) == {str} and not any(map(values.holds_turns, column)):
             return blocks.texts(column), None
         asked = blocks.user_turns(column)
         if asked is not None:
@@ -179,9 +205,17 @@ class Columns:
                 fields[name] = value
         return found
 
-    def _verifier(self, row: Mapping[str, Any]) -> str:
-        source = row.get("data_source") if self._by_source else None
-        return DATA_SOURCES.get(str(source), "exact")
+    def _verifier(self, row: Mapping[str, Any], reference: str) -> str:
+        """Return the verifier of a data source, else that of a solution's mark."""
+        if self.answer == _VERL and (source := row.get("data_source")) is not None:
+            if str(source).startswith("aime"):
+                return "math"
+            if (known := DATA_SOURCES.get(str(source))) is not None:
+                return known
+        for mark, name in _MARKS.items():
+            if mark in reference:
+                return name
+        return "exact"
 
     def __str__(self) -> str:
         answer = f"answer from {self.answer!r}" if self.answer else "no answers"
@@ -190,10 +224,12 @@ class Columns:
 
 def _prompt(value: Any, column: str) -> tuple[str, tuple]:
     """Return the question as text, and the turns if it is more than a user's one."""
-    if isinstance(value, str):
-        return values.text(value, column), ()
     if isinstance(value, bytes):
-        return values.text(value, column), ()
+        value = values.text(value, column)
+    if isinstance(value, str):
+        if not values.holds_turns(value):
+            return values.text(value, column), ()
+        value = values.turns_of_text(value, column)
     turns: Prompt = values.conversation(value, column)
     asked = [turn for turn in turns if turn[0] != "system"]
     prompt = "\n\n".join(content for _, content in asked)
@@ -211,7 +247,7 @@ def _last(column: str) -> str:
 def _level(value: Any, column: str) -> int:
     value = values.scalar(value, column)
     try:
-        return int(value)
+        return int(value.lower().removeprefix("level"))
     except ValueError:
         raise BadRow(
             f"{column!r} is {value[:20]!r}, not a whole number",

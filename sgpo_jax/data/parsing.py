@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import typing
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from .files import SUFFIXES
 from .gsm8k import Gsm8k
 from .procedural import Mixture, Procedural
 from .reasoning_gym import Generator, ReasoningGym
-from .records import Records
+from .records import Records, unknown
 from .saved import Saved
 from .source import Source
 from .tfds import Tfds
@@ -59,12 +60,28 @@ def parse_source(text: str) -> Source:
         place = text.partition(",")[0]
         folder = bool(place) and pathlib.Path(place).expanduser().is_dir()
         if not (place.endswith(SUFFIXES) or folder):
-            raise ValueError(f"data {shown(text, 200)} is none of\n{SYNTAX}")
+            raise ValueError(f"data {shown(text, 200)} {_no_source(text)}")
         kind, rest = "jsonl", text
     try:
         return _PARSERS[kind](rest)
     except ValueError as error:
         raise ValueError(f"data {shown(text, 200)}: {error}") from None
+
+
+def _no_source(text: str) -> str:
+    """Return why a text names no source, with the remedy for what it seems to be."""
+    place = text.partition(",")[0]
+    if pathlib.Path(text).expanduser().exists() and "," in text:
+        return "has a comma in its path, where options begin: rename it"
+    if pathlib.Path(place).expanduser().is_file():
+        return f"names a file that is not read: {unknown(place)}"
+    if re.fullmatch(r"(hf:)?[\w.-]+/[\w.-]+", place):
+        name = place.removeprefix("hf:")
+        return (
+            "is no file or folder. If it is a data set of the hub, fetch it, by `hf"
+            f" download --repo-type dataset {name} --local-dir FOLDER`, and give FOLDER"
+        )
+    return f"is none of\n{SYNTAX}"
 
 
 def _procedural(rest: str) -> Source:

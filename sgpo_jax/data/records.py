@@ -16,7 +16,7 @@ from .source import BadRow, Loaded
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Records:
-    """JSON lines, Parquet or Arrow: a file, a pattern or a folder.
+    r"""JSON lines, Parquet or Arrow: a file, a pattern or a folder.
 
     The prompt is text or a list of messages; see `values.conversation` for those and
     `values.scalar` for answers. Dots in a column's name lead into structs. Columns
@@ -33,8 +33,9 @@ class Records:
       level: column of the difficulty, a whole number; None if there is none.
       metadata: further columns, passed to the verifier under their last names. For
         verl's layout and a verifier of one's own, data_source and extra_info if empty.
-      verifier: see `Query`; None is the one of the data source in verl's layout if it
-        is known (openai/gsm8k), else "exact".
+      verifier: see `Query`; None is the one of the data source in verl's layout
+        (`DATA_SOURCES`), else by the answer: "gsm8k" for a solution with ####, "math"
+        for one with \boxed, else "exact".
       family: name of the source; the name of file or folder if empty.
       max_chars: leave questions with more characters out; 0 for none.
       held_out: path of a held-out set with the same columns; None takes the folder's
@@ -62,7 +63,7 @@ class Records:
             self.path.endswith(files.SUFFIXES) or not pathlib.PurePath(self.path).suffix
         )
         if not (named or pattern or pathlib.Path(self.path).expanduser().is_dir()):
-            raise ValueError(_unknown(self.path))
+            raise ValueError(unknown(self.path))
         self._columns()
 
     def load(self) -> Loaded:
@@ -169,7 +170,8 @@ def read_tables(
     if not loaded.queries:
         first = loaded.problems[0] if loaded.problems else "it has no rows"
         raise ValueError(f"{what!r} has no usable row: {first}")
-    return dataclasses.replace(loaded, reading=str(converter.columns))
+    reading = "; ".join(filter(None, (str(converter.columns), converter.note)))
+    return dataclasses.replace(loaded, reading=reading)
 
 
 class _Converter:
@@ -177,6 +179,7 @@ class _Converter:
 
     def __init__(self, columns: Columns):
         self._given = self.columns = columns
+        self.note = ""
 
     def tables(self, tables: Iterable[tuple[str, Any]]) -> Iterator[Table]:
         for name, opened in tables:
@@ -192,6 +195,7 @@ class _Converter:
             first.append((number, row))
             if not isinstance(row, BadRow):
                 self._choose(row)
+                self.note = self.note or self.columns.note(row)
                 break
         return itertools.chain(first, rows)
 
@@ -210,11 +214,15 @@ def open_table(name: str) -> Any:
         return lambda choose: read_arrow(name, choose)
     if name.endswith(files.SUFFIXES):
         return lambda choose: read_jsonl(name)
-    raise ValueError(_unknown(name))
+    raise ValueError(unknown(name))
 
 
-def _unknown(name: str) -> str:
-    return f"{name!r} ends in none of {', '.join(files.SUFFIXES)}: name the file so"
+def unknown(name: str) -> str:
+    """Return why a file of this name is not read, with the remedy."""
+    remedy = "name the file so"
+    if name.endswith((".csv", ".tsv", ".xlsx", ".txt", ".pkl")):
+        remedy = "write it as one, by pandas' to_json(lines=True, orient='records')"
+    return f"{name!r} ends in none of {', '.join(files.SUFFIXES)}: {remedy}"
 
 
 def _name(path: str) -> str:

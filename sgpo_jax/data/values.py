@@ -21,6 +21,10 @@ ROLES = {
 LONGEST_NUMBER = 400  # digits of a number written out
 _MISSING = object()
 _REMEDIES = {
+    **dict.fromkeys(
+        ("prompt", "question", "problem"),
+        ": name that of the questions (prompt=COLUMN)",
+    ),
     "answer": ": name that of the right answers (answer=COLUMN), or none (answer=) for"
     " a reward that needs no answer",
 }
@@ -255,6 +259,31 @@ def conversation(value: Any, column: str) -> tuple[Turn, ...]:
     return turns
 
 
+def holds_turns(value: str) -> bool:
+    """Return whether text is a list of messages that was written as text."""
+    return value[:2] == "[{" and ("role" in value or "from" in value)
+
+
+def turns_of_text(value: str, column: str) -> Any:
+    """Return the list of messages whose JSON text this is.
+
+    Raises:
+      BadRow: if it is another spelling of one.
+
+    Example:
+      >>> turns_of_text('[{"role": "user", "content": "4+3="}]', "prompt")
+      [{'role': 'user', 'content': '4+3='}]
+    """
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise BadRow(
+            f"{column!r} is a list of messages written as text, {value[:30]!r}, and not"
+            " JSON: write it as a list, or by json.dumps",
+            f"{column!r} is a list written as text",
+        ) from None
+
+
 def _turn(message: Any, where: str) -> Turn:
     if not isinstance(message, Mapping):
         raise BadRow(
@@ -270,6 +299,8 @@ def _turn(message: Any, where: str) -> Turn:
         )
     if isinstance(content, list):
         content = "".join(_part(part, where) for part in content)
+    if ROLES[role] == "system" and content == "":
+        return "system", ""  # in place of the template's own
     return ROLES[role], text(content, f"{where}: content")
 
 

@@ -10,8 +10,6 @@ from .problems import Problem as Problem
 from .problems import Problems as Problems
 from .problems import UnscorableError as UnscorableError
 from .problems import VerifierError as VerifierError
-from .references import check_references as check_references
-from .references import reference_problem as reference_problem
 from .sources import sources as sources
 from .verifiers import choice as choice
 from .verifiers import exact as exact
@@ -26,6 +24,8 @@ if TYPE_CHECKING:
     from .hacking import SIGNS as SIGNS
     from .hacking import HackingSigns as HackingSigns
     from .hacking import watch as watch
+    from .references import check_references as check_references
+    from .references import reference_problem as reference_problem
     from .worker import Scorer as Scorer
     from .worker import Worker as Worker
 
@@ -37,6 +37,8 @@ _OF_THE_TRAINER = {
     "SIGNS": "hacking",
     "HackingSigns": "hacking",
     "watch": "hacking",
+    "check_references": "references",
+    "reference_problem": "references",
 }
 
 

@@ -6,13 +6,13 @@
 * TRL: a parameter `completions`. Called once with the whole batch:
   `(prompts, completions, completion_ids=..., **columns) -> list`; conversational where
   it reads `completions[0][0]["content"]`.
-* verl: `compute_score(data_source, solution_str, ground_truth, extra_info)`.
+* verl: `compute_score(data_source, solution_str, ground_truth, extra_info)`, or with
+  plural names, called once with the whole batch. A struct as ground truth stays one.
 
 Each may be a coroutine function. A prefix in the name of the verifier settles it:
-`plain:`, `query:`, `trl:`, `trl_chat:` or `verl:`.
+`plain:`, `query:`, `trl:`, `trl_chat:`, `verl:` or `verl_batch:`.
 """
 
-import asyncio
 import dataclasses
 import functools
 import inspect
@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-CONVENTIONS = ("plain", "query", "trl", "trl_chat", "verl")
+CONVENTIONS = ("plain", "query", "trl", "trl_chat", "verl", "verl_batch")
 
 _ALIASES = {
     "prompt": "prompt question problem",
@@ -95,7 +95,7 @@ def adapt(
     made, *others = [wrap(_MAKERS[name](function, parameters)) for name in chosen]
     if others:
         made = functools.partial(_either, made, others[0])
-    batch = convention.startswith("trl")
+    batch = convention.startswith("trl") or convention == "verl_batch"
     return RewardFunction(score=made, whole_batch=batch, convention=convention)
 
 
@@ -111,8 +111,11 @@ def _parameters(function: Callable) -> list[inspect.Parameter]:
 
 def _detect(parameters: Sequence[inspect.Parameter]) -> str:
     names = [parameter.name for parameter in parameters]
-    if "completions" in names:
+    keywords = {parameter.kind for parameter in parameters}
+    if "completions" in names or keywords == {inspect.Parameter.VAR_KEYWORD}:
         return "trl"
+    if {"solution_strs", "ground_truths"} <= set(names):
+        return "verl_batch"
     if {"solution_str", "ground_truth"} <= set(names):
         return "verl"
     places = [p for p in parameters if p.kind in _POSITIONAL]
@@ -139,6 +142,8 @@ def _is_async(function: Any) -> bool:
 
 
 def _awaited(score: Callable) -> Callable:
+    import asyncio  # as much as all else here, and every scorer is a fork of it
+
     async def gathered(values: Sequence[Any]) -> list[Any]:
         return list(await asyncio.gather(*values))
 
@@ -234,27 +239,41 @@ def _with_query(function: Callable, parameters: Sequence) -> Callable:
     return call
 
 
-def _verl(function: Callable, parameters: Sequence[inspect.Parameter]) -> Callable:
+def _verl(
+    function: Callable, parameters: Sequence[inspect.Parameter], *, batch: bool = False
+) -> Callable:
     names = {p.name for p in parameters}
     anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 
-    def call(items: Sequence[Item]) -> list:
-        values = []
-        for item in items:
-            query = item.query
-            extra = dict(query.get("metadata") or {})
-            given = {
-                "data_source": extra.get("data_source", query.get("family", "")),
-                "solution_str": item.completion,
-                "ground_truth": query.get("reference", ""),
-                "extra_info": extra,
-            }
-            if not anything:
-                given = {k: v for k, v in given.items() if k in names}
-            values.append(function(**given))
-        return values
+    def call(items: Sequence[Item]) -> Any:
+        rows = [_verl_arguments(item) for item in items]
+        if batch:
+            columns = {key: [row[key] for row in rows] for key in rows[0]}
+            rows = [{_PLURAL.get(key, key): column for key, column in columns.items()}]
+        if not anything:
+            rows = [{k: v for k, v in row.items() if k in names} for row in rows]
+        return function(**rows[0]) if batch else [function(**row) for row in rows]
 
     return call
+
+
+_PLURAL = {
+    "data_source": "data_sources",
+    "solution_str": "solution_strs",
+    "ground_truth": "ground_truths",
+    "extra_info": "extra_infos",
+}
+
+
+def _verl_arguments(item: Item) -> dict[str, Any]:
+    query, found = item.query, dict(item.query.get("metadata") or {})
+    extra = found.get("extra_info")
+    return {
+        "data_source": found.get("data_source", query.get("family", "")),
+        "solution_str": item.completion,
+        "ground_truth": found.get("ground_truth", query.get("reference", "")),
+        "extra_info": dict(extra) if isinstance(extra, Mapping) else found,
+    }
 
 
 def _trl(function, parameters, *, chat: bool = False) -> Callable:
@@ -301,6 +320,8 @@ def _table(items: Sequence[Item], chat: bool) -> dict[str, list]:
         if alias == "reference" or alias not in columns:
             columns[alias] = references
     prompts = [item.query.get("prompt", "") for item in items]
+    for alias in ("question", "problem"):
+        columns.setdefault(alias, prompts)
     completions = [item.completion for item in items]
     columns["completion_ids"] = [item.tokens or [] for item in items]
     if not chat:
@@ -321,4 +342,5 @@ _MAKERS = {
     "trl": _trl,
     "trl_chat": functools.partial(_trl, chat=True),
     "verl": _verl,
+    "verl_batch": functools.partial(_verl, batch=True),
 }

@@ -125,6 +125,8 @@ def find(name: str, payload: bytes | None = None) -> RewardFunction:
     path = rest if convention else name
     place, _, function = path.partition(":")
     function, _, given = function.partition(":")
+    if place.endswith(".py") and not function:
+        raise ValueError(f"verifier {name!r} names no function: {place}:FUNCTION")
     if not place or not function:
         raise ValueError(f"verifier {name!r} is none of\n{SYNTAX}")
     try:

@@ -146,12 +146,18 @@ class Supervisor:
         # Ends the process from a thread without the interpreter lock, so an import
         # that hangs in C ends too. The worker then sees the connection close.
         faulthandler.dump_traceback_later(self._limits.startup, exit=True)
+        loaded, name = {}, ""
         try:
-            loaded = {name: find(name, payload) for name, payload in wanted.items()}
+            for name, payload in wanted.items():
+                loaded[name] = find(name, payload)
+        except ValueError as error:
+            self._tell(wire.control({"error": str(error)}))
+            return
         # SystemExit included: a script that ends itself is a wrong verifier.
         except BaseException as error:
-            name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            self._tell(wire.control({"error": f"{name}{error}"}))
+            text = f"{type(error).__name__}: {error}"
+            error = f"verifier {name!r} cannot be imported: {text}"
+            self._tell(wire.control({"error": error}))
             return
         finally:
             faulthandler.cancel_dump_traceback_later()

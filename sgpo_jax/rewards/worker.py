@@ -16,7 +16,7 @@ from jaxtyping import Float64
 
 from sgpo_jax.data import Query
 
-from . import wire
+from . import reaping, wire
 from .batch import RewardBatch
 from .conventions import CONVENTIONS
 from .hacking import looked_at
@@ -223,10 +223,23 @@ class Worker:
         if bad:
             raise VerifierError(
                 f"verifier {name!r} fails on query {query.id} with its own reference as"
-                f" completion: {bad[0].detail}. A reward is (completion, reference),"
-                " (completion, query), TRL's (prompts, completions, **columns) or"
-                " verl's compute_score; columns it needs are metadata of the data"
+                f" completion: {bad[0].detail}{self._hidden(bad[0].detail)}. A reward"
+                " is (completion, reference), (completion, query), TRL's (prompts,"
+                " completions, **columns) or verl's compute_score, and trl:NAME and the"
+                " like say which; columns it needs are metadata of the data"
             )
+
+    def _hidden(self, detail: str) -> str:
+        """Return that a variable which an error names is not passed on."""
+        passed = reaping.environment("", self._environment)
+        missing = [name for name in os.environ if name not in passed]
+        for name in missing:
+            if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", detail):
+                return (
+                    f" (scorers do not see the variable {name}:"
+                    f" --reward.environment {name})"
+                )
+        return ""
 
     def batch(self) -> RewardBatch:
         """Begin a batch, to which completions are added as they arrive."""

@@ -21,7 +21,11 @@ turns = st.fixed_dictionaries(
 )
 said = st.fixed_dictionaries({"role": st.just("user"), "content": plain})
 prompts = st.one_of(
-    plain, words, st.lists(said, min_size=1, max_size=1), st.lists(turns, max_size=2)
+    plain,
+    words,
+    st.lists(said, min_size=1, max_size=1),
+    st.lists(turns, max_size=2),
+    st.sampled_from(['[{"role": "user", "content": "a"}]', "[{'role': 'user'}]"]),
 )
 numbers = st.one_of(
     st.integers(-2, 2), st.floats(width=16), st.booleans(), st.just(10**500)
@@ -32,13 +36,14 @@ answers = st.one_of(
     numbers,
     st.none(),
     st.sampled_from([["7"], ["7", "8"], '["7"]', "[1, 2]", decimal.Decimal("1.50")]),
+    st.sampled_from(["6+1\n#### 7", r"so $\boxed{7}$", {"target": 7}]),
 )
 cells = {
     "prompt": prompts,
     "answer": answers,
     "level": st.integers(1, 2) | st.sampled_from(["1", 2.0, "x", True, None]),
     "key": st.sampled_from(["a", "b", "c", 1, 2.0, None]),
-    "data_source": st.sampled_from(["openai/gsm8k", "other", None]),
+    "data_source": st.sampled_from(["openai/gsm8k", "math_dapo", "other", None]),
     "reward_model": st.none() | st.fixed_dictionaries({"ground_truth": answers}),
     "reward_model.ground_truth": plain,
 }

@@ -2,6 +2,7 @@
 
 import decimal
 import gzip
+import importlib.util
 import json
 import os
 import pathlib
@@ -16,6 +17,7 @@ import pytest
 from sgpo_jax.data import describe, files, load, parse_source
 from sgpo_jax.data.source import BadRow
 from sgpo_jax.data.values import conversation, scalar
+from sgpo_jax.rewards import Worker
 
 CASES = pathlib.Path(__file__).parent / "cases"
 
@@ -41,6 +43,102 @@ def test_verl_layout(name):
     )
     assert [query.id for query in dotted.queries] == [str(n) for n in range(1, 25)]
     assert dotted.queries[3].level == 4 and dotted.queries[3].verifier == "exact"
+
+
+@pytest.mark.parametrize(
+    ("source", "verifier"),
+    [
+        ("openai/gsm8k", "gsm8k"),
+        ("math_dapo", "math"),
+        ("lighteval/MATH", "math"),
+        ("aime2024", "math"),
+        ("countdown", "exact"),
+    ],
+)
+def test_the_verifier_of_a_data_source(tmp_path, source, verifier):
+    row = {"data_source": source, "prompt": "?", "reward_model": {"ground_truth": "7"}}
+    path = tmp_path / "q.jsonl"
+    path.write_text(json.dumps(row))
+    loaded = parse_source(str(path)).load()
+    assert loaded.queries[0].verifier == verifier
+    said = describe(loaded)[0]
+    assert ("'countdown' says none (give verifier=NAME)" in said) == (
+        verifier == "exact"
+    )
+
+
+def test_a_struct_as_ground_truth_is_for_a_reward_of_ones_own(tmp_path):
+    """As TinyZero's countdown has it."""
+    truth = {"target": 7, "numbers": [3, 4]}
+    row = {"prompt": "?", "reward_model": {"ground_truth": truth}, "extra_info": {}}
+    path = tmp_path / "q.parquet"
+    pq.write_table(pa.Table.from_pylist([row | {"extra_info": {"index": 3}}]), path)
+    (query,) = parse_source(f"{path},verifier=my_reward.py:score").load().queries
+    assert query.metadata == {"extra_info": {"index": 3}, "ground_truth": truth}
+    assert json.loads(query.reference) == truth
+    with pytest.raises(ValueError, match="fields target, numbers: name one"):
+        parse_source(str(path)).load()
+
+
+@pytest.mark.parametrize(
+    ("answer", "verifier"),
+    [
+        ("6+1 = <<6+1=7>>7\n#### 7", "gsm8k"),
+        (r"So it is $\boxed{7}$.", "math"),
+        ("7", "exact"),
+        ("# 7", "exact"),
+    ],
+)
+def test_the_verifier_of_a_worked_solution(answer, verifier):
+    rows = [{"question": "6+1?", "answer": answer}]
+    (query,) = load(rows, held_out=0, verbose=False)[0]
+    assert (query.reference, query.verifier) == (answer, verifier)
+    (own,) = load(rows, held_out=0, verifier="exact", verbose=False)[0]
+    assert own.verifier == "exact"
+    if verifier != "math" or importlib.util.find_spec("math_verify"):
+        with Worker(workers=1) as worker:
+            worker.check([query])
+            paid = worker.score([answer, "so it is 8"], [query] * 2)
+        assert paid.tolist() == [1, 0]
+
+
+def test_messages_written_as_text_are_messages(tmp_path):
+    turns = [("system", "Be brief."), ("user", "6+1?")]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    path = tmp_path / "q.jsonl"
+    path.write_text(json.dumps({"prompt": json.dumps(messages), "answer": 7}))
+    assert parse_source(str(path)).load().queries[0].messages == tuple(turns)
+    path.write_text(json.dumps({"prompt": str(messages), "answer": 7}))
+    with pytest.raises(ValueError, match=r"messages written as text.*json\.dumps"):
+        parse_source(str(path)).load()
+
+
+def test_an_empty_system_turn_takes_the_place_of_the_templates_own():
+    turns = [{"role": "system", "content": ""}, {"role": "user", "content": "6+1?"}]
+    assert conversation(turns, "prompt") == (("system", ""), ("user", "6+1?"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{folder}/q.csv", "to_json"),
+        ("{folder}/a,b.jsonl", "has a comma in its path"),
+        ("openai/gsm8k", "hf download --repo-type dataset openai/gsm8k"),
+        ("hf:openai/gsm8k", "hf download --repo-type dataset openai/gsm8k"),
+    ],
+)
+def test_what_is_no_source_says_what_to_do(tmp_path, text, words):
+    for name in ("q.csv", "a,b.jsonl"):
+        (tmp_path / name).write_text("prompt,answer\n")
+    with pytest.raises(ValueError, match=words) as error:
+        parse_source(text.format(folder=tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_levels_as_math_has_them():
+    rows = [{"problem": "?", "answer": "7", "level": "Level 5"}]
+    (query,) = load(rows, held_out=0, level="level", verbose=False)[0]
+    assert query.level == 5
 
 
 def test_conversation_with_a_system_turn():

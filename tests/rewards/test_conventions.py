@@ -55,6 +55,11 @@ def trl(completions, solution, **kwargs):
     return [float(c == s) for c, s in zip(completions, solution, strict=True)]
 
 
+def trl_by_keyword(**columns):
+    pairs = zip(columns["completions"], columns["question"], strict=True)
+    return [float(q + c == "4+3=7") for c, q in pairs]
+
+
 def trl_chat(prompts, completions, reference, **kwargs):
     assert all(turns[-1]["role"] == "user" for turns in prompts)
     return [float(c[0]["content"] == r) for c, r in zip(completions, reference)]  # noqa: B905
@@ -73,6 +78,17 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None):
     return {"score": float(solution_str == ground_truth), "acc": True}
 
 
+def verl_nested(solution_str, ground_truth, extra_info):
+    assert extra_info == {"index": 1}
+    return float(solution_str == str(ground_truth["target"]))
+
+
+def verl_batch(data_sources, solution_strs, ground_truths, extra_infos):
+    assert {*data_sources} == {"sums"} and extra_infos[0]["split"] == "train"
+    pairs = zip(solution_strs, ground_truths, strict=True)
+    return [{"score": float(s == g)} for s, g in pairs]
+
+
 def verl_tuple(data_source, solution_str, ground_truth, extra_info):
     assert data_source == "sums" and extra_info["split"] == "train"
     return float(solution_str == ground_truth), "because"
@@ -89,11 +105,13 @@ def verl_tuple(data_source, solution_str, ground_truth, extra_info):
         (of_the_completion, [1, 1]),
         (waiting, [1, 0]),
         (trl, [1, 0]),
+        (trl_by_keyword, [1, 0]),
         (trl_chat, [1, 0]),
         (trl_chat_get, [1, 0]),
         (trl_async, [1, 0]),
         (compute_score, [1, 0]),
         (verl_tuple, [1, 0]),
+        (verl_batch, [1, 0]),
         (lambda text, answer: text == answer, [1, 0]),
     ],
     ids=lambda it: getattr(it, "__name__", None),
@@ -104,6 +122,27 @@ def test_every_convention_is_told_by_the_signature(worker, function, values):
     )
     worker.check([asked])
     np.testing.assert_array_equal(worker.score(["7", "8"], [asked] * 2), values)
+
+
+def test_what_a_verl_file_nests_stays_nested(worker):
+    """As TinyZero's countdown has it: a struct as ground truth, and extra_info."""
+    asked = query(
+        worker.register(verl_nested),
+        **{"ground_truth": {"target": 7}, "extra_info": {"index": 1}},
+    )
+    np.testing.assert_array_equal(worker.score(["7", "8"], [asked] * 2), [1, 0])
+
+
+def test_a_variable_that_scorers_do_not_see_is_said(worker, monkeypatch):
+    monkeypatch.setenv("MY_JUDGE_KEY", "secret")
+
+    def judged(completion, reference):
+        import os
+
+        return float(len(os.environ["MY_JUDGE_KEY"]))
+
+    with pytest.raises(VerifierError, match=r"--reward\.environment MY_JUDGE_KEY"):
+        worker.check([query(worker.register(judged))])
 
 
 def test_a_closure_brings_what_it_refers_to(worker):
@@ -197,11 +236,18 @@ def test_weighted_sums_keep_their_parts(worker):
         ("command:no-such-program", "no program 'no-such"),
         ("no.such.module:score", "cannot be imported"),
         ("json:nothing", "cannot be imported"),
+        ("my_reward.py", "names no function: my_reward.py:FUNCTION"),
     ],
 )
 def test_a_wrong_name_is_refused_before_anything_is_sampled(worker, name, words):
     with pytest.raises(VerifierError, match=words):
         worker.check([query(name)])
+
+
+def test_a_script_that_ends_itself_is_named(worker, tmp_path):
+    (tmp_path / "script.py").write_text("raise SystemExit(3)")
+    with pytest.raises(VerifierError, match=r"script\.py:score.* SystemExit: 3"):
+        worker.check([query(f"{tmp_path}/script.py:score")])
 
 
 def test_a_wrong_signature_is_refused(worker):

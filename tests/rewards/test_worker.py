@@ -239,6 +239,13 @@ def test_scoring_process_imports_little():
     np.testing.assert_array_equal(values, [1, 0, 0, 0, 0])
 
 
+def test_what_is_forked_for_every_batch_is_small():
+    """Each module of it is copied with every scorer."""
+    code = "import sys, sgpo_jax.rewards.supervisor; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert not {"numpy", "asyncio", "sgpo_jax.data"} & set(done.stdout.split())
+
+
 def test_import_that_hangs_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "hanging_import.py").write_text("while True: pass")
     monkeypatch.syspath_prepend(tmp_path)
