@@ -50,6 +50,7 @@ other commands:
   methods   the algorithms that can be trained: paper, parts, needs
   sample    print completions of a prompt, with the log-probability of every token
   export    write a policy of a run as a Hugging Face folder (--policy NAME --to FOLDER)
+  sweep     search hyper-parameters of a method: trials at equal total compute
   doctor    check devices, versions, flags and folders, with remedies
   aot       compile ahead of time for a TPU pod, without one: memory, collectives
 
@@ -338,5 +339,5 @@ def _refuse(message: str) -> int:
     return 2
 
 
-MACHINE_COMMANDS = ("doctor", "aot", "sample", "methods", "export")
+MACHINE_COMMANDS = ("doctor", "aot", "sample", "methods", "export", "sweep")
 STAGES = ("run", "sft", "profile", "plan", "train", "eval", "report")

@@ -39,6 +39,7 @@ ORDER = [
     "pipeline",
     "trainer",
     "report",
+    "sweep",
     "ahead_of_time",
     "commands",
     "cli",

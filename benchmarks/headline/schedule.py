@@ -3,7 +3,6 @@
 import concurrent.futures
 import dataclasses
 import json
-import os
 import pathlib
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sgpo_jax.hosts import RESTART
 from sgpo_jax.methods import label_of
+from sgpo_jax.sweep.process import environment
 from sgpo_jax.training import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -94,19 +94,6 @@ class Run:
         else:
             flags += ["--methods", self.method]
         return [sys.executable, "-m", "benchmarks.headline.worker", *flags]
-
-
-def environment(threads: int) -> dict[str, str]:
-    """Variables of a run on so many threads of the CPU; 0 leaves them to jax."""
-    found = dict(os.environ)
-    if threads:
-        found["NPROC"] = str(threads)  # the size of XLA's thread pools
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            found[name] = str(threads)
-    if threads == 1:
-        flags = f"{found.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
-        found["XLA_FLAGS"] = flags.strip()
-    return found
 
 
 def plan(

@@ -39,6 +39,7 @@ PACKAGES = {
     "sgpo_jax.sharding": "Sharding",
     "sgpo_jax.chips": "Chips",
     "sgpo_jax.report": "Report",
+    "sgpo_jax.sweep": "Sweep",
     "sgpo_jax.testing": "Testing",
     "sgpo_jax.bounds": "Ranges of settings",
     "sgpo_jax.artefacts": "Files that are checked",

@@ -14,6 +14,7 @@ EXTRAS = {
     "libtpu": "tpu",
     "tensorflow_datasets": "tfds",
     "reasoning_gym": "reasoning-gym",
+    "optuna": "sweep",
     "wandb": "wandb",
     "trackio": "trackio",
 }

@@ -27,6 +27,7 @@ _FIRST_STAGE = {
     "sampler": "profile",
     "profile": "profile",
     "reward": "profile",
+    "methods": "train",
     "train": "train",
     "eval.samples": "train",
     "eval": "eval",
@@ -249,7 +250,7 @@ def open_folder(config: Experiment, *, write: bool = True) -> RunFolder:
         changed = {k for k in flat if k in saved and saved[k] != flat[k]}
         changed.discard("methods")
         for name in sorted(changed):
-            first = _first_stage(name, config)
+            first = first_stage(name, config)
             if name.startswith(_CLIENT):
                 continue
             # `train.steps` may grow: a longer run continues a shorter one only if the
@@ -274,7 +275,7 @@ def open_folder(config: Experiment, *, write: bool = True) -> RunFolder:
     return folder
 
 
-def _first_stage(name: str, config: Experiment) -> str | None:
+def first_stage(name: str, config: Experiment) -> str | None:
     """Return the first stage that a setting has a say in, None for no matter when."""
     if name == "sampler.max_response" and config.sft.steps:
         return "sft"  # demonstrations are cut to it

@@ -61,11 +61,17 @@ def adopt_orphans() -> None:
         _LIBC.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 
 
-def end_with_parent() -> None:
-    """Have this process killed when its parent ends (Linux)."""
+def end_with_parent(parent: int | None = None) -> None:
+    """Have this process killed when its parent ends (Linux).
+
+    Args:
+      parent: its process; one that has ended by now is noticed without, unless it is
+        process 1 of a container.
+    """
     if _LIBC is not None:
         _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() == 1:
+        now = os.getppid()
+        if now != parent if parent else now == 1:
             os._exit(0)
 
 

@@ -20,7 +20,8 @@ from benchmarks.headline.analysis import (
     power,
 )
 from benchmarks.headline.collect import compare
-from benchmarks.headline.schedule import INITIAL, Pool, Run, environment, plan
+from benchmarks.headline.schedule import INITIAL, Pool, Run, plan
+from sgpo_jax.sweep.process import environment
 
 COMPUTE = np.linspace(0, 8, 41)
 

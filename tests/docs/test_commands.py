@@ -8,7 +8,7 @@ import types
 import pytest
 
 from sgpo_jax import cli, methods
-from sgpo_jax.commands import export, options, plan, profile, sample_options
+from sgpo_jax.commands import export, options, plan, profile, sample_options, sweep
 
 from .pages import PAGES, ROOT, commands, name
 
@@ -80,6 +80,9 @@ def _parse(words: list[str]) -> None:
         options.parse_dataclass(profile.OPTIONS[kinds.pop()], rest, prog="sgpo")
     elif command == "plan" and "profile" in options.given_options(rest):
         options.parse_dataclass(plan.PlanOptions, rest, prog="sgpo")
+    elif command == "sweep":
+        pytest.importorskip("optuna")
+        sweep.parse(rest)
     elif command == "aot":
         import tyro
 
