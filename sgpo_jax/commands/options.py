@@ -26,7 +26,8 @@ def experiment(command: str, args: list[str]) -> "Experiment":
     named = take_option(args, "--preset", "")
     preset = named or "default"
     if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
+        known = ", ".join(PRESETS)
+        raise ValueError(concise(f"unknown preset {preset!r}; known: {known}"))
     from sgpo_jax.commands.method_options import override, take_overrides
 
     names, overrides = take_list(args, "--methods"), take_overrides(args)
@@ -40,9 +41,21 @@ def experiment(command: str, args: list[str]) -> "Experiment":
     config = parse(command, args, default, named=bool(named), chosen=bool(names))
     refuse_overridden(config, args)
     for path, text in overrides:
-        found = override(config.methods, path, text)
+        try:
+            found = override(config.methods, path, text)
+        except ValueError as error:
+            raise ValueError(concise(str(error))) from None
         config = dataclasses.replace(config, methods=found)
     return config
+
+
+def concise(text: str) -> str:
+    """Shorten words of more than 200 characters: arguments that an error quotes.
+
+    >>> len(concise("unknown preset " + 3000 * "x"))
+    138
+    """
+    return re.sub(r"\S{201,}", lambda m: f"{m[0][:80]}...{m[0][-40:]}", text)
 
 
 def for_published(default: "Experiment", args: Sequence[str]) -> "Experiment":
@@ -224,10 +237,24 @@ def parse_dataclass(
         text = " ".join(re.sub(r"-{4,}", " ", text).split())
         text = text.partition(" For full helptext")[0].removeprefix("Parsing error ")
         # What a part of the experiment refuses is named as it is spelled here.
+        text = re.sub(r"^Value error Error parsing (--[\w.-]+): ", r"\1 ", text)
         text = re.sub(r"^Value error Error parsing ([\w.-]+): ", r"--\1.", text)
-        if len(text) > 1500:  # it quotes an argument, whatever its length
+        for noun, words in NOT_A_NUMBER.items():
+            text = text.replace(words, f"must be a {noun}, got")
+        text = text.removeprefix("Unrecognized options ").replace(
+            " Argument helptext:", ":"
+        )
+        text = concise(text)
+        if len(text) > 1500:  # it quotes an argument, however many words it has
             text = f"{text[:1500]}..."
         raise ValueError(f"{text} (see {prog} --help)") from None
+
+
+NOT_A_NUMBER = {
+    "whole number": "invalid literal for int() with base 10:",
+    "number": "could not convert string to float:",
+}
+"""What Python says of an argument that is not one."""
 
 
 FURTHER = """\

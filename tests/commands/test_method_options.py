@@ -46,3 +46,36 @@ def test_methods_and_their_fields(tmp_path):
 def test_mistakes_are_one_line(tmp_path, args, message):
     with pytest.raises(ValueError, match=message):
         experiment(tmp_path, *args)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--methods." + "x" * 9000, "1"],
+        ["--methods.sgpo." + "x" * 9000, "1"],
+        ["--methods.sgpo.optimizer.learning-rate", "x" * 9000],
+        ["--preset", "x" * 9000],
+        ["--seed", "x" * 9000],
+        ["--" + "x" * 9000, "1"],
+    ],
+)
+def test_an_error_quotes_an_argument_of_any_length_in_short(words):
+    with pytest.raises(ValueError, match=r"xxx") as raised:
+        options.experiment("run", words)
+    assert len(str(raised.value)) < 2000
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seed", "x"], "--seed must be a whole number, got 'x': --seed INT"),
+        (["--train.steps", "many"], "--train.steps must be a whole number, got 'many'"),
+        (["--sampler.temperature", "hot"], "--sampler.temperature must be a number"),
+        (["--train.rollouts", "0"], "--train.rollouts must be a whole number from 1"),
+        (["--train.stps", "3"], "Unrecognized options: --train.stps, 3 Perhaps you"),
+    ],
+)
+def test_an_option_of_the_wrong_kind_is_named_with_what_it_takes(words, message):
+    with pytest.raises(ValueError) as raised:
+        options.experiment("run", words)
+    assert str(raised.value).startswith(message)
