@@ -32,12 +32,11 @@ PAIRS = (
 def read_pools(work: pathlib.Path, headline: Mapping[str, Any]) -> dict[str, Any]:
     """Counts of successes, and lengths, of the profiles that the runs began with."""
     found = {}
-    for testbed, result in headline["testbeds"].items():
-        folder = work / testbed / "initial"
-        profiles = [
-            Profile.load(folder / f"seed{seed}" / "profile.parquet")
-            for seed in result["seeds"]
-        ]
+    for testbed in headline["testbeds"]:
+        paths = sorted((work / testbed / "initial").glob("seed*/profile.parquet"))
+        if not paths:
+            continue
+        profiles = [Profile.load(path) for path in paths]
         (samples,) = {int(n) for profile in profiles for n in profile.samples}
         counts = [np.bincount(p.successes, minlength=samples + 1) for p in profiles]
         length = np.mean([p.tokens.sum() / p.drawn.sum() for p in profiles])

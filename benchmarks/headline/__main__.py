@@ -6,6 +6,8 @@ import json
 import os
 import pathlib
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from sgpo_jax.hosts import RESTART
 from sgpo_jax.methods import label_of
@@ -91,12 +93,37 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     found = collect(runs, args.baseline, replicates=args.replicates)
     if not found["runs"]:
         return worst
-    found["command"] = "python -m benchmarks.headline " + " ".join(argv)
-    found["jax"] = importlib.metadata.version("jax")
-    found["cores"] = os.cpu_count()
+    made = {
+        "command": "python -m benchmarks.headline " + " ".join(argv),
+        "jax": importlib.metadata.version("jax"),
+        "cores": os.cpu_count(),
+        "replicates": args.replicates,
+    }
+    for result in found["testbeds"].values():
+        result["made"] = made
+    if args.out.exists():
+        found = merge(json.loads(args.out.read_text()), found)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(found, indent=1) + "\n")
     return worst
+
+
+def merge(before: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the testbeds of an earlier command that this one has nothing new of."""
+    kept = before["testbeds"].keys() - found["testbeds"].keys()
+    if kept and before["baseline"] != found["baseline"]:
+        raise ValueError(
+            f"the file compares {', '.join(sorted(kept))} with {before['baseline']},"
+            f" not {found['baseline']}: give another --out"
+        )
+    runs = [run for run in before["runs"] if run["testbed"] in kept]
+    unfinished = [x for x in before["unfinished"] if x.partition("/")[0] in kept]
+    return {
+        **found,
+        "runs": [*runs, *found["runs"]],
+        "unfinished": [*unfinished, *found["unfinished"]],
+        "testbeds": {**before["testbeds"], **found["testbeds"]},
+    }
 
 
 if __name__ == "__main__":

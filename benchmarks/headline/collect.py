@@ -90,7 +90,6 @@ def collect(runs: Sequence[Run], baseline: str, *, replicates: int = 1000) -> di
     }
     return {
         "baseline": baseline,
-        "replicates": replicates,
         "runs": [curve(run) for run in done],
         "unfinished": [
             f"{run.testbed}/{run.label}/seed{run.seed}"

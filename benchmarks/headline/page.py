@@ -20,21 +20,21 @@ SHOWN = {"eval/success": "mean", "eval/greedy": "greedy", "eval/pass@8": "pass@8
 INTRODUCTION = """\
 # Held-out success against total compute
 
-`{command}`
+Made by `python -m benchmarks.headline`; each testbed has its command.
 
 Total compute is that of the ledger: profiling, generation, scoring and training, in
 floating-point operations on real tokens; evaluation is not in it. Prompts are encoded
 once per group, for every method alike. Where the verifier is equality, success is
 exact: the probability of the reference by teacher forcing, and whether it is the most
 likely token by token (greedy); pass@k is 1 - (1 - p)^k. Curves are averaged over seeds
-at equal steps and then smoothed over three evaluations. Brackets: 95 % of {replicates}
-paired bootstrap draws of seeds and, within them, of questions. jax {jax}, {cores} CPU
-cores."""
+at equal steps and then smoothed over three evaluations. Brackets: 95 % of paired
+bootstrap draws of seeds and, within them, of questions."""
+MADE = "`{command}` (jax {jax}, {cores} CPU cores, {replicates} draws of the bootstrap)"
 
 
 def write(found: Mapping[str, Any], out: pathlib.Path) -> None:
     """Write the page and its figures beside the JSON."""
-    parts = [INTRODUCTION.format(**found)]
+    parts = [INTRODUCTION]
     if found["unfinished"]:
         parts.append("Not finished: " + ", ".join(found["unfinished"]) + ".")
     for testbed, result in found["testbeds"].items():
@@ -59,6 +59,7 @@ def section(
     compared = [run for run in members if run["method"] in result["final"]]
     return [
         f"## {testbed}",
+        MADE.format(**result["made"]),
         f"Seeds {seeds}; {result['questions']} held-out questions each. {baseline}:"
         f" {low:.3f} to {high:.3f}. {verdict.horizon(result, compared)}",
         f"![held-out success against total compute]({name}.png)",

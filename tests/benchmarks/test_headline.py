@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.headline import page, verdict
-from benchmarks.headline.__main__ import parse
+from benchmarks.headline.__main__ import merge, parse
 from benchmarks.headline.analysis import (
     FREE_SUFFIX,
     LIVE_SUFFIX,
@@ -256,3 +256,22 @@ def test_mistakes_end_with_two(argv, capsys):
         parse(argv)
     assert caught.value.code == 2
     assert "--methods" in capsys.readouterr().err
+
+
+def test_testbeds_of_an_earlier_command_stay():
+    def results(*names, baseline="grpo", left=()):
+        return {
+            "baseline": baseline,
+            "testbeds": {name: {"made": baseline} for name in names},
+            "runs": [{"testbed": name, "seed": len(names)} for name in names],
+            "unfinished": [f"{name}/grpo/seed9" for name in left],
+        }
+
+    before = results("a", "b", left=("a", "b"))
+    found = merge(before, results("b", left=("b",)))
+    assert found["testbeds"].keys() == {"a", "b"}
+    assert found["runs"] == [{"testbed": "a", "seed": 2}, {"testbed": "b", "seed": 1}]
+    assert found["unfinished"] == ["a/grpo/seed9", "b/grpo/seed9"]
+    with pytest.raises(ValueError, match="compares a with grpo, not dapo"):
+        merge(before, results("b", baseline="dapo"))
+    assert merge(before, results("a", "b", baseline="dapo"))["baseline"] == "dapo"
