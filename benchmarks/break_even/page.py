@@ -49,7 +49,8 @@ of the others are uniform.
   of a response to ten.
 * Drift does. Where {drift:.0%} of the questions get another success rate with each
   visit of the pool, a profile saves at most {drifted:.2f} times against GRPO without
-  dead groups, half of the pool dead; where rates stay, {stays:.2f} times.
+  dead groups, half of the pool dead; where rates stay, {stays:.2f} times. On the right
+  the model flatters the belief then: it knows a new rate at once.
 * A profile that only starts a belief (`drawn` after `drawn_flat` below) never pays for
   itself here: the belief learns the same from groups that train. It pays as a filter.
 """

@@ -6,8 +6,6 @@ import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from sgpo_jax import data, methods, models, planning, rewards, sampling
 from sgpo_jax.pipeline.display import Display
 from sgpo_jax.pipeline.folder import RunFolder, UserError
@@ -45,13 +43,15 @@ def measured(
       rule: which queries get more.
     """
     with display.progress("profile", len(queries)) as advance:
-        done = 0
+        done = solved = scored = 0
 
         def on_chunk(now: int, total: int, chunk: Profile) -> None:
-            nonlocal done
+            nonlocal done, solved, scored
             del total
             done = now
-            advance(done, f"success {np.nanmean(chunk.success_rate):.3f}")
+            solved += int(chunk.successes.sum())
+            scored += int(chunk.samples.sum())
+            advance(done, f"success {solved / max(scored, 1):.3f}")
 
         def watch(now: sampling.SampleProgress) -> None:
             advance(done + now.ended // samples, str(now))
