@@ -21,7 +21,7 @@ import time
 from sgpo_jax.data import Query
 from sgpo_jax.rewards import Worker, gsm8k
 
-BATCH = 256
+BATCH, LARGE = 256, 1024
 
 
 OWN = """
@@ -55,17 +55,19 @@ def _pool(texts: list[str], query: Query, rounds: int) -> float:
     return _cpu() - begun
 
 
-def overhead(name: str, function, rounds: int = 150) -> tuple[float, float]:
+def overhead(
+    name: str, function, *, rounds: int = 150, batch: int = BATCH
+) -> tuple[float, float]:
     """Return microseconds of CPU per completion: called directly, and by the pool."""
-    texts = ["48 + 24 = 72 clips.\n#### 72", "so it is 71"] * (BATCH // 2)
+    texts = ["48 + 24 = 72 clips.\n#### 72", "so it is 71"] * (batch // 2)
     query = Query(id="q", prompt="", reference="72", verifier=name)
     start = _pool(texts, query, 0)
     begun = time.process_time()
     for _ in range(rounds):
         for text in texts:
             function(text, "72")
-    direct = (time.process_time() - begun) / (rounds * BATCH)
-    pool = (_pool(texts, query, rounds) - start) / (rounds * BATCH)
+    direct = (time.process_time() - begun) / (rounds * batch)
+    pool = (_pool(texts, query, rounds) - start) / (rounds * batch)
     return direct * 1e6, pool * 1e6
 
 
@@ -185,7 +187,9 @@ def measure() -> dict[str, float | list[float]]:
     cores = len(os.sched_getaffinity(0))
     figures: dict[str, float | list[float]] = {"cores": cores, "fork": fork_cost()}
     figures["built in"] = list(overhead("gsm8k", gsm8k))
-    figures["own"] = list(overhead(f"{_here()}:plain", plain))
+    own = f"{_here()}:plain"
+    figures["own"] = list(overhead(own, plain))
+    figures["own, large"] = list(overhead(own, plain, batch=LARGE, rounds=75))
     for workers in (1, cores, 8):
         figures[f"{workers} scorers"] = waiting(workers)
     if hasattr(Worker, "batch"):
@@ -211,10 +215,12 @@ def render(now: dict, before: dict | None) -> str:
     for name, label in (
         ("built in", "gsm8k, built in"),
         ("own", "a function of one's own"),
+        ("own, large", f"the same in batches of {LARGE:,}"),
     ):
-        rows[f"{label}: called directly"] = [f"{x[name][0]:.1f}" for x in both]
+        known = [x.get(name) for x in both]
+        rows[f"{label}: called directly"] = [f"{x[0]:.1f}" if x else "" for x in known]
         rows[f"{label}: by the pool, beyond that"] = [
-            f"{x[name][1] - x[name][0]:.1f}" for x in both
+            f"{x[1] - x[0]:.1f}" if x else "" for x in known
         ]
     slow = {
         f"{n} scorers": [f"{x[f'{n} scorers']:.2f}" for x in both]

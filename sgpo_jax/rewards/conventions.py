@@ -306,6 +306,9 @@ def _either(plain: Callable, chat: Callable, items: Sequence[Item]) -> Any:
 _TAKEN_FOR_TURNS = re.compile(r"string ind|'str' object has no attribute")
 
 
+_REFERENCES = "solution solutions answer answers ground_truth reference".split()
+
+
 def _table(items: Sequence[Item], chat: bool) -> dict[str, list]:
     """Return the columns TRL passes: metadata, reference, prompts, completions."""
     keys = dict.fromkeys(
@@ -316,7 +319,7 @@ def _table(items: Sequence[Item], chat: bool) -> dict[str, list]:
         for key in keys
     }
     references = [item.query.get("reference", "") for item in items]
-    for alias in ("solution", "answer", "ground_truth", "reference"):
+    for alias in _REFERENCES:
         if alias == "reference" or alias not in columns:
             columns[alias] = references
     prompts = [item.query.get("prompt", "") for item in items]

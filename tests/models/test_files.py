@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import struct
 import tracemalloc
 
@@ -207,6 +208,51 @@ def test_pickles_are_refused_by_name(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"pytorch_model\.bin, a pickle"):
         pretrained.open_source(f"hf:{folder}")
+
+
+@pytest.mark.parametrize(
+    "inside", ["checkpoint-500", "snapshots/0123abc", "global_step_9/actor"]
+)
+def test_the_folder_of_a_run_names_the_model_in_it(folder, inside):
+    """A run of TRL's, the hub's cache, a run of verl's."""
+    place = folder / "run" / inside
+    place.mkdir(parents=True)
+    (place / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=f"name the folder {re.escape(str(place))}"):
+        pretrained.open_source(f"hf:{folder / 'run'}")
+
+
+@pytest.mark.parametrize(
+    ("file", "remedy"),
+    [
+        ("model_world_size_8_rank_0.pt", "verl.model_merger merge"),
+        ("../model_world_size_8_rank_0.pt", "verl.model_merger merge"),
+        ("zero_to_fp32.py", "python zero_to_fp32.py"),
+        ("pytorch_model-00001-of-00002.bin", "a pickle"),
+    ],
+)
+def test_weights_of_trainers_say_how_to_convert_them(folder, file, remedy):
+    actor = folder / "actor"
+    actor.mkdir()
+    (folder / "config.json").rename(actor / "config.json")
+    (actor / file).touch()
+    with pytest.raises(ValueError, match=remedy) as info:
+        pretrained.open_source(f"hf:{actor}")
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "meant"),
+    [
+        ("Qwen/Qwen3-0.6B", "did you mean hf:Qwen/Qwen3-0.6B?"),
+        ("./model.gguf", "did you mean gguf:./model.gguf?"),
+        ("out/model.safetensors", "did you mean its folder, hf:out?"),
+        ("/nowhere/at/all", "there is no folder /nowhere/at/all"),
+    ],
+)
+def test_a_source_without_a_kind_says_what_it_seems_to_be(source, meant):
+    with pytest.raises(ValueError, match=re.escape(meant)):
+        pretrained.open_source(source)
 
 
 def test_an_index_that_leaves_the_folder_is_refused(folder):

@@ -1,6 +1,7 @@
 """What a source of rollouts hands to the sampler, and what it hears from it."""
 
 import dataclasses
+import time
 
 import jax
 import numpy as np
@@ -83,3 +84,58 @@ def test_lengths_and_thinking_reach_the_sampler_and_progress_comes_back(
     assert sent[0] < len(seen) - 1 and len(sent) > 1
     # Asked before the first run of the program, before each word, and at the end.
     assert polls == [0, *range(len(seen)), len(seen)]
+
+
+MARKING = """
+import pathlib, time, uuid
+
+def mark(completion, reference):
+    time.sleep(0.1)
+    (pathlib.Path(reference) / uuid.uuid4().hex).touch()
+    return 1.0
+"""
+
+
+def test_slow_verifiers_hide_behind_sampling(tmp_path):
+    """All that has ended is scored before the sampler goes on, which here waits."""
+    (tmp_path / "my_reward.py").write_text(MARKING)
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    engine = sampling.Engine(
+        CONFIG,
+        lanes=2,
+        slots=2,
+        max_prompt=4,
+        max_response=6,
+        stop_tokens=(0,),
+        steps=2,
+    )
+    in_time = []
+
+    def wait(now):
+        due = time.monotonic() + 30.0
+        while len(list(marks.iterdir())) < now.ended and time.monotonic() < due:
+            time.sleep(0.01)
+        in_time.append(len(list(marks.iterdir())) == now.ended)
+
+    query = data.Query(
+        id="a",
+        prompt="1+1=",
+        reference=str(marks),
+        verifier=f"{tmp_path}/my_reward.py:mark",
+    )
+    params = models.init(CONFIG, key=jax.random.key(0))
+    with rewards.Worker(workers=1) as worker:
+        source = RolloutGenerator(
+            engine=engine,
+            config=CONFIG,
+            tokenizer=TOKENIZER,
+            worker=worker,
+            seed=0,
+            watch=wait,
+        )
+        scored = source(params, [query], [16], step=0)
+    assert len(in_time) > 4 and all(in_time)
+    assert scored.rewards.sum() == 16
+    # What `time/score` reports; all 16 take 1.6 s.
+    assert scored.scoring_seconds < 0.8

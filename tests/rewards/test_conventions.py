@@ -55,6 +55,10 @@ def trl(completions, solution, **kwargs):
     return [float(c == s) for c, s in zip(completions, solution, strict=True)]
 
 
+def trl_plural(completions, solutions, **kwargs):
+    return [float(c == s) for c, s in zip(completions, solutions, strict=True)]
+
+
 def trl_by_keyword(**columns):
     pairs = zip(columns["completions"], columns["question"], strict=True)
     return [float(q + c == "4+3=7") for c, q in pairs]
@@ -105,6 +109,7 @@ def verl_tuple(data_source, solution_str, ground_truth, extra_info):
         (of_the_completion, [1, 1]),
         (waiting, [1, 0]),
         (trl, [1, 0]),
+        (trl_plural, [1, 0]),
         (trl_by_keyword, [1, 0]),
         (trl_chat, [1, 0]),
         (trl_chat_get, [1, 0]),

@@ -80,6 +80,19 @@ def _nothing(folder: pathlib.Path) -> str:
             f"{folder} holds {parts[0]} and neither {_WHOLE} nor {_INDEX}, which says"
             " what is in which file: fetch it again"
         )
+    for place in (folder, folder.parent):
+        if any(place.glob("model_world_size_*_rank_*.pt")):
+            return (
+                f"{folder} holds no {_WHOLE}, and {place} the shards of verl: python -m"
+                f" verl.model_merger merge --backend fsdp --local_dir {place}"
+                " --target_dir FOLDER, and give FOLDER"
+            )
+    if (folder / "zero_to_fp32.py").is_file():
+        return (
+            f"{folder} holds no {_WHOLE}, and shards of DeepSpeed: python"
+            " zero_to_fp32.py . FOLDER --safe_serialization there, and give FOLDER with"
+            " config.json and the tokenizer"
+        )
     for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt"):
         for path in sorted(folder.glob(pattern)):
             return (

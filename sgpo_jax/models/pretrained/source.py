@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import re
 from typing import Any
 
 from sgpo_jax.models.config import DecoderConfig
@@ -89,8 +90,20 @@ def open_source(source: str) -> Pretrained:
         return _open_folder(folder if folder.is_dir() else _download(rest))
     raise ValueError(
         f"model source {source!r} is none of hf:FOLDER, hf:OWNER/NAME, gguf:FILE,"
-        f" {SMOLLM2}"
+        f" {SMOLLM2}{_meant(source)}"
     )
+
+
+def _meant(source: str) -> str:
+    """Return what a source without a kind seems to be."""
+    path = pathlib.Path(source)
+    if path.suffix == ".gguf":
+        return f": did you mean gguf:{source}?"
+    if path.suffix == ".safetensors":
+        return f": did you mean its folder, hf:{path.parent}?"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) or path.expanduser().is_dir():
+        return f": did you mean hf:{source}?"
+    return f", and there is no folder {source}" if "/" in source else ""
 
 
 def open_tokenizer(source: str) -> TextTokenizer:
@@ -124,6 +137,8 @@ def _open_folder(folder: pathlib.Path) -> Pretrained:
             f"{folder} holds adapters and no model: load the model they belong to, and"
             " give this folder as its adapters"
         )
+    if not path.is_file() and (inner := _inside(folder)) is not None:
+        raise ValueError(f"{folder} holds no config.json: name the folder {inner}")
     try:
         content = json.loads(path.read_text())
     except OSError as error:
@@ -133,6 +148,15 @@ def _open_folder(folder: pathlib.Path) -> Pretrained:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object")
     return Pretrained(folder, content, read_config(content), open_folder(folder))
+
+
+def _inside(folder: pathlib.Path) -> pathlib.Path | None:
+    """Return the last folder with a model inside: a checkpoint, or a hub's snapshot."""
+    for pattern in ("*/config.json", "*/*/config.json"):
+        found = [path.parent for path in folder.glob(pattern)]
+        if found:
+            return max(found, key=lambda path: path.stat().st_mtime)
+    return None
 
 
 def _download(
