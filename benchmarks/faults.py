@@ -288,7 +288,7 @@ def mistakes(work: pathlib.Path, rows: Rows, seed: int) -> None:
         job = runs.start(out, *more, processes=2, cache=work / "cache")
         _mistake(rows, what, job, 2)
     more = [
-        "--methods.grpo_token.optimizer.learning-rate",
+        f"--methods.{runs.METHODS[0]}.optimizer.learning-rate",
         "1e30",
         "--train.steps",
         "20",

@@ -21,6 +21,7 @@ import dataclasses
 import functools
 import math
 import numbers
+import re
 import types
 import typing
 from typing import Annotated, Any, TypeVar
@@ -67,6 +68,16 @@ def shown(value: Any, most: int = 60) -> str:
     """
     text = repr(value[: most + 1] if isinstance(value, str | bytes) else value)
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def concise(text: str, most: int = 1500) -> str:
+    """Shorten what an error quotes: words of more than 200 characters, then the whole.
+
+    >>> len(concise("unknown preset " + 3000 * "x"))
+    138
+    """
+    text = re.sub(r"\S{201,}", lambda m: f"{m[0][:80]}...{m[0][-40:]}", text)
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _show(value: int | float) -> str:

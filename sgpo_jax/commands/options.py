@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sgpo_jax.bounds import concise
 from sgpo_jax.presets import LEARNING_RATES, PRESETS
 
 # Everything else is imported where it is used: help and typos are answered at once.
@@ -47,15 +48,6 @@ def experiment(command: str, args: list[str]) -> "Experiment":
             raise ValueError(concise(str(error))) from None
         config = dataclasses.replace(config, methods=found)
     return config
-
-
-def concise(text: str) -> str:
-    """Shorten words of more than 200 characters: arguments that an error quotes.
-
-    >>> len(concise("unknown preset " + 3000 * "x"))
-    138
-    """
-    return re.sub(r"\S{201,}", lambda m: f"{m[0][:80]}...{m[0][-40:]}", text)
 
 
 def for_published(default: "Experiment", args: Sequence[str]) -> "Experiment":
@@ -244,10 +236,7 @@ def parse_dataclass(
         text = text.removeprefix("Unrecognized options ").replace(
             " Argument helptext:", ":"
         )
-        text = concise(text)
-        if len(text) > 1500:  # it quotes an argument, however many words it has
-            text = f"{text[:1500]}..."
-        raise ValueError(f"{text} (see {prog} --help)") from None
+        raise ValueError(f"{concise(text)} (see {prog} --help)") from None
 
 
 NOT_A_NUMBER = {

@@ -5,6 +5,8 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from sgpo_jax.bounds import concise
+
 from . import files, values
 from .collecting import Row
 from .source import BadRow
@@ -96,7 +98,7 @@ def _present(path: str, row: Mapping[str, Any], names: Sequence[str]) -> Sequenc
             if name != "data_source":
                 values.cell(row, name)
     except BadRow as error:
-        raise ValueError(f"{path!r} has no usable row: {error}") from None
+        raise ValueError(concise(f"{path!r} has no usable row: {error}")) from None
     return [name for name in names if values.has(row, name)]
 
 

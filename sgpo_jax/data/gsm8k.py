@@ -5,6 +5,8 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from sgpo_jax.bounds import concise
+
 from . import files, values
 from .collecting import collect
 from .queries import Query, content_id
@@ -54,7 +56,7 @@ class Gsm8k:
         )
         if not loaded.queries:
             first = loaded.problems[0] if loaded.problems else "it has no rows"
-            raise ValueError(f"{self.path!r} has no usable row: {first}")
+            raise ValueError(concise(f"{self.path!r} has no usable row: {first}"))
         return dataclasses.replace(
             loaded, reading="prompt from 'question', answer behind '####' of 'answer'"
         )

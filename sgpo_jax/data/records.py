@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from sgpo_jax.bounds import concise
+
 from . import files
 from .collecting import Row, Table, collect
 from .columnar import read_arrow, read_parquet
@@ -169,7 +171,7 @@ def read_tables(
     )
     if not loaded.queries:
         first = loaded.problems[0] if loaded.problems else "it has no rows"
-        raise ValueError(f"{what!r} has no usable row: {first}")
+        raise ValueError(concise(f"{what!r} has no usable row: {first}"))
     reading = "; ".join(filter(None, (str(converter.columns), converter.note)))
     return dataclasses.replace(loaded, reading=reading)
 

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from sgpo_jax.bounds import concise
+
 from . import command, mathematics, structured, verifiers
 from .conventions import CONVENTIONS, Item, RewardFunction, adapt
 
@@ -89,6 +91,8 @@ def options(text: str) -> dict[str, Any]:
             raise ValueError(f"option {pair!r} is not of the form name=value")
         try:
             found[key] = json.loads(value)
+        except RecursionError:
+            raise ValueError(f"option {key!r} is nested too deeply") from None
         except ValueError:
             found[key] = value
     return found
@@ -116,6 +120,13 @@ def find(name: str, payload: bytes | None = None) -> RewardFunction:
             f"verifier {name[:60]!r}... has {len(name):,} characters, {LONGEST:,} are"
             " allowed: put the expression or the command into a file"
         )
+    try:
+        return _named(name)
+    except ValueError as error:
+        raise ValueError(concise(str(error), most=2500)) from error  # with SYNTAX
+
+
+def _named(name: str) -> RewardFunction:
     kind, _, rest = name.partition(":")
     if kind == "reasoning_gym":
         return _reasoning_gym()

@@ -15,6 +15,7 @@ from sgpo_jax.rewards import (
     final_number,
     gsm8k,
     integer,
+    names,
     numeric,
     reference_problem,
 )
@@ -255,3 +256,19 @@ def test_choice(text, value):
 )  # fmt: skip
 def test_references_that_cannot_be_compared_are_named(verifier, reference, fine):
     assert (reference_problem(verifier, reference) is None) == fine
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "numeric:tolerance=" + "[" * 1900,
+        "trl:sgpo_jax.rewards.v" + "9" * 1900,
+        "sgpo_jax.rewards:" + "f" * 1900,
+        "exact:" + "x" * 1900,
+    ],
+)
+def test_a_long_or_deep_name_is_refused_in_short(name):
+    with pytest.raises(ValueError) as raised:
+        names.find(name)
+    assert len(str(raised.value)) < 2600
+    assert "9" * 201 not in str(raised.value)
