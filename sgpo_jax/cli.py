@@ -4,6 +4,7 @@ Exit codes are a contract with launchers, spelled out in `HELP`.
 """
 
 import contextlib
+import difflib
 import errno
 import importlib
 import logging
@@ -14,6 +15,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import sgpo_jax
 from sgpo_jax.commands import options
 from sgpo_jax.presets import PRESETS
 
@@ -67,6 +69,7 @@ common options:
   --preset NAME     a complete experiment to start from: {presets}
   --dry-run         print the resolved experiment and its predicted cost; do nothing
   --help            after a command: every option with its default
+  --version         of the package, in place of a command
 
 exit codes, for launchers (what to run again is the same command):
   0         done
@@ -89,12 +92,20 @@ sources:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
-    sys.exit(run_command(list(sys.argv[1:] if argv is None else argv)))
+    try:
+        code = run_command(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # before a run has begun, which has its own way to stop
+        print("sgpo: interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code)
 
 
 def run_command(argv: list[str]) -> int:
     """Run one command and return its exit code."""
-    if not argv or argv[0] in ("-h", "--help"):
+    if argv and argv[0] == "--version":
+        print(f"sgpo_jax {sgpo_jax.__version__}")
+        return 0
+    if not argv or argv[0] in ("-h", "--help", "help"):
         from sgpo_jax.data import SYNTAX
 
         sources = textwrap.indent(SYNTAX, "  ")
@@ -110,7 +121,9 @@ def run_command(argv: list[str]) -> int:
     if name in MACHINE_COMMANDS:
         return importlib.import_module(f"sgpo_jax.commands.{name}").main(rest)
     if name not in STAGES:
-        return _refuse(f"unknown command {name!r}; see sgpo --help")
+        close = difflib.get_close_matches(name, (*STAGES, *MACHINE_COMMANDS), n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return _refuse(f"unknown command {name!r}; {hint}see sgpo --help")
     try:
         dry_run = options.take_flag(rest, "--dry-run")
         shown = name == "report" and options.take_flag(rest, "--open")

@@ -13,7 +13,10 @@ from sgpo_jax import cli
     ("args", "message"),
     [
         (["run", "--nonsense", "3"], "--nonsense"),
-        (["walk"], "unknown command 'walk'"),
+        (["walk"], "unknown command 'walk'; see"),
+        (["rn"], "unknown command 'rn'; did you mean run?"),
+        (["run", "--train.step", "3"], "unknown options: --train.step, 3"),
+        (["run", "--methods", "grppo"], "unknown method 'grppo'; did you mean grpo?"),
         (
             ["run", "--methods.grpo_token.prompts.group-size", "-3"],
             "group_size must be a whole number from 1 to 4096, got -3",
@@ -47,6 +50,33 @@ def test_a_mistake_is_one_line_and_exit_code_2(args, message, capsys, tmp_path):
     assert err.startswith("sgpo: error: ")
     assert message in err
     assert not out.exists()
+
+
+def test_the_version_is_shown_and_help_has_two_names(capsys):
+    import sgpo_jax
+
+    assert cli.run_command(["--version"]) == 0
+    assert capsys.readouterr().out == f"sgpo_jax {sgpo_jax.__version__}\n"
+    assert cli.run_command(["help"]) == cli.run_command([]) == 0
+    shown = capsys.readouterr().out
+    assert shown == 2 * shown[: len(shown) // 2]
+
+
+def test_an_interruption_before_a_run_is_one_line(capsys, monkeypatch):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run_command", interrupted)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["run"])
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "sgpo: interrupted\n"
+
+
+def test_the_package_is_the_command():
+    args = [sys.executable, "-m", "sgpo_jax", "--version"]
+    shown = subprocess.run(args, check=True, capture_output=True, text=True).stdout
+    assert shown.startswith("sgpo_jax ")
 
 
 def test_an_unwritable_folder_is_refused(tmp_path, capsys):

@@ -43,6 +43,7 @@ ORDER = [
     "ahead_of_time",
     "commands",
     "cli",
+    "__main__",
 ]
 PURE = {"theory", "advantages", "losses"}
 BELOW = {"types", "bounds"}

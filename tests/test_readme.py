@@ -23,7 +23,7 @@ def test_the_program_runs(capsys):
     assert [line.split()[0] for line in shown.splitlines() if line[0].isdigit()][
         -5:
     ] == list("12345")
-    assert "Evaluation(" in shown
+    assert "success " in shown
 
 
 def test_the_loss_is_the_one_by_hand():

@@ -177,6 +177,8 @@ def _logger():
 def _short(text: str) -> str:
     """Write array types as they are imported, and `Annotated[int, ...]` as int.
 
+    Objects in defaults are written as calls, without an address in memory.
+
     >>> _short("(n: Annotated[int, ~a.Range(low=1)] = 2, m: ~jaxlib._jax.Array)")
     '(n: int = 2, m: Array)'
     """
@@ -185,6 +187,7 @@ def _short(text: str) -> str:
         comma = _level(text, inner, ",")
         end = _level(text, comma, "]")
         text = text[: found.start()] + text[inner:comma] + text[end + 1 :]
+    text = re.sub(r"<(?:\w+\.)*(\w+) object at 0x\w+>", r"\1()", text)
     return re.sub(r"~?jaxlib\._jax\.Array", "Array", text)
 
 
@@ -210,8 +213,11 @@ def shorten_types(app, what, name, obj, options, lines):
     """The same in the lists of fields."""
     del app, what, name, obj, options
     for i, line in enumerate(lines):
-        if re.match(r":(var|r)?type", line):
-            lines[i] = _short(line).replace("*", r"\*")
+        if found := re.match(r":(?:var|r)?type[^:]*:", line):
+            types = re.sub(
+                r"(?<![\w.~])(?=(?:[A-Za-z_]\w*\.)+\w)", "~", line[found.end() :]
+            )
+            lines[i] = found[0] + _short(types).replace("*", r"\*")
 
 
 def guard(app, what, name, obj, options, lines):

@@ -38,8 +38,8 @@ DRAWINGS: Mapping[str, Callable[[], None]] = {
     if "curve" in measured
 }
 FOLDER = mirrored.DOCS / "_static" / "drawings"
-WIDE = 540
-"""Points from which a drawing scrolls on a phone instead of being shrunk."""
+WIDTHS = {"drawn-wide": 540, "drawn-medium": 460}
+"""Points from which a drawing scrolls on a phone instead of being shrunk, by class."""
 LIGHT = {"text": "#1f2328", "edge": "#57606a", "cycle": plots.LIGHT_CYCLE}
 DARK = {"text": "#e6edf3", "edge": "#9ea7b3", "cycle": plots.DARK_CYCLE}
 
@@ -106,7 +106,8 @@ class Drawing(SphinxDirective):
         if name not in DRAWINGS:
             raise self.error(f"unknown drawing {name!r}; known: {', '.join(DRAWINGS)}")
         draw(name)
-        wide = ["drawn-wide"] if _width(name) > WIDE else []
+        width = _width(name)
+        wide = [style for style, least in WIDTHS.items() if width > least][:1]
         figure = nodes.figure(align="center")
         for theme in ("light", "dark"):
             image = nodes.image(

@@ -160,7 +160,7 @@ def sizes() -> None:
         label="dropped (of the unsolved, a tenth is kept)",
     )
     p = np.linspace(0.1, 1, 100)
-    axes.plot(p, 1 / p, lw=1, ls="--", color="gray", label="1 / p")
+    axes.plot(p, 1 / p, ls="--", color=plt.rcParams["axes.edgecolor"], label="1 / p")
     axes.set_xlabel("success rate in a profile of 8 samples")
     axes.set_ylabel("group size")
     axes.set_ylim(0, 9.5)

@@ -228,6 +228,8 @@ def parse_dataclass(
         text = re.sub(r"[─│╭╮╰╯├┤]+", " ", shown.getvalue())
         text = " ".join(re.sub(r"-{4,}", " ", text).split())
         text = text.partition(" For full helptext")[0].removeprefix("Parsing error ")
+        # Its title says what its text does.
+        text = re.sub(r"^(Unrecognized options) \1", "unknown options", text)
         # What a part of the experiment refuses is named as it is spelled here.
         text = re.sub(r"^Value error Error parsing (--[\w.-]+): ", r"\1 ", text)
         text = re.sub(r"^Value error Error parsing ([\w.-]+): ", r"--\1.", text)
@@ -243,7 +245,7 @@ NOT_A_NUMBER = {
     "whole number": "invalid literal for int() with base 10:",
     "number": "could not convert string to float:",
 }
-"""What Python says of an argument that is not one."""
+"""Python's message on an argument that is not one."""
 
 
 FURTHER = """\

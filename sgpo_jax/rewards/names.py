@@ -11,6 +11,7 @@ import pathlib
 import pickle
 import re
 import sys
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -141,10 +142,16 @@ def _named(name: str) -> RewardFunction:
     if not place or not function:
         raise ValueError(f"verifier {name!r} is none of\n{SYNTAX}")
     try:
-        found = getattr(_module(place), function)
+        module = _module(place)
+        found = getattr(module, function, None)
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         raise ValueError(f"verifier {name!r} cannot be imported: {text}") from error
+    if found is None:
+        raise ValueError(
+            f"verifier {name!r}: {place} has no function {function!r}; it has"
+            f" {', '.join(_functions(module)) or 'none'}"
+        )
     try:
         return adapt(found, convention, **options(given))
     except ValueError as error:
@@ -233,6 +240,18 @@ def _check_numeric(*, tolerance: Any = 0, percent: Any = False, unit: Any = "") 
 
 def _each_query(function: Callable, items: Sequence[Item]) -> list[Any]:
     return [function(item.completion, item.query) for item in items]
+
+
+def _functions(module: types.ModuleType) -> list[str]:
+    """Return the public functions that a module defines, at most ten."""
+    found = [
+        name
+        for name, value in vars(module).items()
+        if inspect.isfunction(value)
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
+    ]
+    return found[:10]
 
 
 def _reasoning_gym() -> RewardFunction:

@@ -50,6 +50,26 @@ class Evaluation:
     watch: HackingSigns = HackingSigns()
     examples: tuple[Example, ...] = dataclasses.field(default=(), repr=False)
 
+    def __str__(self) -> str:
+        """Return the numbers in a line.
+
+        >>> cost = Entry(rollouts=40)
+        >>> print(
+        ...     Evaluation(
+        ...         mean=0.4, low=0.2, high=0.6, greedy=0.3, unscorable=0.0, cost=cost
+        ...     )
+        ... )
+        success 0.400 (0.200 to 0.600), greedy 0.300; 40 rollouts
+        """
+        parts = [f"success {self.mean:.3f} ({self.low:.3f} to {self.high:.3f})"]
+        if self.greedy is not None:
+            parts.append(f"greedy {self.greedy:.3f}")
+        if self.reward is not None:
+            parts.append(f"reward {self.reward:.3f}")
+        if self.unscorable:
+            parts.append(f"unscorable {self.unscorable:.3f}")
+        return f"{', '.join(parts)}; {self.cost.rollouts:,} rollouts"
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a JSON object."""
         return dataclasses.asdict(self)

@@ -100,6 +100,21 @@ def test_types_are_written_as_they_are_imported():
     )
 
 
+def test_types_of_fields_are_short_and_objects_have_no_address():
+    from api_pages import _short, shorten_types
+
+    lines = [
+        ":vartype tokens: collections.abc.Sequence[jaxtyping.Int[Array, 'N 1.5 L']]",
+        ":ivar tokens: as in collections.abc.Sequence",
+    ]
+    shorten_types(None, "", "", None, None, lines)
+    assert lines == [
+        ":vartype tokens: ~collections.abc.Sequence[~jaxtyping.Int[Array, 'N 1.5 L']]",
+        ":ivar tokens: as in collections.abc.Sequence",
+    ]
+    assert _short("(a: A = B(c=<d.e.F object at 0x7f3a>))") == "(a: A = B(c=F()))"
+
+
 def test_every_method_is_in_the_index_with_its_paper():
     pytest.importorskip("jupytext")
     import method_pages

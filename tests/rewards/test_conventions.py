@@ -240,8 +240,8 @@ def test_weighted_sums_keep_their_parts(worker):
         ("json_schema:path=/nowhere.json", "nowhere"),
         ("command:no-such-program", "no program 'no-such"),
         ("no.such.module:score", "cannot be imported"),
-        ("json:nothing", "cannot be imported"),
         ("my_reward.py", "names no function: my_reward.py:FUNCTION"),
+        ("json:nothing", "json has no function 'nothing'; it has dump, dumps, "),
     ],
 )
 def test_a_wrong_name_is_refused_before_anything_is_sampled(worker, name, words):

@@ -4,6 +4,7 @@ The docstring of each gives paper, equation, defaults, and where we deviate. One
 per family; a module lists its functions in `METHODS`.
 """
 
+import difflib
 import inspect
 from collections.abc import Callable, Mapping
 
@@ -35,9 +36,11 @@ def named(name: str) -> Method:
     if name in ZOO:
         return ZOO[name]()
     if ":" not in name:
+        close = difflib.get_close_matches(name, ZOO, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
         raise ValueError(
-            f"unknown method {name!r}; known: {', '.join(ZOO)}, or a function of your"
-            " own as package.module:function"
+            f"unknown method {name!r}; {hint}known: {', '.join(ZOO)}, or a function of"
+            " your own as package.module:function"
         )
     found = locate(name)
     made = found() if inspect.isfunction(found) else found
