@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 from sgpo_jax import ledger
@@ -128,6 +129,32 @@ def test_what_each_ingredient_earns(pattern, before, after):
             if (x["before"], x["after"]) == (before, after)
         ]
         assert number == f"{link['savings'][2]['value']:.2f}"
+
+
+def test_how_well_the_model_predicts_the_runs():
+    found = json.loads((RESULTS / "break_even.json").read_text())["check"]
+    rows = [x for testbed in found.values() for x in testbed["factors"]]
+    error = np.abs(
+        [np.log(x["predicted"] / x["measured"]) for x in rows if x["measured"]]
+    )
+    text = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    (shown,) = re.findall(
+        r"within a factor of ([\d.]+) on average and ([\d.]+) at worst", text
+    )
+    assert shown == (f"{np.exp(error.mean()):.2f}", f"{np.exp(error.max()):.2f}")
+
+
+def test_what_the_profile_costs_a_belief():
+    """Its price, over the same method without it."""
+    found = json.loads((RESULTS / "headline.json").read_text())["testbeds"]
+    text = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    (shown,) = re.findall(r"needs ([\d.]+), ([\d.]+) and ([\d.]+) times more", text)
+    for said, testbed in zip(shown, found.values(), strict=True):
+        (link,) = [x for x in testbed["ingredients"] if x["after"] == "drawn"]
+        assert said == f"{1 / link['savings'][2]['value']:.1f}"
+    assert number(
+        "docs/decisions.md", r"gain at ([\d.]+) times the compute of"
+    ) == float(shown[0])
 
 
 def test_what_a_profile_costs_and_earns(savings):
