@@ -42,18 +42,17 @@ class DistributedConfig:
     def __post_init__(self):
         if not 0 <= self.process < self.processes:
             raise ValueError(
-                f"distributed.process must be in 0..{self.processes - 1}, got"
-                f" {self.process}; it counts from 0 below distributed.processes"
+                f"process must be in 0..{self.processes - 1}, got"
+                f" {self.process}; it counts from 0 below processes"
             )
         if self.processes > 1 and not self.coordinator:
             raise ValueError(
-                f"distributed.processes={self.processes} needs distributed.coordinator,"
+                f"processes={self.processes} needs coordinator,"
                 " HOST:PORT of process 0 or auto"
             )
         if self.coordinator not in ("", "auto") and ":" not in self.coordinator:
             raise ValueError(
-                f"distributed.coordinator must be HOST:PORT or auto, got"
-                f" {self.coordinator!r}"
+                f"coordinator must be HOST:PORT or auto, got {self.coordinator!r}"
             )
 
 

@@ -10,7 +10,7 @@ from sgpo_jax.hosts import DistributedConfig
     ("settings", "message"),
     [
         ({"process": 1}, r"must be in 0\.\.0, got 1"),
-        ({"processes": 2}, "needs distributed.coordinator"),
+        ({"processes": 2}, "processes=2 needs coordinator"),
         ({"processes": 2, "coordinator": "host"}, "HOST:PORT or auto, got 'host'"),
         ({"heartbeat_timeout": 0}, "heartbeat_timeout must be a whole number from 1"),
     ],
