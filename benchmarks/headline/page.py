@@ -15,7 +15,7 @@ import numpy as np
 from . import verdict
 from .analysis import LIVE_SUFFIX, SHARES
 
-COLORS = plt.get_cmap("tab10").colors
+COLORS = (*plt.get_cmap("tab10").colors, *plt.get_cmap("Dark2").colors)
 SHOWN = {"eval/success": "mean", "eval/greedy": "greedy", "eval/pass@8": "pass@8"}
 INTRODUCTION = """\
 # Held-out success against total compute

@@ -63,6 +63,9 @@ def test_what_leaving_dead_groups_out_saves(page, pattern, savings):
         ),
         ("docs/results.md", r"it saves ([\d.]+) times on `str", "strategies", "sgpo"),
         ("docs/results.md", r"at hand ([\d.]+) there", "strategies", FREE),
+        ("docs/results.md", r"`dapo` ([\d.]+), `greso`", "strategies", "dapo"),
+        ("docs/results.md", r"`greso` ([\d.]+), `mopps`", "strategies", "greso"),
+        ("docs/results.md", r"`mopps` ([\d.]+)\. The", "strategies", "mopps"),
     ],
 )
 def test_savings_of_other_testbeds(page, pattern, testbed, method):
