@@ -14,30 +14,32 @@ LEFT_OUT = "#cccccc"
 
 def save_plan(profile: Profile, plan: Plan, path: pathlib.Path) -> None:
     """Write success rates by the group size chosen, beside rollouts by phase."""
-    figure, (left, right) = _figure(2)
-    plot_sizes(profile, plan, left)
-    plan.plot(right)
+    figure, axes = _figure("ab", height=3.8)
+    plot_sizes(profile, plan, axes["a"])
+    plan.plot(axes["b"])
     figure.savefig(path, dpi=110)
 
 
 def save_comparison(found: AllocatorComparison, path: pathlib.Path) -> None:
     """Write group sizes by success rate, dead groups and compute by allocator."""
-    figure, (left, middle, right) = _figure(3)
-    found.plot(left)
+    figure, axes = _figure("aa;bc", height=6.6)
+    found.plot(axes["a"])
     # The names beside the bars have the same colours.
-    left.get_legend().remove()
+    axes["a"].get_legend().remove()
     names = [row.name for row in found.rows]
     place = np.arange(len(names))[::-1]
     colors = [f"C{i}" for i in range(len(names))]
     dead = [100 * row.dead for row in found.rows]
-    _bars(middle, place, dead, colors, "{:.0f} %")
-    _name(middle, place, names, colors)
-    middle.set_xlabel("expected groups without signal, %")
+    _bars(axes["b"], place, dead, colors, "{:.0f} %")
+    _name(axes["b"], place, names, colors)
+    axes["b"].set_title("Expected groups without signal", loc="left")
+    axes["b"].set_xlabel("share of groups, %")
     saving = [row.saving for row in found.rows]
-    _bars(right, place, saving, colors, "{:.2f}x")
-    right.axvline(1.0, color="#555555", lw=0.8, ls="--")
-    _name(right, place, names, colors)
-    right.set_xlabel(f"compute of {found.baseline} over its own, profile paid")
+    _bars(axes["c"], place, saving, colors, "{:.2f}x")
+    axes["c"].axvline(1.0, color="#555555", lw=0.8, ls="--")
+    _name(axes["c"], place, names, colors)
+    axes["c"].set_title("Compute saved, profile paid", loc="left")
+    axes["c"].set_xlabel(f"compute of {found.baseline} over its own")
     figure.savefig(path, dpi=110)
 
 
@@ -71,8 +73,9 @@ def plot_sizes(profile: Profile, plan: Plan, axes: Any) -> None:
         color=[color for color, _ in shown],
         label=[_label(group) for _, group in shown],
     )
+    axes.set_title("Group sizes by success rate", loc="left")
     axes.set_xlabel("success rate in the profile")
-    axes.set_ylabel("queries")
+    axes.set_ylabel("questions")
     axes.legend(frameon=False, fontsize=8)
 
 
@@ -84,12 +87,12 @@ def _label(group: list[int]) -> str:
     return f"groups of {group[0]} to {group[-1]}"
 
 
-def _figure(panels: int) -> tuple[Any, Any]:
+def _figure(panels: str, *, height: float) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.0 * panels, 3.8), layout="constrained")
-    axes = figure.subplots(1, panels)
-    for one in axes:
+    figure = Figure(figsize=(8.4, height), layout="constrained")
+    axes = figure.subplot_mosaic(panels)
+    for one in axes.values():
         one.spines[["top", "right"]].set_visible(False)
     return figure, axes
 

@@ -100,10 +100,12 @@ def plot_plan(plan: "Plan", axes: Any = None) -> Any:
             f"{phase.dead:.0%} dead", (x, height), ha="center", va="bottom", fontsize=9
         )
     axes.set_xticks(place)
+    axes.set_title("Rollouts and expected dead groups", loc="left")
     axes.set_xlabel("phase")
     axes.set_ylabel("rollouts of one pass")
     if len(sizes) <= 8:
-        axes.legend(frameon=False)
+        axes.margins(y=0.35)
+        axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=2)
     return axes
 
 
@@ -138,6 +140,7 @@ def plot_comparison(found: "AllocatorComparison", axes: Any = None) -> Any:
         axes.plot(found.rate, row.size_by_rate, lw=1.4, label=row.name)
     axes.set_yscale("log", base=2)
     axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_title("Group size by success rate", loc="left")
     axes.set_xlabel("posterior mean of the success rate")
     axes.set_ylabel("group size")
     axes.legend(frameon=False, fontsize=8, ncols=2)

@@ -88,8 +88,9 @@ def plot_profile(profile: "Profile", axes: Any = None) -> Any:
     axes.hist(
         mean, bins=edges, histtype="step", color="#d95f02", label="posterior mean"
     )
+    axes.set_title(f"Success of {int(known.sum()):,} questions", loc="left")
     axes.set_xlabel("success rate in the profile")
-    axes.set_ylabel("queries")
+    axes.set_ylabel("questions")
     axes.legend(frameon=False)
     return axes
 
@@ -101,6 +102,7 @@ def plot_calibration(found: "Calibration", axes: Any = None) -> Any:
     axes.scatter(
         found.predicted, found.observed, s=4 * np.sqrt(found.queries), color="#1b6ca8"
     )
+    axes.set_title("Samples that the posteriors have not seen", loc="left")
     axes.set_xlabel("predicted success rate")
     axes.set_ylabel("success rate of held-out samples")
     return axes

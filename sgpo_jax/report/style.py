@@ -44,7 +44,8 @@ h3 small { color: var(--quiet); font-weight: 400; margin-left: .4rem; }
 .sample dd { margin: 0; min-width: 0; }
 .sample .right, .sample .wrong { font-weight: 700; font-size: .8rem; }
 .sample .right { color: var(--right); } .sample .wrong { color: var(--wrong); }
-@media (max-width: 40rem) { main { padding: .5rem .9rem 3rem; }
+@media (max-width: 40rem) { figure { overflow-x: auto; }
+  figure img { max-width: none; width: 30rem; } main { padding: .5rem .9rem 3rem; }
   th, td { padding: .3rem .45rem; } td.words { white-space: normal; min-width: 6rem; }
   td.long { min-width: 11rem; } }
 @media print { nav { display: none; } h2 { break-after: avoid; } }

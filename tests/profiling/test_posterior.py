@@ -247,6 +247,6 @@ def test_a_profile_prints_and_plots():
     assert "learnable" in text
     assert "no query was solved" in str(counts([0, 0], 8))
     assert "nothing could be scored" in str(counts([0], 0))
-    assert profile.plot().get_ylabel() == "queries"
+    assert profile.plot().get_ylabel() == "questions"
     table = profile.to_arrow()
     assert table["pass_rate"].to_pylist() == [0.0, 0.5, 1.0]
