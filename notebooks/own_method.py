@@ -103,4 +103,4 @@ for label, method in (
     axes.plot(range(1, 16), rewards, label=label)
 axes.set_xlabel("step")
 axes.set_ylabel("mean reward of 64 rollouts")
-axes.legend(frameon=False)
+_ = axes.legend(frameon=False)

@@ -78,7 +78,7 @@ policy = first.policy
 profile = sgpo_jax.profile(policy, train, reward=reward, samples=8, max_response=4)
 print(profile)
 axes = plt.figure(figsize=(6.4, 3.6)).subplots()
-profile.plot(axes)
+_ = profile.plot(axes)
 
 # %% [markdown]
 # ## Plan
