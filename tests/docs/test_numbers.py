@@ -8,7 +8,7 @@ import pytest
 
 from sgpo_jax import ledger
 
-from .pages import ROOT
+from .pages import ROOT, blocks
 
 RESULTS = ROOT / "benchmarks" / "results"
 POOL, THIN, FREE = "large-pool", "grpo_thin", "sgpo, profile for free"
@@ -190,3 +190,19 @@ def test_measurements_of_methods_are_those_of_the_file():
             curve = measured["curve"]
             assert curve["rollouts"][-1] == measured["rollouts"]
             assert len(curve["success"]) == len(curve["rollouts"])
+
+
+@pytest.mark.parametrize(
+    ("row", "page"),
+    [
+        ("a program that trains", "README.md"),
+        ("a loss", "docs/howto/loss.md"),
+        ("an advantage", "docs/howto/advantage.md"),
+    ],
+)
+def test_lines_of_code_are_those_of_the_pages(row, page):
+    first = re.sub(r'"""[^"]*"""', "", blocks(ROOT / page, "python")[0])
+    lines = [line for line in first.splitlines() if line.strip()]
+    code = [line for line in lines if not line.startswith(("import ", "from "))]
+    written = number("docs/decisions.md", rf"\| {row} \| [^|]* \| ([\d.]+) \(")
+    assert written == len(code)
