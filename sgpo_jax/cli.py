@@ -206,8 +206,8 @@ def _work(name: str, config: "Experiment", hosts: "ProcessGroup", dry_run: bool)
             if refused := _lock(folder.path, hosts, held):
                 return _refuse(refused)
             _begin(name, run, worker)
+            held.callback(lambda: display.problems(worker.problems))
             do(name, run)
-            display.problems(worker.problems)
     except KeyboardInterrupt:
         display.say("interrupted; the same command resumes")
         return 130

@@ -1,5 +1,6 @@
 """`sgpo profile --server URL`: profiling by an inference fleet, no weights here."""
 
+import contextlib
 import dataclasses
 import pathlib
 from typing import TYPE_CHECKING
@@ -107,10 +108,12 @@ def run(options: ServerProfileOptions) -> str:
         with (
             folder_lock(folder.path),
             rewards.Worker(batch_deadline=3600.0) as worker,
+            contextlib.ExitStack() as held,
         ):
             worker.judge(solved_at=options.solved_at)
             worker.check(queries)
             save_queries(folder.path / profile_files.QUERIES, queries)
+            held.callback(lambda: display.problems(worker.problems))
             rollouts = ServerRollouts(
                 server=server,
                 worker=worker,
@@ -119,7 +122,6 @@ def run(options: ServerProfileOptions) -> str:
             )
             profile = _measure(options, rollouts, queries, rule, display)
             profile.save(folder.profile)
-            display.problems(worker.problems)
     except IncompleteError as error:
         raise UserError(
             f"{options.server}: {error}. Finished chunks are kept; the same command"

@@ -294,9 +294,11 @@ class Trainer:
             ),
         )
         with (
+            contextlib.ExitStack() as held,
             self._display.progress(self.label, stop, start=self.step) as advance,
             contextlib.closing(made),
         ):
+            held.callback(lambda: self._display.problems(self.worker.problems))
             for step, self._progress, metrics in made:
                 self.step = step
                 advance(step, training.headline(metrics))
@@ -304,7 +306,6 @@ class Trainer:
                     self._display.say(said)
                 if "reward" in metrics:
                     yield {"step": step, **metrics}
-        self._display.problems(self.worker.problems)
 
     def evaluate(
         self, queries: Any = (), *, samples: int = 4, greedy: bool = True

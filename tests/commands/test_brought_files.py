@@ -14,7 +14,7 @@ import pytest
 from sgpo_jax import cli, data, models
 from sgpo_jax.models import pretrained, text_files
 from sgpo_jax.models.text import TextTokenizer
-from sgpo_jax.profiling import read_completions
+from sgpo_jax.profiling import Profile, read_completions
 from sgpo_jax.rewards import Worker
 from sgpo_jax.trainer import Trainer
 
@@ -169,7 +169,23 @@ def test_brought_files_from_the_command_line(name, policy, tmp_path, capsys):
         assert {row["step"] for row in rows} == {0, 1, 2}
     if name != "gsm8k":
         assert len({row["reward"] for row in rows}) > 1
-    assert "tracked" in (out / "report.md").read_text()
+    report = (out / "report.md").read_text()
+    assert "| mean | reward |" in report
+    assert "a reward of at least 1" in " ".join(report.split())
+
+
+@pytest.mark.slow
+def test_a_profile_can_cover_every_question(policy, tmp_path, capsys):
+    brought = _brought("verl", tmp_path)
+    out = tmp_path / "run"
+    command = f"""profile --data {brought.source} --out {out} --model.source hf:{policy}
+        --split.held-out 0 --split.demonstrated 0 --profile.samples 2
+        --sampler.max-response 2"""
+    assert cli.run_command([*command.split(), "--cache", ""]) == 0
+    assert "0 held-out questions" in " ".join(capsys.readouterr().err.split())
+    known = Profile.load(out / "profile.parquet")
+    assert len(known.ids) == len(brought.answers) == 24
+    assert known.samples.tolist() == [2] * 24
 
 
 @pytest.mark.slow

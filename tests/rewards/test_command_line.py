@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from sgpo_jax import cli
+from sgpo_jax import cli, hosts
+from sgpo_jax.commands import stages
 
 REWARD = """
 def good(completion, reference):
@@ -86,3 +87,31 @@ def test_the_corrected_command_is_accepted(questions, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "a reward of at least 0.2" in " ".join(said.split())
     assert "1.00" in said and "0.25" in said
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (None, 0),
+        (KeyboardInterrupt(), 130),
+        (hosts.Stopped("SIGTERM"), hosts.RESTART),
+        (FloatingPointError("updates stay non-finite"), 1),
+    ],
+)
+def test_what_could_not_be_scored_is_shown_on_every_way_out(
+    questions, tmp_path, capsys, monkeypatch, error, code
+):
+    def scored_then_ended(name, run):
+        run.session.worker.score(["1", "2"], [run.train[0]] * 2)
+        if error is not None:
+            raise error
+
+    (tmp_path / "my_reward.py").write_text(
+        "def at_times(completion, reference):\n"
+        "    return None if completion == '2' else 1.0\n"
+    )
+    monkeypatch.setattr(stages, "do", scored_then_ended)
+    source = f"{questions},verifier={tmp_path}/my_reward.py:at_times"
+    out = ["--out", str(tmp_path / "run"), "--cache", "", "--preset", "quick"]
+    assert cli.run_command(["profile", "--data", source, *out]) == code
+    assert "1 unscorable: none" in " ".join(capsys.readouterr().err.split())
