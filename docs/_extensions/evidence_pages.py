@@ -12,6 +12,7 @@ SUBJECTS = {
         "zoo",
         "compare_seeds",
         "compare_controls",
+        "sweep",
         "default/report",
         "reasoning_gym/report",
         "smollm2/report",

@@ -1,7 +1,7 @@
 """Hyper-parameter search over run folders.
 
-Optuna samples and prunes. A trial is `sgpo train` in a folder of its own, and all
-trials spend equal total compute.
+Optuna prunes trials and keeps them. A trial is `sgpo train` in a folder of its own, and
+all trials spend equal total compute.
 """
 
 from sgpo_jax.sweep.objective import OBJECTIVES as OBJECTIVES

@@ -3,10 +3,13 @@
 import contextlib
 import importlib.util
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sgpo_jax.sweep.learned import learned
+from sgpo_jax.sweep.proposals import Observations, gaussian_process
 from sgpo_jax.sweep.space import Space
 
 if TYPE_CHECKING:
@@ -15,21 +18,24 @@ if TYPE_CHECKING:
 INSTALL = "pip install 'sgpo_jax[sweep]'"
 
 
-SAMPLERS = ("tpe", "random", "gp")
+PROPOSERS = {"gp": gaussian_process, "learned": learned}
+"""Samplers of this package, by name."""
+SAMPLERS = ("tpe", "random", *PROPOSERS)
 """Names of samplers."""
+RANDOM = 4
+"""Whole trials before samplers of this package propose; the first are random."""
 PRUNERS = ("median", "halving", "none")
 """Names of pruners; they compare trials at equal shares of the budget."""
 
 
 def make_sampler(name: str, seed: int) -> "optuna.samplers.BaseSampler":
-    """Return a sampler by name."""
+    """Return a sampler of Optuna; one of `PROPOSERS` begins at random."""
     from optuna import samplers
 
     if name == "tpe":
         # What is running counts as bad, so that no two trials at a time are the same.
         return samplers.TPESampler(seed=seed, constant_liar=True)
-    kinds = {"random": samplers.RandomSampler, "gp": samplers.GPSampler}
-    return kinds[name](seed=seed)
+    return samplers.RandomSampler(seed=seed)
 
 
 def make_pruner(name: str) -> "optuna.pruners.BasePruner":
@@ -43,19 +49,14 @@ def make_pruner(name: str) -> "optuna.pruners.BasePruner":
     }[name]
 
 
-def check(sampler: str) -> None:
-    """Check that what a sampler needs is installed.
+def check() -> None:
+    """Check that Optuna is installed.
 
     Raises:
       ValueError: with the command that installs it.
     """
     if importlib.util.find_spec("optuna") is None:
         raise ValueError(f"sgpo sweep needs optuna, not installed: {INSTALL}")
-    if sampler == "gp" and importlib.util.find_spec("torch") is None:
-        raise ValueError(
-            "--sampler gp needs torch, which is not installed: pip install torch, or"
-            " choose another sampler"
-        )
 
 
 def open_study(folder: pathlib.Path, pruner: str) -> "optuna.Study":
@@ -102,12 +103,49 @@ def ask(
       sampler: name of one.
       seed: root of its randomness.
     """
-    number = len(study.get_trials(deepcopy=False))
-    mixed = np.random.SeedSequence([seed, number]).generate_state(1)
-    study.sampler = make_sampler(sampler, int(mixed[0]))
+    from optuna.trial import TrialState
+
+    trials = study.get_trials(deepcopy=False)
+    mixed = np.random.SeedSequence([seed, len(trials)])
+    study.sampler = make_sampler(sampler, int(mixed.generate_state(1)[0]))
+    ended = sum(one.state == TrialState.COMPLETE for one in trials)
+    waiting = any(one.state == TrialState.WAITING for one in trials)
+    if sampler in PROPOSERS and ended >= RANDOM and not waiting:
+        at = PROPOSERS[sampler](
+            space, history(trials, space), np.random.default_rng(mixed)
+        )
+        study.enqueue_trial(
+            {one.name: one.value_at(float(p)) for one, p in zip(space, at, strict=True)}
+        )
     trial = study.ask()
     suggest(trial, space)
     return trial
+
+
+def history(trials: Sequence["optuna.trial.FrozenTrial"], space: Space) -> Observations:
+    """Return what is known of a space.
+
+    A pruned trial counts as the worst whole one, if it is not worse, and one that runs
+    as the mean, so that no two at a time are the same.
+
+    Args:
+      trials: of the study, whole ones among them.
+      space: its hyper-parameters.
+    """
+    from optuna.trial import TrialState
+
+    whole = [one.value for one in trials if one.state == TrialState.COMPLETE]
+    whole = np.array([value for value in whole if value is not None])
+    x, y = [], []
+    for one in trials:
+        if one.params.keys() != {each.name for each in space}:
+            continue
+        x.append([each.position(one.params[each.name]) for each in space])
+        if one.state == TrialState.PRUNED and one.value is not None:
+            y.append(min(one.value, whole.min()))
+        else:
+            y.append(whole.mean() if one.value is None else one.value)
+    return Observations(np.array(x), np.array(y))
 
 
 def suggest(trial: "optuna.Trial", space: Space) -> dict[str, str]:

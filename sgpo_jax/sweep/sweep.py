@@ -71,7 +71,7 @@ class Sweep:
     shared: tuple[str, ...] = ()
     trials: int
     jobs: int = 1
-    sampler: str = "tpe"
+    sampler: str = "gp"
     pruner: str = "median"
     objective: str = "area"
     budget: float = 0.0

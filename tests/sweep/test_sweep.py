@@ -40,6 +40,7 @@ def make(folder, **changes) -> sweep.Sweep:
         shared=("policy",),
         trials=12,
         jobs=2,
+        sampler="tpe",
         seed=7,
         command=(sys.executable, str(TRAINER)),
     )
