@@ -17,6 +17,7 @@ ROOTS = {"key", "PRNGKey", "fold_in", "default_rng", "SeedSequence", "RandomStat
 ROOTS |= {"Random", "PCG64", "Philox"}
 ELSEWHERE = {
     "profiling/gflownet.py": "trains a network for one choice, by the seed of the call",
+    "sweep/study.py": "trials of a sweep, which is no run, by its own seed and number",
     "testing/doubles.py": "scripted rollouts are a function of the step alone",
 }
 

@@ -235,10 +235,8 @@ def parse_dataclass(
         text = re.sub(r"^Value error Error parsing ([\w.-]+): ", r"--\1.", text)
         for noun, words in NOT_A_NUMBER.items():
             text = text.replace(words, f"must be a {noun}, got")
-        text = text.removeprefix("Unrecognized options ").replace(
-            " Argument helptext:", ":"
-        )
-        raise ValueError(f"{concise(text)} (see {prog} --help)") from None
+        text = concise(text.replace(" Argument helptext:", ":"))
+        raise ValueError(f"{text} (see {prog} --help)") from None
 
 
 NOT_A_NUMBER = {

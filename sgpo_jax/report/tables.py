@@ -31,8 +31,8 @@ class TextTable:
         No word is cut: columns that do not fit in a width go to a further table, with
         the first column again.
         """
-        parts = self._blocks(width)
-        return Group(*(self._table(part, first=not i) for i, part in enumerate(parts)))
+        parts = enumerate(self._blocks(width))
+        return Group(*(self._table(part, width, first=not i) for i, part in parts))
 
     def _blocks(self, width: int) -> list[list[int]]:
         """Columns of each table."""
@@ -51,7 +51,7 @@ class TextTable:
         words = self.columns[column].split()
         return max(map(len, [*words, *(row[column] for row in self.rows)]), default=0)
 
-    def _table(self, columns: Sequence[int], *, first: bool) -> Table:
+    def _table(self, columns: Sequence[int], width: int, *, first: bool) -> Table:
         table = Table(
             title=self.title if first else None,
             title_justify="left",
@@ -59,9 +59,13 @@ class TextTable:
             show_edge=False,
             padding=(0, 2, 0, 0),
         )
+        # Widths of our own: where headers are long, rich's may cut the shortest column.
+        spare = max(width - sum(self._wide(i) + 5 for i in columns), 0)
         for i in columns:
-            justify = "right" if i else "left"
-            table.add_column(self.columns[i], justify=justify, min_width=self._wide(i))
+            justify, wide = "right" if i else "left", self._wide(i)
+            more = min(spare, max(len(self.columns[i]) - wide, 0))
+            spare -= more
+            table.add_column(self.columns[i], justify=justify, width=wide + more)
         for row in self.rows:
             table.add_row(*(row[i] for i in columns))
         return table

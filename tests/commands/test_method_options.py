@@ -72,7 +72,7 @@ def test_an_error_quotes_an_argument_of_any_length_in_short(words):
         (["--train.steps", "many"], "--train.steps must be a whole number, got 'many'"),
         (["--sampler.temperature", "hot"], "--sampler.temperature must be a number"),
         (["--train.rollouts", "0"], "--train.rollouts must be a whole number from 1"),
-        (["--train.stps", "3"], "Unrecognized options: --train.stps, 3 Perhaps you"),
+        (["--train.stps", "3"], "unknown options: --train.stps, 3 Perhaps you"),
     ],
 )
 def test_an_option_of_the_wrong_kind_is_named_with_what_it_takes(words, message):

@@ -2,7 +2,7 @@
 
 import io
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -27,6 +27,13 @@ def grids(draw):
     return columns, draw(st.lists(row, min_size=1, max_size=4))
 
 
+@example(
+    cells=(
+        ["000", "00 0000 00000", "000 0000", "00", "000 000 00000"],
+        [["00", "00", "00", "00000000000000", "0"]],
+    ),
+    width=60,
+)
 @given(cells=grids(), width=st.sampled_from((60, 80, 120)))
 @settings(max_examples=60, deadline=None)
 def test_no_word_is_cut(cells, width):

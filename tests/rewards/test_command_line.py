@@ -32,7 +32,7 @@ def questions(tmp_path):
     ("verifier", "message"),
     [
         ("gsm8k", "questions.jsonl:5: reference 'five': gsm8k compares single numbers"),
-        ("{folder}/my_reward.py:missing", "no attribute 'missing'"),
+        ("{folder}/my_reward.py:missing", "my_reward.py has no function 'missing'"),
         ("{folder}/other.py:good", "there is no file"),
         ("{folder}/my_reward.py:three", "fails on query"),
         ("{folder}/my_reward.py:raise_later", "ZeroDivisionError"),
