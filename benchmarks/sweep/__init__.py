@@ -1,6 +1,6 @@
 """Does the learned sampler of `sgpo sweep` beat the others?
 
-    python -m benchmarks.sweep --grid --train 1600 --seeds 10
+    python -m benchmarks.sweep --grid --train 1600 --seeds 20
 
 `--grid` trains every setting of a grid for two methods (benchmarks/results/sweep), two
 minutes of a core each; `--train STEPS` trains the learned sampler and writes the

@@ -44,6 +44,7 @@ def main(argv: list[str]) -> int:
             *compare.formulas(),
             compare.of_table("table of runs", table, NAMES),
             *compare.drawn(2 * args.seeds),
+            compare.of_few_values(),
         ]
         compare_all(problems, args.seeds)
     write(RESULTS / "sweep.json")
@@ -106,20 +107,16 @@ Regret of the best setting after so many trials: 0 is the best of {compare.PROBE
 random settings, 1 the median. The first trial is random and the same for all; the best
 is chosen by what a sampler saw, noise of 5 % of the median's regret included, and
 judged without.
-Means over {seeds} seeds of each formula and of the table, and over {count} random
-functions of two to four options. The learned sampler was trained on random functions of
+Means over {seeds} seeds of each formula, of the table and of the bowl, and over
+{count} random functions of two to four options. The learned sampler was trained on random functions of
 that kind, other ones, and on a table of runs of another method with another seed; the
 formulas are new to it, and so is the table: 45 settings (5 step sizes, 3 numbers of
 rollouts, 3 group sizes) of `grpo_token` on `--preset quick`, evaluated exactly, at
 equal total compute.
 
-`gp` and `learned` begin with {study.RANDOM} random trials, chosen on this comparison:
-with one both were worse after each number of trials. TPE begins with 10, Optuna's
-default; with 4, seen once, it had 0.350, 0.233 and 0.127 after 6, 12 and 24 trials over
-all runs, which changes no verdict. Intervals are over runs: of kinds of problems there
-are seven. The learned sampler can stay with a wrong value of an option that has few:
-on a bowl of two options and one of three values it was worse than chance after 16
-trials (mean squared distance 0.121, chance 0.068, `gp` 0.003, six seeds).
+All samplers but `random` begin with {study.RANDOM} random trials, a number chosen for
+`gp` and `learned` on this comparison. Intervals are over runs: of kinds of problems
+there are {len({row["group"] for row in rows})}.
 
 {compare.summary(rows)}"""
 

@@ -7,6 +7,7 @@ import numpy as np
 import optuna
 
 from sgpo_jax.sweep import Interval, Space, study
+from sgpo_jax.sweep.proposals import snapped
 from sgpo_jax.sweep.space import Choices
 
 from .functions import FORMULAS, random_functions, table_function
@@ -78,6 +79,18 @@ def of_table(name: str, table: Mapping[tuple[float, ...], float], names) -> Prob
     )
     values = np.array(list(table.values()))
     return _problem(name, table_function(table), space, values, noise=0.0)
+
+
+def of_few_values() -> Problem:
+    """A bowl of two options, and one of three values of which the middle is best."""
+    space = (*cube(2), Choices(name="x2", values=("1", "2", "4"), ordered=True))
+
+    def function(x: np.ndarray) -> float:
+        return -float(((x - np.array([0.3, 0.7, 0.5])) ** 2).sum())
+
+    x = snapped(space, np.random.default_rng(0).random((PROBES, 3)))
+    values = np.array([function(row) for row in x])
+    return _problem("bowl, an option of three", function, space, values, noise=0.05)
 
 
 def cube(dims: int) -> Space:

@@ -40,7 +40,7 @@ def experiment(command: str, args: list[str]) -> "Experiment":
         default = dataclasses.replace(default, methods=tuned_methods(names, rates))
     default = for_published(default, args)
     config = parse(command, args, default, named=bool(named), chosen=bool(names))
-    refuse_overridden(config, args)
+    refuse_without_effect(config, args)
     for path, text in overrides:
         try:
             found = override(config.methods, path, text)
@@ -66,7 +66,7 @@ def for_published(default: "Experiment", args: Sequence[str]) -> "Experiment":
     )
 
 
-def refuse_overridden(config: "Experiment", args: Sequence[str]) -> None:
+def refuse_without_effect(config: "Experiment", args: Sequence[str]) -> None:
     """Refuse options that have no effect, with these settings or in this folder.
 
     Raises:

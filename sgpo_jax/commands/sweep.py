@@ -38,7 +38,8 @@ class SweepOptions:
         empty for the step size, the rollouts of a step and the group size.
       trials: how many, pruned ones and the default included.
       jobs: trials at a time, sharing the CPU; 1 where they need an accelerator.
-      sampler: gp (a Gaussian process), tpe, random, or learned (a trained optimizer).
+      sampler: gp (a Gaussian process), tpe, random, learned (a trained optimizer), or
+        package.module:function of your own.
       pruner: median, halving (successive halving) or none.
       objective: area under held-out success over total compute, or final success.
       budget: total compute of a trial in FLOP; 0 for that of trial 0.
@@ -48,7 +49,7 @@ class SweepOptions:
     search: tuple[str, ...] = ()
     trials: Count = 20
     jobs: Count = 1
-    sampler: Literal["gp", "tpe", "random", "learned"] = "gp"
+    sampler: str = "gp"
     pruner: Literal["median", "halving", "none"] = "median"
     objective: Literal["area", "final"] = "area"
     budget: NonNegative = 0.0
@@ -105,6 +106,7 @@ def parse(args: Sequence[str]) -> "sweep.Sweep":
     split = list(args).index("--") if "--" in args else len(args)
     given = options.parse_dataclass(SweepOptions, args[:split], prog="sgpo sweep")
     study.check()
+    study.proposer(given.sampler)
     rest = list(args[split + 1 :])
     for name in ("out", "dry-run"):
         if name in options.given_options(rest):

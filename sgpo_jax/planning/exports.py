@@ -124,7 +124,8 @@ def _trl(index: int, query: Query) -> dict[str, Any]:
     return {"id": query.id, "prompt": _messages(query), "solution": query.reference}
 
 
-_VERL_SOURCES = {verifier: name for name, verifier in DATA_SOURCES.items()}
+# Of several names the first: verl scores "math" by another format than ours.
+_VERL_SOURCES = {verifier: name for name, verifier in [*DATA_SOURCES.items()][::-1]}
 
 
 def _verl(index: int, query: Query) -> dict[str, Any]:

@@ -65,8 +65,8 @@ def end_with_parent(parent: int | None = None) -> None:
     """Have this process killed when its parent ends (Linux).
 
     Args:
-      parent: its process; one that has ended by now is noticed without, unless it is
-        process 1 of a container.
+      parent: its process id, to notice that it has ended before this was called;
+        without it, so has one that left this process to process 1.
     """
     if _LIBC is not None:
         _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -3,11 +3,12 @@
 import contextlib
 import importlib.util
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sgpo_jax.methods.serialize import locate
 from sgpo_jax.sweep.learned import learned
 from sgpo_jax.sweep.proposals import Observations, gaussian_process
 from sgpo_jax.sweep.space import Space
@@ -18,23 +19,49 @@ if TYPE_CHECKING:
 INSTALL = "pip install 'sgpo_jax[sweep]'"
 
 
-PROPOSERS = {"gp": gaussian_process, "learned": learned}
-"""Samplers of this package, by name."""
+Proposer = Callable[[Space, Observations, np.random.Generator], np.ndarray]
+"""Sampler of one's own: the next trial's position in the unit cube, [D]."""
+PROPOSERS: Mapping[str, Proposer] = {"gp": gaussian_process, "learned": learned}
+"""Samplers of this package, by name. Optuna's Gaussian process would need torch."""
 SAMPLERS = ("tpe", "random", *PROPOSERS)
 """Names of samplers."""
 RANDOM = 4
-"""Whole trials before samplers of this package propose; the first are random."""
+"""Whole trials that are random, before a sampler proposes."""
 PRUNERS = ("median", "halving", "none")
 """Names of pruners; they compare trials at equal shares of the budget."""
 
 
+def proposer(name: str) -> Proposer | None:
+    """Return the sampler called `name`; None for one of Optuna's.
+
+    Args:
+      name: one of `SAMPLERS`, or package.module:function of a `Proposer`.
+
+    Raises:
+      ValueError: if there is none.
+
+    >>> proposer("gp") is proposer("sgpo_jax.sweep.proposals:gaussian_process")
+    True
+    """
+    if name in SAMPLERS:
+        return PROPOSERS.get(name)
+    if ":" not in name:
+        raise ValueError(
+            f"unknown sampler {name!r}; known: {', '.join(SAMPLERS)}, or a function of"
+            " your own as package.module:function"
+        )
+    return locate(name)
+
+
 def make_sampler(name: str, seed: int) -> "optuna.samplers.BaseSampler":
-    """Return a sampler of Optuna; one of `PROPOSERS` begins at random."""
+    """Return a sampler of Optuna: of all trials, or of the first `RANDOM`."""
     from optuna import samplers
 
     if name == "tpe":
         # What is running counts as bad, so that no two trials at a time are the same.
-        return samplers.TPESampler(seed=seed, constant_liar=True)
+        return samplers.TPESampler(
+            seed=seed, n_startup_trials=RANDOM, constant_liar=True
+        )
     return samplers.RandomSampler(seed=seed)
 
 
@@ -100,7 +127,7 @@ def ask(
     Args:
       study: of the sweep.
       space: its hyper-parameters.
-      sampler: name of one.
+      sampler: name of one, see `proposer`.
       seed: root of its randomness.
     """
     from optuna.trial import TrialState
@@ -110,10 +137,9 @@ def ask(
     study.sampler = make_sampler(sampler, int(mixed.generate_state(1)[0]))
     ended = sum(one.state == TrialState.COMPLETE for one in trials)
     waiting = any(one.state == TrialState.WAITING for one in trials)
-    if sampler in PROPOSERS and ended >= RANDOM and not waiting:
-        at = PROPOSERS[sampler](
-            space, history(trials, space), np.random.default_rng(mixed)
-        )
+    propose = proposer(sampler)
+    if propose is not None and ended >= RANDOM and not waiting:
+        at = propose(space, history(trials, space), np.random.default_rng(mixed))
         study.enqueue_trial(
             {one.name: one.value_at(float(p)) for one, p in zip(space, at, strict=True)}
         )

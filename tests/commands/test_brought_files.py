@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sgpo_jax import cli, data, models
+from sgpo_jax import cli, data, models, testing
 from sgpo_jax.models import pretrained, text_files
 from sgpo_jax.models.text import TextTokenizer
 from sgpo_jax.profiling import Profile, read_completions
@@ -68,15 +68,7 @@ def policy(tmp_path_factory):
     core.decoder = tokenizers.decoders.Fuse()
     core.add_special_tokens(["<end>"])
     tokenizer = TextTokenizer(core, (0,), TEMPLATE, {"eos_token": "<end>"})
-    config = models.DecoderConfig(
-        vocab_size=tokenizer.vocab_size,
-        num_layers=1,
-        embed_dim=8,
-        num_heads=2,
-        num_kv_heads=1,
-        head_dim=4,
-        mlp_dim=8,
-    )
+    config = dataclasses.replace(testing.TINY, vocab_size=tokenizer.vocab_size)
     folder = tmp_path_factory.mktemp("policy")
     params = models.init(config, key=jax.random.key(0))
     pretrained.save(folder, params, config, dtype="float32")

@@ -58,6 +58,16 @@ def test_options_of_the_run_are_checked_too(rest, message, tmp_path, capsys):
     assert not out.exists()
 
 
+@pytest.mark.parametrize("name", ["gpp", "nowhere:propose", "sgpo_jax.sweep:nothing"])
+def test_a_sampler_that_is_not_there_is_refused(name, tmp_path, capsys):
+    out = tmp_path / "sweep"
+    args = ["--out", str(out), "--sampler", name, "--", "--methods", "grpo"]
+    assert cli.run_command(["sweep", *args]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and name.partition(":")[0] in error
+    assert not out.exists()
+
+
 def test_a_folder_in_use_is_refused(tmp_path, capsys):
     from sgpo_jax.hosts import folder_lock
 

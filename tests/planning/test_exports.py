@@ -142,3 +142,14 @@ def test_a_file_that_is_neither_is_named(tmp_path):
     path.write_text("hello")
     with pytest.raises(ValueError, match="neither Parquet nor JSONL"):
         read_rates(path)
+
+
+@pytest.mark.parametrize(
+    ("verifier", "source"),
+    [("gsm8k", "openai/gsm8k"), ("math", "lighteval/MATH"), ("exact", "mine")],
+)
+def test_verl_gets_the_name_of_a_scorer_that_reads_the_same_answers(verifier, source):
+    # verl scores "math" and "math_dapo" by another format, "lighteval/MATH" by \boxed.
+    query = dataclasses.replace(QUERIES[1], verifier=verifier, family="mine")
+    table = planning.dataset([query], PROFILE, PLAN, layout="verl")
+    assert table.column("data_source").to_pylist() == [source]

@@ -29,6 +29,13 @@ class Recording:
         return np.zeros(len(seen.prompt))
 
 
+def tiny(**settings) -> sampling.Engine:
+    return sampling.Engine(
+        CONFIG, lanes=2, slots=2, max_prompt=4, max_response=6, stop_tokens=(0,),
+        steps=2, **settings,
+    )  # fmt: skip
+
+
 @pytest.fixture
 def worker():
     with rewards.Worker() as worker:
@@ -39,17 +46,7 @@ def test_lengths_and_thinking_reach_the_sampler_and_progress_comes_back(
     worker, monkeypatch
 ):
     order = Recording()
-    engine = sampling.Engine(
-        CONFIG,
-        lanes=2,
-        slots=2,
-        max_prompt=4,
-        max_response=6,
-        stop_tokens=(0,),
-        end_of_thinking=(3, 4),
-        order=order,
-        steps=2,
-    )
+    engine = tiny(end_of_thinking=(3, 4), order=order)
     seen, polls, sent = [], [], []
     send = rewards.RewardBatch.send
     monkeypatch.setattr(
@@ -101,15 +98,7 @@ def test_slow_verifiers_hide_behind_sampling(tmp_path):
     (tmp_path / "my_reward.py").write_text(MARKING)
     marks = tmp_path / "marks"
     marks.mkdir()
-    engine = sampling.Engine(
-        CONFIG,
-        lanes=2,
-        slots=2,
-        max_prompt=4,
-        max_response=6,
-        stop_tokens=(0,),
-        steps=2,
-    )
+    engine = tiny()
     in_time = []
 
     def wait(now):

@@ -56,6 +56,23 @@ def test_it_finds_the_bottom_of_a_bowl_sooner_than_chance(sampler):
     assert np.mean(ours) > np.mean(chance) / 2  # of the squared distance
 
 
+def corner(space, observations, rng):
+    """A sampler from outside."""
+    assert observations.x.shape[1] == len(space) and rng.random() < 1
+    return np.ones(len(space))
+
+
+def test_a_function_from_outside_proposes():
+    space, found = SPACE[:2], optuna.create_study(direction="maximize")
+    drawn = []
+    for _ in range(study.RANDOM + 2):
+        trial = study.ask(found, space, sampler=f"{__name__}:corner", seed=0)
+        drawn.append([one.position(trial.params[one.name]) for one in space])
+        found.tell(trial, 0.0)
+    np.testing.assert_allclose(drawn[-2:], 1.0)
+    assert np.max(drawn[: study.RANDOM]) < 1
+
+
 @pytest.mark.parametrize("propose", study.PROPOSERS.values())
 def test_no_setting_is_proposed_twice(propose, rng):
     space = sweep.parse(["a=1,2", "b=x,y,z"], dict(a="1", b="x"))
