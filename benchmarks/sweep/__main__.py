@@ -108,11 +108,11 @@ random settings, 1 the median. The first trial is random and the same for all; t
 is chosen by what a sampler saw, noise of 5 % of the median's regret included, and
 judged without.
 Means over {seeds} seeds of each formula, of the table and of the bowl, and over
-{count} random functions of two to four options. The learned sampler was trained on random functions of
-that kind, other ones, and on a table of runs of another method with another seed; the
-formulas are new to it, and so is the table: 45 settings (5 step sizes, 3 numbers of
-rollouts, 3 group sizes) of `grpo_token` on `--preset quick`, evaluated exactly, at
-equal total compute.
+{count} random functions of two to four options. The learned sampler was trained on
+random functions of that kind, other ones, and on a table of runs of another method with
+another seed; the formulas are new to it, and so is the table: 45 settings (5 step
+sizes, 3 numbers of rollouts, 3 group sizes) of `grpo_token` on `--preset quick`,
+evaluated exactly, at equal total compute.
 
 All samplers but `random` begin with {study.RANDOM} random trials, a number chosen for
 `gp` and `learned` on this comparison. Intervals are over runs: of kinds of problems

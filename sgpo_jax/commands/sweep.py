@@ -106,7 +106,6 @@ def parse(args: Sequence[str]) -> "sweep.Sweep":
     split = list(args).index("--") if "--" in args else len(args)
     given = options.parse_dataclass(SweepOptions, args[:split], prog="sgpo sweep")
     study.check()
-    study.proposer(given.sampler)
     rest = list(args[split + 1 :])
     for name in ("out", "dry-run"):
         if name in options.given_options(rest):
@@ -123,6 +122,7 @@ def parse(args: Sequence[str]) -> "sweep.Sweep":
     settings = known_settings(config)
     space = sweep.parse(given.search or usual_search(config), settings)
     _check_space(space, given.out, rest, settings)
+    study.check_sampler(given.sampler, space)
     names = (one.name.replace("-", "_") for one in space)
     stages = {pipeline.first_stage(name, config) for name in names}
     profile = ("profile.chunks", "profile.parquet")

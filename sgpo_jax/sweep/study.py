@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sgpo_jax.bounds import shown
 from sgpo_jax.methods.serialize import locate
 from sgpo_jax.sweep.learned import learned
 from sgpo_jax.sweep.proposals import Observations, gaussian_process
@@ -50,7 +51,38 @@ def proposer(name: str) -> Proposer | None:
             f"unknown sampler {name!r}; known: {', '.join(SAMPLERS)}, or a function of"
             " your own as package.module:function"
         )
-    return locate(name)
+    found = locate(name)
+    if not callable(found):
+        raise ValueError(f"sampler {name!r} is {shown(found)}, not a function")
+    return found
+
+
+def check_sampler(name: str, space: Space) -> None:
+    """Try a sampler on two trials, before any is run.
+
+    Args:
+      name: see `proposer`.
+      space: the hyper-parameters.
+
+    Raises:
+      ValueError: if there is none, or it proposes no position in the unit cube.
+    """
+    propose, dims = proposer(name), len(space)
+    if propose is None:
+        return
+    ends = Observations(np.array([[0.0] * dims, [1.0] * dims]), np.array([0.0, 1.0]))
+    try:
+        at = np.asarray(propose(space, ends, np.random.default_rng(0)), np.float64)
+    except Exception as error:
+        raise ValueError(
+            f"sampler {name!r} fails on two trials, {type(error).__name__}: {error}; it"
+            " is a function of space, observations and rng"
+        ) from error
+    if at.shape != (dims,) or not np.all((at >= 0) & (at <= 1)):
+        raise ValueError(
+            f"sampler {name!r} must return a position in the unit cube, {dims} numbers"
+            f" from 0 to 1, got {at}"
+        )
 
 
 def make_sampler(name: str, seed: int) -> "optuna.samplers.BaseSampler":

@@ -1,5 +1,6 @@
 """`sgpo sweep`: what is checked before a trial is started."""
 
+import numpy as np
 import pytest
 
 from sgpo_jax import cli
@@ -58,13 +59,26 @@ def test_options_of_the_run_are_checked_too(rest, message, tmp_path, capsys):
     assert not out.exists()
 
 
-@pytest.mark.parametrize("name", ["gpp", "nowhere:propose", "sgpo_jax.sweep:nothing"])
-def test_a_sampler_that_is_not_there_is_refused(name, tmp_path, capsys):
+def far(space, observations, rng):
+    return np.full(len(space), 2.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gpp", "unknown sampler 'gpp'; known: tpe, random, gp, learned"),
+        ("nowhere:propose", "cannot import nowhere:propose"),
+        ("sgpo_jax.sweep:SAMPLERS", "not a function"),
+        ("sgpo_jax.sweep:parse", "it is a function of space, observations and rng"),
+        (f"{__name__}:far", "must return a position in the unit cube, 3 numbers"),
+    ],
+)
+def test_a_sampler_that_cannot_propose_is_refused(name, message, tmp_path, capsys):
     out = tmp_path / "sweep"
     args = ["--out", str(out), "--sampler", name, "--", "--methods", "grpo"]
     assert cli.run_command(["sweep", *args]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and name.partition(":")[0] in error
+    assert error.count("\n") == 1 and message in error
     assert not out.exists()
 
 

@@ -182,6 +182,17 @@ def test_a_trial_that_fails_is_not_the_end_and_the_default_is(tmp_path):
         run(made)
 
 
+def test_a_trial_that_was_stopped_by_others_goes_on(tmp_path):
+    """As by a scheduler, which sends SIGTERM to the trial and not to the sweep."""
+    made = make(tmp_path / "sweep", trials=1)
+    made.folder.mkdir()
+    (made.folder / "stop").touch()
+    found = run(made)
+    assert not (made.folder / "stop").exists()
+    assert found.trials[0].state.name == "COMPLETE"
+    assert [line["step"] for line in made.lines(0)] == list(range(STEPS + 1))
+
+
 def test_several_failures_in_a_row_end_it(tmp_path):
     searched = ["methods.mine.optimizer.learning-rate=1e-3,2e-3,no,none,not"]
     space = sweep.parse(searched, {RATE: "1e-3"})
