@@ -4,7 +4,7 @@ import contextlib
 import importlib.util
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -54,7 +54,7 @@ def proposer(name: str) -> Proposer | None:
     found = locate(name)
     if not callable(found):
         raise ValueError(f"sampler {name!r} is {shown(found)}, not a function")
-    return found
+    return cast(Proposer, found)
 
 
 def check_sampler(name: str, space: Space) -> None:
