@@ -52,6 +52,7 @@ def stop_in_training(process: subprocess.Popen, out: pathlib.Path) -> str:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     shown = process.communicate(timeout=300)[0]
+    assert metrics.exists(), shown
     assert 1 <= lines(out, "tracked")[-1]["step"] < STEPS, shown
     return shown
 
@@ -129,9 +130,7 @@ def test_four_processes_go_on_with_adapters_that_two_saved(tmp_path):
     adapters = ("--model.lora-rank", "2")
     alone, out = tmp_path / "alone", tmp_path / "many"
     assert run("run", alone, pathlib.Path(""), *ONE_METHOD, *adapters) == 0
-    out.mkdir()
     shutil.copytree(alone / "policy", out / "policy")
-    shutil.copy(alone / "profile.parquet", out / "profile.parquet")
     process = start(out, 2, *adapters)
     shown = stop_in_training(process, out)
     assert process.returncode == 42, shown
