@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import shlex
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -35,11 +36,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--testbeds", nargs="+", default=["strategies"])
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument(
-        "--steps",
-        nargs="+",
+        "--own",
+        nargs=2,
+        action="append",
         default=[],
-        metavar="LABEL=N",
-        help="of methods that spend less per step, to compare at equal compute",
+        metavar=("LABEL", "OPTIONS"),
+        help="options of `sgpo run` for one method, such as pods '--train.steps 90'",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--baseline", default="grpo_token", help="label of a method")
@@ -57,12 +59,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
         parser.error(f"--baseline {args.baseline} is none of --methods: {labels}")
     if len(set(labels)) < len(labels):
         parser.error(f"two of --methods have one label: {labels}")
-    try:
-        args.steps = {k: int(n) for k, n in (x.split("=") for x in args.steps)}
-    except ValueError:
-        parser.error(f"--steps takes LABEL=N, such as dapo=50, got {args.steps}")
-    if not args.steps.keys() <= set(labels):
-        parser.error(f"--steps names {list(args.steps)}, --methods are {labels}")
+    args.own = {label: shlex.split(said) for label, said in args.own}
+    if not args.own.keys() <= set(labels):
+        parser.error(f"--own names {list(args.own)}, --methods are {labels}")
     return args
 
 
@@ -83,7 +82,7 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
         args.methods,
         args.seeds,
         args.options,
-        steps=args.steps,
+        own=args.own,
     )
     pool, worst = Pool(jobs=args.jobs, threads=args.threads, limit=args.limit), 0
     for one, code in pool(runs):
@@ -94,7 +93,7 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     if not found["runs"]:
         return worst
     made = {
-        "command": "python -m benchmarks.headline " + " ".join(argv),
+        "command": shlex.join(["python", "-m", "benchmarks.headline", *argv]),
         "jax": importlib.metadata.version("jax"),
         "cores": os.cpu_count(),
         "replicates": args.replicates,

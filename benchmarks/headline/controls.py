@@ -5,6 +5,27 @@ from sgpo_jax import advantages, methods
 RATE = 1.5e-4  # of the zoo's group-relative methods in the default experiment
 
 
+def grpo_16() -> methods.Method:
+    """Groups of 16: half as many prompts of as many rollouts."""
+    return methods.named("grpo_token").replace(
+        prompts=methods.Shuffled(group_size=16),
+        optimizer=methods.AdamW(learning_rate=RATE),
+    )
+
+
+def screened_thin() -> methods.Method:
+    """`grpo_thin` in two halves: 4 rollouts, 4 more where the first 4 differ.
+
+    The screening of SPEED-RL, without its refill: what dead pilots save is spent on
+    more prompts in a step.
+    """
+    return methods.named("grpo_thin").replace(
+        prompts=methods.Shuffled(group_size=4),
+        continuation=methods.ContinueMixed(more=4, growth=1.4),
+        optimizer=methods.AdamW(learning_rate=RATE),
+    )
+
+
 def drawn_flat() -> methods.Method:
     """Groups of 8 drawn by a belief from a flat prior, standardized, thinned.
 

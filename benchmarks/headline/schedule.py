@@ -32,8 +32,8 @@ class Run:
       method: a name of the zoo or package.module:function; `INITIAL` for the initial
         policy and its profile.
       seed: root of all randomness, questions included.
-      options: further options of `sgpo run`.
-      steps: of training; 0 for those of the options or the testbed.
+      options: further options of `sgpo run`, of every run.
+      own: options of `sgpo run` for this method alone, after the others.
     """
 
     work: pathlib.Path
@@ -41,7 +41,7 @@ class Run:
     method: str
     seed: int
     options: tuple[str, ...] = ()
-    steps: int = 0
+    own: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -58,7 +58,7 @@ class Run:
     @property
     def initial(self) -> "Run":
         """What it begins from."""
-        return dataclasses.replace(self, method=INITIAL, steps=0)
+        return dataclasses.replace(self, method=INITIAL, own=())
 
     @property
     def finished(self) -> bool:
@@ -86,9 +86,7 @@ class Run:
 
     def command(self) -> list[str]:
         flags = ["--preset", self.testbed, "--seed", str(self.seed)]
-        flags += ["--out", str(self.folder), *self.options]
-        if self.steps:
-            flags += ["--train.steps", str(self.steps)]
+        flags += ["--out", str(self.folder), *self.options, *self.own]
         if self.method == INITIAL:
             flags.append("--only-initial")
         else:
@@ -103,7 +101,7 @@ def plan(
     seeds: Sequence[int],
     options: Sequence[str] = (),
     *,
-    steps: Mapping[str, int],
+    own: Mapping[str, Sequence[str]],
 ) -> list[Run]:
     """Runs seed by seed, so that what is done in time is a whole comparison.
 
@@ -113,7 +111,7 @@ def plan(
       methods: names.
       seeds: one comparison each.
       options: of every run.
-      steps: by label, of methods that train for another number than the preset's.
+      own: further options by label, of single methods.
     """
 
     def make(testbed: str, method: str, seed: int) -> Run:
@@ -123,7 +121,7 @@ def plan(
             method=method,
             seed=seed,
             options=tuple(options),
-            steps=steps.get(label_of(method), 0),
+            own=tuple(own.get(label_of(method), ())),
         )
 
     return [make(t, m, s) for s in seeds for t in testbeds for m in methods]

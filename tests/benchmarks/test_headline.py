@@ -199,7 +199,7 @@ def fake(run, *, last, steps):
 
 
 def test_finished_runs_are_skipped_and_begin_from_one_policy(tmp_path):
-    runs = plan(tmp_path, ["bed"], ["grpo", "a.b:mine"], [0, 1], steps={"grpo": 3})
+    runs = plan(tmp_path, ["bed"], ["grpo", "a.b:mine"], [0, 1], own={"grpo": ["--x"]})
     assert [x.seed for x in runs] == [0, 0, 1, 1], "whole comparisons come first"
     initial = {run.initial for run in runs}
     assert len(initial) == 2
@@ -225,14 +225,18 @@ def test_finished_runs_are_skipped_and_begin_from_one_policy(tmp_path):
     )
 
 
-def test_cheap_methods_can_have_more_steps(tmp_path):
+def test_methods_can_have_options_of_their_own(tmp_path):
     names, options = ["grpo", "a.b:mine"], ["--x", "1"]
-    runs = plan(tmp_path, ["bed"], names, [0], options, steps={"mine": 7})
+    runs = plan(
+        tmp_path, ["bed"], names, [0], options, own={"mine": ["--train.steps", "7"]}
+    )
     flags = {run.label: run.command()[-6:-2] for run in runs}
     assert flags["grpo"][2:] == ["--x", "1"]
     assert flags["mine"] == ["--x", "1", "--train.steps", "7"]
-    args = parse(["--steps", "dapo=50", "--", "--seed", "3"])
-    assert args.steps == {"dapo": 50} and args.options == ["--seed", "3"]
+    assert "--train.steps" not in runs[1].initial.command()
+    args = parse(["--own", "dapo", "--train.steps 5 --y 'a b'", "--", "--seed", "3"])
+    assert args.own == {"dapo": ["--train.steps", "5", "--y", "a b"]}
+    assert args.options == ["--seed", "3"]
 
 
 def test_one_thread_means_one(monkeypatch):
@@ -248,7 +252,7 @@ def test_one_thread_means_one(monkeypatch):
     [
         ["--methods", "dapo"],
         ["--methods", "grpo_token", "x:grpo_token"],
-        ["--methods", "grpo_token", "--steps", "dapo=10"],
+        ["--methods", "grpo_token", "--own", "dapo", "--x 1"],
     ],
 )
 def test_mistakes_end_with_two(argv, capsys):
