@@ -20,6 +20,7 @@ import time
 
 from sgpo_jax.data import Query
 from sgpo_jax.rewards import Worker, gsm8k
+from sgpo_jax.rewards.supervisor import BATCHES
 
 BATCH, LARGE = 256, 1024
 
@@ -232,8 +233,8 @@ def render(now: dict, before: dict | None) -> str:
         [
             f"Measured on {cores} cores by `python benchmarks/scoring.py`. Before is"
             " one scorer and a fork per batch. A bare fork costs"
-            f" {now['fork'] / 1000:.1f} ms of CPU on this machine; code of one's own"
-            " gets new processes with each batch.",
+            f" {now['fork'] / 1000:.1f} ms of CPU on this machine; processes that run"
+            f" code of one's own are replaced after {BATCHES} batches.",
             "",
             *table(f"microseconds of CPU per completion, batches of {BATCH}", rows),
             *table("seconds for 64 completions that take 100 ms each", slow),

@@ -108,6 +108,19 @@ def _children() -> list[int]:
         return []
 
 
+def has_children(pid: int) -> bool:
+    """Return whether a process has children; True where that cannot be known."""
+    tasks = f"/proc/{pid}/task"
+    try:
+        for task in os.listdir(tasks):
+            with open(f"{tasks}/{task}/children") as file:
+                if file.read(1):
+                    return True
+    except OSError:
+        return True
+    return False
+
+
 def sweep_marked(mark: str, seconds: float = 2.0) -> None:
     """Kill every process that carries the mark in its environment (Linux)."""
     sought, due = f"{MARK}={mark}".encode(), time.monotonic() + seconds

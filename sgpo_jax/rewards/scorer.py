@@ -133,7 +133,7 @@ def _score(
     verifiers: Mapping[str, RewardFunction],
     message: tuple,
 ) -> None:
-    tag, chunk, name, encoded, numbers, texts, tokens = message
+    tag, used, chunk, name, encoded, numbers, texts, tokens = message
     verify = verifiers[name]
     queries = {key: json.loads(text) for key, text in encoded.items()}
     items = [
@@ -145,10 +145,10 @@ def _score(
     out = _Sender(connection, tag, chunk)
     begun = time.monotonic()
     if verify.whole_batch:
-        for outcome in _together(verify, items):
+        for outcome in _together(verify, items, used):
             out.add(outcome)
     else:
-        _one_by_one(verify, items, out, progress, chunk)
+        _one_by_one(verify, items, out, progress, chunk, used)
     out.flush(done=time.monotonic() - begun)
 
 
@@ -158,14 +158,17 @@ def _one_by_one(
     out: _Sender,
     progress: mmap.mmap,
     chunk: int,
+    used: bool,
 ) -> None:
     score, clock = _pure if verify.trusted else _guarded, time.monotonic
     flushed = clock()
     for index, item in enumerate(items):
         _RUNNING.pack_into(progress, 0, chunk, index)
         outcome, poisoned = score(verify, item)
-        out.add(outcome)
-        if poisoned:
+        again = used and outcome.kind == _EXCEPTION
+        if not again:
+            out.add(outcome)
+        if poisoned or again:
             out.flush()
             # The supervisor gives the rest to another process.
             os._exit(0)
@@ -175,13 +178,17 @@ def _one_by_one(
             flushed = now
 
 
-def _together(verify: RewardFunction, items: Sequence[Item]) -> list[Outcome]:
+def _together(
+    verify: RewardFunction, items: Sequence[Item], used: bool
+) -> list[Outcome]:
     try:
         values = list(verify.score(items))
         if len(values) != len(items):
             detail = f"{len(values)} rewards for {len(items)} completions"
             return [Outcome(0.0, _TYPE, detail)] * len(items)
     except BaseException as error:
+        if used:
+            os._exit(0)
         return [_raised(error)] * len(items)
     return [_outcome_of(value) for value in values]
 

@@ -3,7 +3,10 @@
 It imports the verifiers once and forks scorers, so that one that hangs or dies is
 replaced in a millisecond, however long the imports took. It never runs a verifier and
 never waits for anybody: items are read ahead and handed out in chunks of some
-milliseconds, results are sent up as they arrive. Run by `Worker` as
+milliseconds, results are sent up as they arrive. Scorers stay warm. Those that run code
+of one's own run nothing else, and are replaced after `BATCHES` batches, when a process
+of theirs outlives a batch, and when something fails that may be left of an earlier one:
+that item is tried again in a fresh process. Run by `Worker` as
 `python -m sgpo_jax.rewards.supervisor DESCRIPTOR` of a connected socket.
 """
 
@@ -26,6 +29,8 @@ from .names import find
 from .scorer import ScoringLimits, running, work
 
 HEARTBEAT = 1.0  # seconds between signs of life while there is work
+BATCHES = 16
+"""Batches after which a process that runs code of one's own is replaced."""
 
 
 class Outgoing:
@@ -57,14 +62,22 @@ class Outgoing:
 
 
 class _Scorer:
-    """A forked process and what it is doing."""
+    """A forked process, for trusted functions or others, and what it is doing."""
 
-    def __init__(self, pid: int, connection: socket.socket, progress: mmap.mmap):
+    def __init__(
+        self, pid: int, connection: socket.socket, progress: mmap.mmap, trusted: bool
+    ):
         self.pid, self.out, self.progress = pid, Outgoing(connection), progress
+        self.trusted = trusted
         self.chunk: Chunk | None = None
         self.due = 0.0
         self.reader = wire.Reader(b"")
-        self.used_by: int | None = None  # the batch whose code it has run
+        self.batch, self.batches = 0, 0  # the last one, and how many with it
+        self.outdated = False
+
+    def batches_with(self, chunk: Chunk) -> int:
+        """Return of how many batches it has run code, with that of a chunk."""
+        return self.batches + (chunk.batch != self.batch)
 
 
 class Supervisor:
@@ -167,7 +180,7 @@ class Supervisor:
             if scorer.chunk is None:
                 self._end(scorer)
             else:
-                scorer.used_by = -1
+                scorer.outdated = True
         gc.collect()
         gc.freeze()
         self._tell(
@@ -180,16 +193,14 @@ class Supervisor:
     def _on_close(self, batch: int) -> None:
         self._batches.close(batch)
         if self._batches.over(batch):
-            self._retire_after(batch)
+            self._tidy()
 
     def _on_cancel(self, batch: int) -> None:
         self._batches.drop(batch)
         for scorer in list(self._scorers.values()):
-            if scorer.used_by == batch or (
-                scorer.chunk and scorer.chunk.batch == batch
-            ):
-                self._end(scorer)
-        reaping.sweep(self._scorers)
+            if scorer.chunk and scorer.chunk.batch == batch:
+                self._retire(scorer)
+        self._tidy()
 
     def _dispatch(self) -> None:
         """Give chunks to free scorers, and fork more where there are too few."""
@@ -205,25 +216,34 @@ class Supervisor:
             self._start(chunk)
 
     def _start(self, chunk: Chunk) -> None:
-        for scorer in list(self._scorers.values()):
-            if scorer.chunk is None and scorer.used_by not in (None, chunk.batch):
-                self._retire(scorer)
-        free = [s for s in self._scorers.values() if s.chunk is None]
-        scorer = free[0] if free else self._fork()
         call = self._verifiers[chunk.name]
+        scorer = self._free(chunk, call.trusted) or self._fork(call.trusted)
         self._numbers += 1
         chunk.number = self._numbers % (1 << 32)
         scorer.chunk, scorer.reader = chunk, wire.Reader(os.urandom(wire.TAG))
-        if not call.trusted:
-            scorer.used_by = chunk.batch
+        scorer.batches, scorer.batch = scorer.batches_with(chunk), chunk.batch
+        used = scorer.batches > 1 and not call.trusted
         self._extend(scorer, call)
         indices = chunk.items.indices
         if indices[-1] - indices[0] + 1 == len(indices):
             indices = [indices[0], -len(indices)]  # that many that follow one another
         self._tell(wire.control({"started": [chunk.batch, chunk.number, indices]}))
         body = (chunk.number, chunk.name, self._batches.queries(chunk))
-        body = (scorer.reader.tag, *body, *chunk.items.columns()[1:])
+        body = (scorer.reader.tag, used, *body, *chunk.items.columns()[1:])
         scorer.out.send(wire.request(body))
+
+    def _free(self, chunk: Chunk, trusted: bool) -> _Scorer | None:
+        """Return a free scorer for a chunk, and end those that have served their time.
+
+        What failed once is for a process that has run no other batch.
+        """
+        most = 1 if chunk.again else BATCHES
+        for scorer in list(self._scorers.values()):
+            if scorer.chunk is None and scorer.trusted == trusted:
+                if trusted or scorer.batches_with(chunk) <= most:
+                    return scorer
+                self._retire(scorer)
+        return None
 
     def _extend(self, scorer: _Scorer, call: RewardFunction) -> None:
         scorer.due = time.monotonic() + self._limit(call)
@@ -231,7 +251,7 @@ class Supervisor:
     def _limit(self, call: RewardFunction) -> float:
         return self._limits.batch if call.whole_batch else self._limits.deadline
 
-    def _fork(self) -> _Scorer:
+    def _fork(self, trusted: bool) -> _Scorer:
         ours, theirs = socket.socketpair()
         progress = mmap.mmap(-1, mmap.PAGESIZE)
         pid = os.fork()
@@ -243,7 +263,7 @@ class Supervisor:
             ours.close()
             work(theirs, progress, self._verifiers, self._limits.memory)
         theirs.close()
-        scorer = self._scorers[pid] = _Scorer(pid, ours, progress)
+        scorer = self._scorers[pid] = _Scorer(pid, ours, progress, trusted)
         self._selector.register(ours, selectors.EVENT_READ, scorer)
         return scorer
 
@@ -295,21 +315,19 @@ class Supervisor:
     def _through(self, scorer: _Scorer, chunk: Chunk) -> None:
         self._batches.learn(chunk)
         scorer.chunk = None
-        over = scorer.used_by is not None and self._batches.over(chunk.batch)
-        if (
-            over
-            or scorer.used_by == -1
-            or (self._isolate and scorer.used_by is not None)
-        ):
+        if scorer.outdated or (self._isolate and not scorer.trusted):
             self._retire(scorer)
-        if over:
-            self._retire_after(chunk.batch)
+        if self._batches.over(chunk.batch):
+            self._tidy()
 
-    def _retire_after(self, batch: int) -> None:
-        """End what ran code of a batch that is over, with all it left behind."""
-        for scorer in list(self._scorers.values()):
-            if scorer.chunk is None and scorer.used_by == batch:
-                self._retire(scorer)
+    def _tidy(self) -> None:
+        """End the processes that code of a batch has left behind."""
+        own = [s for s in self._scorers.values() if not s.trusted]
+        for scorer in own:
+            if scorer.chunk is None and reaping.has_children(scorer.pid):
+                self._end(scorer)
+        if own:
+            reaping.sweep(self._scorers)
 
     def _retire(self, scorer: _Scorer) -> None:
         self._end(scorer)

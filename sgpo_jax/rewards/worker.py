@@ -41,10 +41,13 @@ class Worker:
 
     A verifier that hangs, crashes or takes too much memory costs its own completion
     and nothing else: its process is killed and replaced. Verifiers are imported once,
-    in a process that only forks; keep threads and devices out of their import. Built-in
-    verifiers share processes; those that ran other code end with the batch, or at once
-    if an item changed the interpreter's builtins. The limits are for accidents. They
-    are NO sandbox: code that a model wrote needs an external one.
+    in a process that only forks; keep threads and devices out of their import.
+    Functions of one's own have processes apart from built-in verifiers. Those stay for
+    some batches (`supervisor.BATCHES`), so that what a function keeps, loads or leaks
+    lasts that long at most; they end at once if an item changed the interpreter's
+    builtins. What raises in a process of earlier batches is tried again in a fresh one.
+    Processes that a function leaves behind end with the batch. The limits are for
+    accidents. They are NO sandbox: code that a model wrote needs an external one.
 
     Args:
       deadline: seconds a single completion may take.

@@ -57,6 +57,28 @@ def count_calls(completion: str, reference: str):
     return float(len(_CALLS))
 
 
+def wear_out(completion: str, reference: str):
+    """Raise after calls with another completion in this process."""
+    time.sleep(0.02)  # that more than one process is at work
+    _CALLS.append(completion)
+    if {*_CALLS} != {completion}:
+        raise OSError("Too many open files")
+    return 1.0
+
+
+def wear_out_together(completions, reference, **_):
+    """Likewise, in TRL's convention."""
+    return [wear_out(*pair) for pair in zip(completions, reference, strict=True)]
+
+
+def poison(completion: str, reference: str):
+    """Have built-in verifiers reject everything in this process."""
+    from sgpo_jax.rewards import verifiers
+
+    verifiers.read_quantity = None
+    return 1.0
+
+
 def has_module(completion: str, reference: str):
     """Whether the scoring process has imported the module."""
     return completion in sys.modules

@@ -160,6 +160,16 @@ def test_a_closure_brings_what_it_refers_to(worker):
     np.testing.assert_array_equal(worker.score(["7", "8"], [asked] * 2), [1, 0])
 
 
+def test_a_function_that_is_defined_again_is_the_new_one(worker):
+    def define(wanted):
+        return lambda completion, reference: completion == wanted
+
+    for wanted in ("7", "8", "7"):
+        asked = query(worker.register(define(wanted)))
+        expected = [wanted == "7", wanted == "8"]
+        np.testing.assert_array_equal(worker.score(["7", "8"], [asked] * 2), expected)
+
+
 def test_what_cannot_be_sent_is_an_error_with_the_remedy(worker):
     lock = threading.Lock()
     with pytest.raises(ValueError, match=r"my_reward\.py:function"):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sgpo_jax.data import Query
-from sgpo_jax.rewards import Worker
+from sgpo_jax.rewards import Worker, supervisor
 
 from . import misbehaviour
 
@@ -213,15 +213,40 @@ def test_missing_package_is_an_error_with_the_remedy(tmp_path, monkeypatch):
         worker.score(["7"], [_query("reasoning_gym")])
 
 
-def test_poison_ends_with_the_batch_or_the_item():
+def test_poison_ends_after_some_batches_or_with_the_item():
     query = _query(f"{HERE}:count_calls")
     with Worker(workers=1) as worker:
-        for _ in range(2):
-            values = worker.score(["a", "b"], [query] * 2)
-            np.testing.assert_array_equal(values, [1, 2])
+        seen = [worker.score(["a", "b"], [query] * 2).tolist() for _ in range(18)]
+    kept = supervisor.BATCHES
+    assert seen[:kept] == [[2 * i + 1, 2 * i + 2] for i in range(kept)]
+    assert seen[kept:] == [[1, 2], [3, 4]]
     with Worker(workers=1, isolate=True) as worker:
         values = worker.score(["a", "b"], [query] * 2)
         np.testing.assert_array_equal(values, [1, 1])
+
+
+def test_what_raises_in_a_used_process_is_tried_in_a_fresh_one():
+    """A function that leaks files or memory has them all again."""
+    query = _query(f"{HERE}:wear_out")
+    together = _query(f"trl:{HERE}:wear_out_together")
+    with Worker(workers=2) as worker:
+        # The first leaves two processes behind, neither of which can do the second.
+        for asked in (query, together):
+            for batch in (["a"] * 6, ["b"], ["c"] * 6, ["d"] * 6):
+                values = worker.score(batch, [asked] * len(batch))
+                np.testing.assert_array_equal(values, np.ones(len(batch)))
+        assert not worker.problems
+    with Worker(workers=1) as worker:
+        np.testing.assert_array_equal(worker.score("aba", [query] * 3), [1, NAN, NAN])
+        assert worker.problems.counts == {"exception": 2}
+
+
+def test_functions_of_ones_own_do_not_reach_built_in_verifiers():
+    own, built_in = _query(f"{HERE}:poison"), _query("gsm8k")
+    with Worker(workers=1) as worker:
+        for queries in ([built_in, own, built_in], [built_in] * 3, [own, built_in]):
+            values = worker.score(["7"] * len(queries), queries)
+            np.testing.assert_array_equal(values, np.ones(len(queries)))
 
 
 def test_no_process_is_left_behind(worker, tmp_path):
