@@ -245,7 +245,7 @@ class HostileServer:
 def _body(connection: socket.socket) -> dict[str, Any]:
     data = b""
     while b"\r\n\r\n" not in data:
-        data += connection.recv(65_536)
+        data += _received(connection)
     head, _, body = data.partition(b"\r\n\r\n")
     length = next(
         int(line.split(b":")[1])
@@ -253,8 +253,15 @@ def _body(connection: socket.socket) -> dict[str, Any]:
         if line.lower().startswith(b"content-length")
     )
     while len(body) < length:
-        body += connection.recv(65_536)
+        body += _received(connection)
     return json.loads(body)
+
+
+def _received(connection: socket.socket) -> bytes:
+    data = connection.recv(65_536)
+    if not data:
+        raise ConnectionError("the client went away within its request")
+    return data
 
 
 @dataclasses.dataclass

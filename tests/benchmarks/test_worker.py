@@ -2,12 +2,15 @@
 
 import jax
 import numpy as np
+import pytest
 from scipy import stats
 
 from benchmarks.headline import worker
 from sgpo_jax import config, models, rewards, testing
 from sgpo_jax.session import Session
 from sgpo_jax.training import collapse
+
+pytestmark = pytest.mark.slow
 
 
 def test_sampling_agrees_with_teacher_forcing():

@@ -15,6 +15,8 @@ from sgpo_jax.pipeline.methods import make_learner
 from sgpo_jax.testing import tiny_experiment
 from tests.models.test_pieces import byte_level
 
+pytestmark = pytest.mark.slow
+
 TEMPLATE = (
     "{% for m in messages %}{{ m.content }}{% endfor %}"
     "{% if add_generation_prompt %}={% endif %}"
@@ -122,7 +124,6 @@ def greedy(policy, prompt):
     return found.tokens[0, : found.length[0]].tolist()
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_transformers_opens_it_and_completes_alike(tmp_path, capsys):
     torch = pytest.importorskip("torch")

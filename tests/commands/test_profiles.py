@@ -15,6 +15,8 @@ from sgpo_jax import cli, data, planning
 from sgpo_jax.profiling import Profile
 from tests.sampling.test_server import answer, serve
 
+pytestmark = pytest.mark.slow
+
 RATES = [0.0, 0.0, 0.125, 0.25, 0.5, 0.75, 1.0, None]
 
 

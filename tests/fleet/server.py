@@ -30,6 +30,12 @@ def _engine(config, max_response, stop_tokens):
     )
 
 
+class Listener(http.server.ThreadingHTTPServer):
+    """Room for as many connections at once as a client opens; the default is 5."""
+
+    request_queue_size = 128
+
+
 class Fault(Exception):
     """An HTTP status and its text."""
 
@@ -162,7 +168,7 @@ class PolicyServer:
             def log_message(self, *args):
                 pass
 
-        listening = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        listening = Listener(("127.0.0.1", 0), Handler)
         thread = threading.Thread(target=listening.serve_forever)
         thread.start()
         try:

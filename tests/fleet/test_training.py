@@ -14,6 +14,8 @@ from sgpo_jax.sampling import RefreshError
 from sgpo_jax.trainer import Trainer
 from tests.fleet.server import Fault, PolicyServer
 
+pytestmark = pytest.mark.slow
+
 ROWS = [{"prompt": f"{a}+{b}=", "answer": a + b} for a in range(3) for b in range(4)]
 METHOD = methods.Method(
     prompts=methods.Shuffled(group_size=4),
@@ -201,7 +203,6 @@ def test_a_server_that_was_started_again_is_noticed(policy, base, tmp_path):
         assert len(servers[0].asked) == asked
 
 
-@pytest.mark.slow
 def test_without_a_refresh_servers_sample_the_initial_policy_only(
     policy, base, tmp_path
 ):

@@ -7,6 +7,8 @@ import pytest
 
 from sgpo_jax.hosts.watch import LEAVING, Beat, HeartbeatWatch, Peers
 
+pytestmark = pytest.mark.slow
+
 HEARTBEAT, PATIENCE = 10.0, 60.0
 
 

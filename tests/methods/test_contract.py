@@ -24,6 +24,8 @@ from tests.methods.cases import (
     params_of,
 )
 
+pytestmark = pytest.mark.slow
+
 LOSSES = by_loss()
 LORA = Lora(rank=2, alpha=3.0)
 ADAPTED = dataclasses.replace(SMALL, lora=LORA)
@@ -189,7 +191,6 @@ SIZES = {
 }
 
 
-@pytest.mark.slow
 def test_every_loss_over_a_mesh_with_adapters(taken, mesh):
     """8 devices and adapters against one device, merged matrices and the chain rule.
 

@@ -28,6 +28,8 @@ from tests.methods.cases import (
     params_of,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def run(learner, store, start=0, progress=None):
     if progress is None:

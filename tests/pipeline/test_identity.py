@@ -19,6 +19,8 @@ from sgpo_jax.pipeline.manifest import (
 )
 from sgpo_jax.testing import tiny_experiment
 
+pytestmark = pytest.mark.slow
+
 QUERIES = tuple(
     Query(id=f"q{n}", prompt=f"{n}+1=", reference=str(n + 1)) for n in range(4)
 )

@@ -12,6 +12,8 @@ import time
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SMALL = [
     *("--data", "procedural:families=bits+reversal,levels=1+2+3,count=12"),
@@ -147,7 +149,6 @@ def test_other_settings_in_the_same_folder_are_refused(finished, cache, capsys, 
     assert "profile.samples=8, not 4; use another --out" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_stages_one_by_one_give_the_same_run(finished, cache, tmp_path):
     """And the later ones take their settings from the folder."""
     from sgpo_jax import cli
@@ -171,7 +172,6 @@ def test_stages_one_by_one_give_the_same_run(finished, cache, tmp_path):
         assert ours == theirs
 
 
-@pytest.mark.slow
 def test_the_initial_policy_is_a_function_of_its_seed(finished, tmp_path, cache):
     """Made again without the cache it has the same bits; another seed has others."""
     from sgpo_jax.profiling import Profile
@@ -184,7 +184,6 @@ def test_the_initial_policy_is_a_function_of_its_seed(finished, tmp_path, cache)
     assert policy_fingerprint(tmp_path / "other") != expected
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(finished, cache, tmp_path):
     """SIGKILL, in the profile and in training; then to the end."""
     out = tmp_path / "killed"
@@ -216,7 +215,6 @@ def test_a_killed_run_goes_on_bit_for_bit(finished, cache, tmp_path):
     assert ours.fingerprint() == theirs.fingerprint()
 
 
-@pytest.mark.slow
 def test_one_more_method_uses_policy_and_profile(finished, cache, tmp_path):
     """A method from outside the package joins a finished run; nothing is done again."""
     out = tmp_path / "more"
@@ -342,7 +340,6 @@ STOPS = [
 ]
 
 
-@pytest.mark.slow
 def test_sigterm_is_obeyed_at_once_wherever_it_comes(
     finished, cache, tmp_path, monkeypatch
 ):

@@ -7,6 +7,8 @@ import pytest
 from sgpo_jax import cli, hosts
 from sgpo_jax.commands import stages
 
+pytestmark = pytest.mark.slow
+
 REWARD = """
 def good(completion, reference):
     return 0.25

@@ -12,6 +12,8 @@ import pytest
 from sgpo_jax.data import Query
 from sgpo_jax.rewards import Worker, link, reaping
 
+pytestmark = pytest.mark.slow
+
 NAN = float("nan")
 ATTACKS = {
     "good": "return 1.0",

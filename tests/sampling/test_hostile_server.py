@@ -2,6 +2,10 @@
 
 import pathlib
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
 
 
@@ -9,7 +13,7 @@ def test_a_short_soak(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import hostile_server
 
-    found = hostile_server.soak(160, timeout=1.0)
+    found = hostile_server.soak(160, timeout=2.0)
     assert not found.wrong
     assert found.had > 0
     assert len(found.counts) > 8

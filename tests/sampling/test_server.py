@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sgpo_jax import models, sampling
 from sgpo_jax.sampling import completions, exchange
+from tests.fleet.server import Listener
 
 TOKENIZER = models.CharTokenizer("0123456789+=")
 
@@ -54,7 +55,7 @@ def serve(respond):
         def log_message(self, *args):
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Listener(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

@@ -12,6 +12,8 @@ import sgpo_jax
 from sgpo_jax import advantages, data, methods, models, profiling, training
 from sgpo_jax.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 ROWS = [{"prompt": f"{a}+{b}=", "answer": a + b} for a in range(6) for b in range(6)]
 LIMIT = 128
 
