@@ -150,6 +150,25 @@ def large_pool() -> "Experiment":
     )
 
 
+def many_visits() -> "Experiment":
+    """A testbed of 960 questions, most of them out of reach, each visited five times.
+
+    `sgpo run --preset many-visits`. The questions of `large-pool`, but few and for
+    long: where a profile, paid once, has most time to pay.
+    """
+    from sgpo_jax import config
+
+    return config.Experiment(
+        out="runs/many_visits",
+        data="procedural:families=addition+reversal+sorting,levels=2+3+4+5,count=300",
+        split=config.SplitConfig(held_out=1600.0, max_train=960),
+        sft=config.SftConfig(
+            steps=700, noise=(0.0, 0.0, 0.7, 0.96), errors="systematic"
+        ),
+        train=config.TrainConfig(steps=300, rollouts=128, eval_every=20),
+    )
+
+
 def all_medium() -> "Experiment":
     """A testbed where every question is solved about half of the time.
 
@@ -190,6 +209,7 @@ PRESETS: Mapping[str, Callable[[], "Experiment"]] = {
     "strategies": strategies,
     "worked-steps": worked_steps,
     "large-pool": large_pool,
+    "many-visits": many_visits,
     "all-medium": all_medium,
     "small-set": small_set,
 }

@@ -20,6 +20,8 @@ PLACE = SHARES.index(0.9)
 """The share of the gain at which runs are compared."""
 PAIRS = (
     ("grpo_token", "grpo_thin", False),
+    ("grpo_thin", "filtered_thin", False),
+    ("grpo_thin", "filtered_thin", True),
     ("grpo_thin", "drawn_flat", False),
     ("drawn_flat", "drawn", False),
     ("drawn_flat", "drawn", True),

@@ -27,6 +27,8 @@ from .analysis import (
 from .schedule import Run
 
 PAIRS = (
+    ("grpo_thin", "filtered_thin"),
+    ("grpo_thin", "filtered_thin" + FREE_SUFFIX),
     ("grpo_thin", "drawn_flat"),
     ("drawn_flat", "drawn"),
     ("drawn_flat", "drawn" + FREE_SUFFIX),

@@ -1,6 +1,6 @@
 """Controls: methods that differ by one ingredient from their neighbour in the zoo."""
 
-from sgpo_jax import advantages, methods
+from sgpo_jax import advantages, methods, planning
 
 RATE = 1.5e-4  # of the zoo's group-relative methods in the default experiment
 
@@ -22,6 +22,21 @@ def screened_thin() -> methods.Method:
     return methods.named("grpo_thin").replace(
         prompts=methods.Shuffled(group_size=4),
         continuation=methods.ContinueMixed(more=4, growth=1.4),
+        optimizer=methods.AdamW(learning_rate=RATE),
+    )
+
+
+def filtered_thin() -> methods.Method:
+    """`grpo_thin` on what a profile says can teach: the profile as a filter alone.
+
+    Of the questions never or always solved in it a tenth stays, mixed with the others.
+    """
+    return methods.named("grpo_thin").replace(
+        prompts=methods.Planned(
+            filter=planning.DropTrivial(trivial_above=0.99, trivial_share=0.1),
+            allocate=planning.Fixed(size=8),
+            curriculum=planning.Mixed(),
+        ),
         optimizer=methods.AdamW(learning_rate=RATE),
     )
 

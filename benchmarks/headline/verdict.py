@@ -12,6 +12,8 @@ PLACE = 2
 EARNERS = {
     LIVE_SUFFIX: "Leaving dead groups out (exact, the same runs)",
     "grpo_thin": "Thinning what is left",
+    "filtered_thin": "The PROFILE as a filter, paid for,",
+    "filtered_thin" + FREE_SUFFIX: "The same profile, if it were free,",
     "drawn_flat": "Drawing prompts by a belief, without a profile,",
     "drawn": "The PROFILE as the start of that belief, paid for,",
     "drawn" + FREE_SUFFIX: "The same profile, if it were free,",
