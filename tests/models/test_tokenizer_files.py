@@ -16,8 +16,12 @@ tokenizers = pytest.importorskip("tokenizers")
 pytest.importorskip("jinja2")
 
 SPECIAL = ["<s>", "</s>", "<|end|>"]
-CHAT = "{{ bos_token }}{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
-TEXTS = ["2+2=", "  two\n spaces ", "é 漢 and more than six tokens of text"]
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}<|end|>"
+    "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+)
+TEXTS = ["", "2+2=", "  two\n spaces ", "é 漢 and more than six tokens of text"]
+ENDS = ["", "$A", "<s> $A", "$A </s>", "<s> $A </s>"]
 
 
 def core(*, cut: bool = False, fill: bool = False, ends: str = "", more: int = 0):
@@ -68,32 +72,58 @@ class Saved:
             (folder / name).write_text(text)
 
 
-@st.composite
-def saves(draw: st.DrawFn) -> Saved:
-    inside = {
-        "cut": draw(st.booleans()),
-        "fill": draw(st.booleans()),
-        "ends": draw(st.sampled_from(["", "$A", "<s> $A"])),
-        "more": draw(st.integers(0, 3)),
+def saved(
+    *,
+    cut: bool = False,
+    fill: bool = False,
+    ends: str = "",
+    more: int = 0,
+    end: str | None = "</s>",
+    spelt: bool = False,
+    mapped: bool = False,
+    generation: Any = None,
+    config: Any = None,
+    chat: str = "string",
+    adds: tuple[tuple[str, bool], ...] = (),
+    pads: bool = False,
+) -> Saved:
+    """Return a tokenizer's folder.
+
+    Args:
+      cut: truncation saved in tokenizer.json.
+      fill: padding likewise.
+      ends: what its post-processor puts around a text.
+      more: tokens added after the special ones.
+      end: the token that ends a response.
+      spelt: that one as an object.
+      mapped: special tokens in special_tokens_map.json only.
+      generation: ids of ends in generation_config.json.
+      config: likewise in config.json.
+      chat: where the template is.
+      adds: `add_bos_token` and the like.
+      pads: whether the last added token is for padding.
+    """
+    inside = {"cut": cut, "fill": fill, "ends": ends, "more": more}
+    settings: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **dict(adds),
     }
-    settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
-    names = {"bos_token": "<s>", "eos_token": draw(st.sampled_from(SPECIAL[1:]))}
-    spelt: dict[str, Any] = dict(names)
-    if draw(st.booleans()):
-        spelt["eos_token"] = {"__type": "AddedToken", "content": names["eos_token"]}
+    names: dict[str, Any] = {"bos_token": "<s>", "eos_token": end}
+    if pads and more:
+        names["pad_token"] = f"<more{more - 1}>"
     files: dict[str, Any] = {"tokenizer_config.json": settings}
-    if draw(st.booleans()):
+    if mapped:
         files["special_tokens_map.json"] = names
     else:
-        settings.update(spelt)
-    stops = {ID[names["eos_token"]]}
-    for name in ("generation_config.json", "config.json"):
-        ends = draw(st.sampled_from([None, 257, [257, 258]]))
-        if ends is not None:
-            files[name] = {"eos_token_id": ends}
-            stops |= set(ends if isinstance(ends, list) else [ends])
+        settings.update(names)
+        if spelt and end is not None:
+            settings["eos_token"] = {"__type": "AddedToken", "content": end}
+    stops = {ID[end]} if end is not None else set()
+    for name, ids in (("generation_config.json", generation), ("config.json", config)):
+        if ids is not None:
+            files[name] = {"eos_token_id": ids}
+            stops |= set(ids if isinstance(ids, list) else [ids])
     files.setdefault("config.json", {})["model_type"] = "llama"
-    chat = draw(st.sampled_from(["", "string", "names", "file", "both"]))
     named = [("tool_use", "TOOL" + CHAT), ("default", CHAT)]
     if chat == "string":
         settings["chat_template"] = CHAT
@@ -107,13 +137,54 @@ def saves(draw: st.DrawFn) -> Saved:
     return Saved(inside, files, bool(chat), stops)
 
 
+IDS = st.sampled_from([None, 257, [257, 258]])
+SAVES = st.builds(
+    saved,
+    cut=st.booleans(),
+    fill=st.booleans(),
+    ends=st.sampled_from(ENDS),
+    more=st.integers(0, 3),
+    end=st.sampled_from(SPECIAL[1:]),
+    spelt=st.booleans(),
+    mapped=st.booleans(),
+    generation=IDS,
+    config=IDS,
+    chat=st.sampled_from(["", "string", "names", "file", "both"]),
+    adds=st.dictionaries(
+        st.sampled_from(["add_bos_token", "add_eos_token"]), st.booleans()
+    ).map(lambda given: tuple(given.items())),
+    pads=st.booleans(),
+)
+# Each was reported once.
+REPORTED = {
+    "plain": saved(),
+    "truncation and padding": saved(cut=True, fill=True),
+    "named templates": saved(chat="names"),
+    "templates in a folder": saved(chat="both"),
+    "no template": saved(chat=""),
+    "special tokens in their map only": saved(mapped=True, end="<|end|>"),
+    "no template, begun by the post-processor": saved(chat="", ends="<s> $A"),
+    "begun by the post-processor": saved(
+        ends="<s> $A", adds=(("add_bos_token", False),)
+    ),
+    "ended by the post-processor": saved(ends="<s> $A </s>"),
+    "begun by an option": saved(
+        adds=(("add_bos_token", True), ("add_eos_token", False))
+    ),
+    "one end, an object": saved(spelt=True, end="<|end|>", config=258),
+    "several ends": saved(generation=[257, 258]),
+    "an end in the configuration alone": saved(end=None, config=258),
+    "a token for padding": saved(more=3, pads=True),
+}
+
+
 FEW = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
 @FEW
-@given(saves())
+@given(SAVES)
 def test_files_that_differ_are_one_tokenizer(saved):
     """No truncation, no padding; the end and the template from wherever they are."""
     with tempfile.TemporaryDirectory() as name:
@@ -124,38 +195,55 @@ def test_files_that_differ_are_one_tokenizer(saved):
         for text in TEXTS:
             plain = BASE.encode(text, add_special_tokens=False).ids
             assert found.encode(text) == plain
-            bos = [ID["<s>"]] * (saved.chat or saved.inside["ends"] == "<s> $A")
-            end = [ID["<|end|>"]] * saved.chat
-            assert found.prompted().encode_prompt(text) == [*bos, *plain, *end]
+            asked = found.prompted().encode_prompt(text)
+            if saved.chat:
+                turn = BASE.encode(f"user: {text}<|end|>assistant:").ids
+                assert asked == [ID["<s>"], *turn]
+            else:
+                begun, _, ended = saved.inside["ends"].partition("$A")
+                ids = [[ID[x] for x in side.split()] for side in (begun, ended)]
+                assert asked == [*ids[0], *plain, *ids[1]]
 
 
-@pytest.mark.filterwarnings("ignore")
-@FEW
-@given(saves())
-def test_transformers_makes_the_same_of_them(saved):
-    transformers = pytest.importorskip("transformers")
+def as_transformers_makes(saved, transformers):
+    """Compare texts, prompts and conversations, and the ends, with transformers'."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         saved.write(folder)
         found = text_files.read_folder(folder).prompted()
         theirs = transformers.AutoTokenizer.from_pretrained(folder)
-        theirs_plain = {"truncation": False, "padding": False}
-        assert theirs.eos_token_id in found.stop_ids
-        for text in TEXTS:
-            said = theirs(text, add_special_tokens=False, **theirs_plain)["input_ids"]
-            assert found.encode(text) == said
-            assert found.decode(said) == theirs.decode(
-                said, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    whole = {"truncation": False, "padding": False}
+    assert theirs.eos_token_id in {*found.stop_ids, None}
+    assert set(found.stop_ids) == saved.stops
+    for text in TEXTS:
+        said = theirs(text, add_special_tokens=False, **whole)["input_ids"]
+        assert found.encode(text) == said
+        assert found.decode(said) == theirs.decode(
+            said, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        if not saved.chat:
+            assert found.encode_prompt(text) == theirs(text, **whole)["input_ids"]
+            continue
+        for roles in (["user"], ["system", "user", "assistant", "user"]):
+            asked = theirs.apply_chat_template(
+                [{"role": role, "content": text} for role in roles],
+                add_generation_prompt=True,
+                return_dict=False,
             )
-            if saved.chat:
-                asked = theirs.apply_chat_template(
-                    [{"role": "user", "content": text}],
-                    add_generation_prompt=True,
-                    return_dict=False,
-                )
-            else:
-                asked = theirs(text, **theirs_plain)["input_ids"]
-            assert found.encode_prompt(text) == asked
+            assert found.encode_prompt([(role, text) for role in roles]) == asked
+
+
+@pytest.mark.filterwarnings("ignore")
+@FEW
+@given(SAVES)
+def test_transformers_makes_the_same_of_them(saved):
+    as_transformers_makes(saved, pytest.importorskip("transformers"))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", REPORTED)
+def test_transformers_makes_the_same_of_what_was_reported(name):
+    as_transformers_makes(REPORTED[name], pytest.importorskip("transformers"))
 
 
 def test_tokens_without_a_row_are_refused_where_they_are_used(tmp_path):
