@@ -128,7 +128,7 @@ class Engine:
 
     def compiles(self) -> int:
         """Return how many prefill and decode programs were compiled so far."""
-        return len(self.programs.traced)
+        return self.programs.compiles()
 
     def sample(
         self,

@@ -46,6 +46,16 @@ def _is_axes(node: Any) -> bool:
     return type(node) is tuple and all(x is None or type(x) is str for x in node)
 
 
+def _without_mesh(x: Any) -> Any:
+    """Return an array of a mesh of one device as that device's own, not copied.
+
+    The mesh is part of its type, and would be of the results of programs.
+    """
+    if isinstance(x, jax.Array) and len(x.sharding.device_set) == 1:
+        return x.addressable_data(0)
+    return x
+
+
 @dataclasses.dataclass(frozen=True)
 class SamplerPrograms:
     """Start, prefill and decode for one decoder; jitted, compiled once per shape.
@@ -78,9 +88,16 @@ class SamplerPrograms:
         return self.mesh.devices.flat[0].platform
 
     @functools.cached_property
-    def traced(self) -> list[str]:
-        """Names of the programs compiled so far."""
-        return []
+    def _device(self) -> jax.sharding.Sharding:
+        """The default device, given by name: what a program returns is bound to one.
+
+        Inputs that are not would be compiled for again when they come back.
+        """
+        return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def compiles(self) -> int:
+        """Return how many prefill and decode programs have been compiled so far."""
+        return self.prefill._cache_size() + self.decode._cache_size()
 
     @functools.cached_property
     def param_sharding(self) -> PyTree[NamedSharding] | None:
@@ -95,7 +112,7 @@ class SamplerPrograms:
     def place(self, params: models.Params) -> models.Params:
         """Bring parameters to where the programs read them."""
         if self.mesh is None:
-            return params
+            return jax.device_put(jax.tree.map(_without_mesh, params), self._device)
         return jax.device_put(params, self.param_sharding)
 
     @functools.cached_property
@@ -108,7 +125,7 @@ class SamplerPrograms:
     def put(self, values: PyTree) -> PyTree[Array]:
         """Bring arrays whose first axis is `D` or lanes to their shards."""
         if self.mesh is None:
-            return jax.device_put(values)
+            return jax.device_put(values, self._device)
         return jax.device_put(values, sharding.named(self.mesh, self.rules.rows))
 
     @functools.cached_property
@@ -124,11 +141,11 @@ class SamplerPrograms:
                 cache.empty_table(self.config, self.cache_dtype, rows, grid.prefix),
             )
 
-        out = self._shardings((_STATE, _TABLE))
+        out = self._shardings((_STATE, _TABLE)) or self._device
         return jax.jit(start, static_argnums=(0, 1), out_shardings=out)
 
     @functools.cached_property
-    def prefill(self) -> jax.stages.Wrapped:
+    def prefill(self) -> Any:
         """`(params, table, tokens, first_row, start, chunked=) -> table`."""
 
         def run(
@@ -139,7 +156,6 @@ class SamplerPrograms:
             start: Int[Array, ""],
             chunked: bool,
         ) -> cache.Cache:
-            self.traced.append("prefill")
             inner = functools.partial(prefill, config=self.config, chunked=chunked)
             inner = self._per_shard(inner, ((), _TABLE, _ROWS, (), ()), _TABLE)
             return inner(params, table, tokens, first_row, start)
@@ -152,7 +168,7 @@ class SamplerPrograms:
         )
 
     @functools.cached_property
-    def decode(self) -> jax.stages.Wrapped:
+    def decode(self) -> Any:
         """`(params, state, queue, noise, ending, grid, strategy) -> state, buffer`."""
 
         def run(
@@ -164,7 +180,6 @@ class SamplerPrograms:
             grid: Grid,
             strategy: DecodingStrategy,
         ) -> tuple[State, TokenBuffer]:
-            self.traced.append("decode")
             inner = functools.partial(
                 decode,
                 config=self.config,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgpo_jax import sampling
+from sgpo_jax import models, sampling, sharding
 from sgpo_jax.sampling.call import SampleCall
 from tests.sampling.tiny import CONFIG, RESPONSE, make_engine, make_requests
 
@@ -19,6 +19,19 @@ def test_two_programs_per_prompt_rung(params, rng):
     for counts in ([3], [1, 40, 2], rng.integers(1, 65, 9), [64] * 3):
         engine.sample(params, make_requests(rng, counts, longest=5), seed=0, step=0)
     assert engine.compiles() == 4
+
+
+def test_what_comes_back_of_a_program_is_no_new_kind_of_input(params, rng):
+    """Also where the parameters are a trainer's, on a mesh of one device, and later."""
+    engine = make_engine(lanes=1, slots=1, steps=2)
+    requests = make_requests(rng, [9, 1, 1, 1, 1])  # more than one stage, many returns
+    mesh = sharding.make_mesh(sharding.MeshShape(), jax.devices()[:1])
+    placed = jax.device_put(params, models.shardings(CONFIG, mesh))
+    one, two = (
+        engine.sample(given, requests, seed=0, step=0) for given in (placed, params)
+    )
+    assert engine.compiles() == 2
+    np.testing.assert_array_equal(one.tokens, two.tokens)
 
 
 @pytest.mark.slow
