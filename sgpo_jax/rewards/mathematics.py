@@ -8,7 +8,7 @@ main thread and do not hold in C, are off.
 import re
 from typing import Any
 
-from .answers import final_answer
+from .answers import Answer, final_answer
 
 LONGEST = 2_000  # characters of an answer that are parsed
 DEEPEST = 50  # brackets within one another
@@ -21,12 +21,13 @@ def equal(completion: str, reference: str) -> float | None:
 
     LaTeX and plain expressions, equations, sets, intervals and matrices. Of the
     completion only the final answer is read (see `final_answer`), so that a right
-    number on the way is not paid. Powers and factorials too large to compute are wrong.
+    number on the way is not paid, and all of it: `3, 4` is a set of two, `5x` not 5,
+    and `6:15` a ratio. Powers and factorials too large to compute are wrong.
     Where math-verify pays too much it is overruled: two alternatives ("3 or 4") answer
     only a reference that names two, and an open interval is not a closed one.
 
     Returns:
-      None if the reference cannot be parsed.
+      None if the reference cannot be parsed; see `comparable`.
 
     Example:
       >>> equal("So it is $\\boxed{\\frac{2}{4}}$", "0.5")
@@ -36,26 +37,27 @@ def equal(completion: str, reference: str) -> float | None:
     """
     from math_verify import verify
 
-    gold = _parsed(reference)
+    gold = _parsed(final_answer(reference))
     if not gold:
         return None
     answer = final_answer(completion)
-    text = answer.text.strip()
+    text = answer.text.strip().rstrip(",;")
     if not answer.marked and len(text) > 200:
         text = text.rstrip().rpartition("\n")[2]
     if not answer.exact:
         text = text.partition("\n")[0] if answer.marked else text
-    if len(text) > LONGEST or _BOMB.search(text):
+    if len(text) > LONGEST:
         return 0.0
-    if bool(_HEDGE.search(text)) > bool(_HEDGE.search(_answer(reference))):
+    wanted = final_answer(reference).text.strip()
+    several = _HEDGE.search(wanted) or _depth(wanted)[1]
+    if _HEDGE.search(text) and not several:
         return 0.0
-    wanted = _answer(reference)
     ends = _brackets(text), _brackets(wanted)
     if all(ends) and ends[0] != ends[1]:
         return 0.0
-    if _depth(text)[0] > DEEPEST or _depth(text)[1] > _depth(wanted)[1]:
+    if _depth(text)[1] > _depth(wanted)[1]:
         return 0.0
-    got = _parsed(text)
+    got = _parsed(answer._replace(text=text))
     if not got:
         return 0.0
     same = verify(
@@ -67,7 +69,7 @@ def equal(completion: str, reference: str) -> float | None:
 def _depth(text: str) -> tuple[int, int]:
     """Return how deep brackets go, and how many list commas are outside of them.
 
-    >>> _depth("f((1, 2))"), _depth("3, 4"), _depth("1,000")
+    >>> _depth("f((1, 2))"), _depth("3,4"), _depth("1,000")
     ((2, 0), (0, 1), (0, 0))
     """
     depth = deepest = commas = 0
@@ -77,12 +79,11 @@ def _depth(text: str) -> tuple[int, int]:
         elif character in ")]}":
             depth -= 1
         elif character in ",;" and depth <= 0:
-            commas += text[place + 1 : place + 2].isspace()
+            commas += not _THOUSANDS.match(text, place + 1)
     return deepest, commas
 
 
-def _answer(text: str) -> str:
-    return final_answer(text).text.strip()
+_THOUSANDS = re.compile(r"\d{3}(?!\d)")
 
 
 _ENDS = re.compile(
@@ -101,26 +102,70 @@ def _brackets(text: str) -> str:
     return found[1] + found[3] if found else ""
 
 
-def _parsed(text: str) -> list[Any]:
+def _parsed(answer: Answer) -> list[Any]:
+    """Return what the whole of an answer says; of a sentence, the last expression."""
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 
-    body = _answer(text)
-    plain = body.strip().strip("$").strip()
-    if "\\" in plain or "^" in plain or "{" in plain:
-        tries = [f"${plain}$", body]
-    else:
-        tries = [body, f"${plain}$"]
-    if re.match(r"^[\[(].*,.*[\])]$", plain):
-        tries = [f"${plain}$"]
-    for candidate in tries:
-        found = parse(
-            candidate,
-            extraction_config=[LatexExtractionConfig(), ExprExtractionConfig()],
+    def read(text: str, *kinds: Any) -> list[Any]:
+        return parse(
+            text,
+            extraction_config=kinds,
             parsing_timeout=None,  # pyright: ignore[reportArgumentType]
         )
-        if found:
+
+    if not comparable(answer):
+        return []
+    plain = spelled(answer.text)
+    if answer.exact or not (_WORD.search(plain) or _ROW.search(plain)):
+        found = read(f"${plain}$", LatexExtractionConfig())
+        if answer.exact or any(not isinstance(value, str) for value in found):
             return found
-    return []
+    kinds = LatexExtractionConfig(), ExprExtractionConfig()
+    return read(answer.text, *kinds) or read(f"${plain}$", *kinds)
+
+
+# Words that no expression has: those of functions, of lists and in commands are others.
+_WORD = re.compile(r"\n|(?<![\\A-Za-z{])(?!(?:and|or|sqrt)\b)[A-Za-z]{2,}")
+_ROW = re.compile(r"^[^\\]*\d\s+\d[^\\]*$")  # numbers with nothing between them
+_SPELLINGS = [
+    (re.compile(r"(?<!\\)\$|\\[()\[\]]|^[*_\s]+|[*_\s.,;]+$"), ""),
+    (re.compile("°"), r"^\\circ"),
+    (re.compile("~"), " "),
+    (re.compile(r"(?<=\d)(?:\\[,!;: ]|\{,\}|[  ])(?=\d{3}(?!\d))"), ""),
+    (re.compile(r"(?<![\d.\\])(\d{1,3}) (?=\d{3}(?!\d))(?=[\d ]+(?:\.\d+)?$)"), r"\1"),
+    (re.compile(r"(?<![\w.}])(\d+) +(\d+) */ *(\d+)(?![\w.])"), r"\1\\frac{\2}{\3}"),
+    (re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?!\w)"), r"\1\\cdot10^{\2}"),
+    (re.compile(r"(?<=\w)\*\*(?=\w)"), "^"),
+    (re.compile(r"(?<![\\A-Za-z])(pi|sin|cos|tan|log|ln)(?![A-Za-z])"), r"\\\1"),
+    (re.compile(r"(?<=\d) +(?!and\b|or\b)[A-Za-z]{2,}(?: +[A-Za-z]+)*$"), ""),
+]
+
+
+def comparable(answer: Answer) -> bool:
+    r"""Return whether there is something in an answer that takes no for ever to read.
+
+    >>> comparable(final_answer("\\boxed{}")), comparable(final_answer("\\boxed{7 8}"))
+    (False, False)
+    """
+    if len(answer.text) > LONGEST:
+        return False
+    plain = spelled(answer.text)
+    if _depth(plain)[0] > DEEPEST or _BOMB.search(plain):
+        return False
+    if answer.exact and _ROW.search(plain):
+        return False
+    return bool(plain.strip("{}\\ ,;:!?-"))
+
+
+def spelled(text: str) -> str:
+    r"""Return an expression as LaTeX spells it, without what surrounds it.
+
+    >>> spelled("$1 000$."), spelled("2 1/2"), spelled("**2**3**"), spelled("1e-6")
+    ('1000', '2\\frac{1}{2}', '2^3', '1\\cdot10^{-6}')
+    """
+    for spelling, latex in _SPELLINGS:
+        text = spelling.sub(latex, text)
+    return text
 
 
 def imported() -> dict[str, Any]:

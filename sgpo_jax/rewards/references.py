@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from sgpo_jax.data import Query
 
+from .answers import final_answer
+from .mathematics import comparable
 from .names import BUILT_IN, options, terms
 from .numbers import read_reference
 from .problems import VerifierError
@@ -74,6 +76,8 @@ def reference_problem(verifier: str, reference: str) -> str | None:
                 BUILT_IN[kind]("", reference, **options(rest))
             except (TypeError, ValueError) as error:
                 return f"{kind}: {error}"
-        if kind in ("exact", "math") and not reference.strip():
-            return f"{kind} has nothing to compare with: the reference is empty"
+        if kind == "exact" and not reference.strip():
+            return f"{kind} has nothing to compare with: leave the row out"
+        if kind == "math" and not comparable(final_answer(reference)):
+            return f"{kind} cannot read its answer: leave the row out"
     return None

@@ -102,6 +102,10 @@ def test_a_second_verifier_disputes_rewards():
         ("choice:letters=AB", "B", "C"),
         ("exact", "a", "  "),
         ("math", "(3, 4)", ""),
+        ("math", "\\boxed{5}", "so it is \\boxed{}"),
+        ("math", "\\infty", "\\boxed{ \\, }"),
+        ("math", "10^{9}", "9^{9^{9}}"),
+        ("exact", "\\boxed{}", ""),
         ("0.5*gsm8k + 0.5*format:.*", "12", "twelve"),
     ],
 )
