@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.headline.analysis import FREE_SUFFIX, SHARES
-from sgpo_jax import planning, report, theory
+from benchmarks.headline.controls import filtered_thin
+from sgpo_jax import methods, planning, report, theory
 from sgpo_jax.profiling import Posterior, Profile
 
 from .model import GROUP, LONGER, VISITS, mixed_share, pool
@@ -29,6 +30,11 @@ PAIRS = (
     ("grpo_thin", "sgpo", True),
 )
 """Methods that are compared, and whether the profile of the second is for free."""
+
+PLANNED = {
+    "sgpo": functools.partial(methods.named, "sgpo"),
+    "filtered_thin": filtered_thin,
+}
 
 
 def read_pools(work: pathlib.Path, headline: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,8 +149,14 @@ class Measured:
             return theory.drawn_uniformly(
                 VISITS, mixed, cost=cost, drop_dead=method == "grpo_thin"
             )
-        if method == "sgpo":
-            plan = planning.make_plan(self.belief)
+        if method in PLANNED:
+            prompts = PLANNED[method]().prompts
+            plan = planning.make_plan(
+                self.belief,
+                filter=prompts.filter,
+                allocate=prompts.allocate,
+                curriculum=prompts.curriculum,
+            )
             kept = {int(id_) for phase in plan.phases for id_ in phase.ids}
             rows = np.array(sorted(kept))
             dead = self.belief.rows(rows).dead(np.full(len(rows), GROUP)).mean()
