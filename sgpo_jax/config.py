@@ -377,10 +377,13 @@ class EvalConfig:
 
     Attributes:
       samples: samples per question at temperature 1 during training.
+      exact: during training, the probability of the reference in place of samples: the
+        success rate without noise. For the verifier "exact" and policies of characters.
       final_samples: samples per question at the end.
     """
 
     samples: Annotated[int, Range(1, 2**16)] = 6
+    exact: bool = False
     final_samples: Annotated[int, Range(1, 2**16)] = 16
 
 

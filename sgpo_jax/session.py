@@ -23,6 +23,7 @@ from sgpo_jax import (
     training,
 )
 from sgpo_jax.config import CACHE, PackConfig, RewardConfig, SamplerConfig
+from sgpo_jax.data import Query
 from sgpo_jax.hosts import ProcessGroup, SingleProcess
 from sgpo_jax.profiling import DistributedRollouts, RolloutGenerator, ServerRollouts
 
@@ -175,6 +176,22 @@ class Session:
             return local
         return DistributedRollouts(
             local=local, hosts=self.hosts, place=self.to_sampling_mesh
+        )
+
+    def reference_scorer(self, queries: Sequence[Query]) -> training.ReferenceScorer:
+        """Exact success rates of questions, at the sampler's temperature.
+
+        Raises:
+          ValueError: if their success is not the probability of the reference.
+        """
+        return training.ReferenceScorer(
+            queries=queries,
+            config=self.decoder,
+            tokenizer=self.tokenizer,
+            buckets=self.buckets,
+            max_response=self.sampler.max_response,
+            temperature=self.sampler.temperature,
+            mesh=self.mesh if self.mesh.size > 1 else None,
         )
 
     @functools.cached_property

@@ -3,6 +3,7 @@
 Started by the scheduler in a process of its own, with the options of `sgpo run`.
 """
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -40,17 +41,8 @@ Questions = dict[str, np.ndarray]
 
 def exact(session: Session, queries: Sequence[Query]):
     """Evaluation by teacher forcing; nothing is sampled, so nothing is noisy."""
-    score = functools.partial(
-        training.ReferenceScorer,
-        queries=queries,
-        config=session.decoder,
-        tokenizer=session.tokenizer,
-        buckets=session.buckets,
-        max_response=session.sampler.max_response,
-        mesh=session.mesh if session.mesh.size > 1 else None,
-    )
-    warm = score(temperature=session.sampler.temperature)
-    cold = score(temperature=COLD)
+    warm = session.reference_scorer(queries)
+    cold = dataclasses.replace(warm, temperature=COLD)
 
     def evaluate(params: Params) -> tuple[Questions, Entry]:
         mean = warm(params)

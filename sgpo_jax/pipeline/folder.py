@@ -30,6 +30,7 @@ _FIRST_STAGE = {
     "methods": "train",
     "train": "train",
     "eval.samples": "train",
+    "eval.exact": "train",
     "eval": "eval",
 }
 

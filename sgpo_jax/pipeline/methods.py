@@ -87,6 +87,7 @@ def train(
             progress,
             samples=config.eval.samples,
             keep=learner.completions.evaluation,
+            scorer=run.scorer,
         )
 
     config, folder = run.config, run.folder.method(label)

@@ -1,6 +1,7 @@
 """An experiment, opened: its questions, its policy, its programs and its folder."""
 
 import dataclasses
+import functools
 import pathlib
 
 import jax
@@ -73,6 +74,13 @@ class Run:
         """True if a method reads the profile."""
         return any("profile" in m.needs for m in self.config.methods.values())
 
+    @functools.cached_property
+    def scorer(self) -> training.ReferenceScorer | None:
+        """Exact success rates of the held-out questions, if they are asked for."""
+        if not (self.config.eval.exact and self.held_out):
+            return None
+        return self.session.reference_scorer(self.held_out)
+
     @property
     def traced_steps(self) -> range:
         """Training steps whose trace is recorded."""
@@ -89,6 +97,8 @@ class Run:
         models.check_offload(self.config.model.remat, devices)
         _ = self.session.buckets, self.session.engine, self.traced_steps
         training.check_trackers(self.config.log.trackers)
+        if self.config.eval.exact:
+            training.check_exact(self.held_out, self.tokenizer)
         fleet.check(
             self.config.sampler,
             self.config.methods,

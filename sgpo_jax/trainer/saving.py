@@ -136,7 +136,7 @@ def experiment(trainer: "Trainer", path: pathlib.Path) -> Experiment:
         pack=trainer.session.pack,
         methods={trainer.label: trainer.method},
         train=trainer.config,
-        eval=EvalConfig(samples=trainer.eval_samples),
+        eval=EvalConfig(samples=trainer.eval_samples, exact=trainer.eval_exact),
         mesh=trainer.session.mesh_shape,
         log=LogConfig(completions=trainer.kept.count),
     )
@@ -226,6 +226,7 @@ def read(path: pathlib.Path, label: str | None, show: bool) -> dict[str, Any]:
             "total_steps": config.train.steps,
             "eval_every": config.train.eval_every,
             "eval_samples": config.eval.samples,
+            "eval_exact": config.eval.exact,
             "seed": config.seed,
             "profile": known or config.profile.samples,
             "plan": plan,

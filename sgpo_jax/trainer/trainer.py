@@ -49,6 +49,8 @@ class Trainer:
         what the first call of `steps` asks for.
       eval_every: steps between evaluations.
       eval_samples: samples per query in these.
+      eval_exact: in these, the probability of the reference in place of samples: for
+        the verifier "exact" and policies of characters.
       seed: root of all noise: the same seed gives the same bits.
       profile: success profile of the initial policy on the queries, or how many samples
         per query it is made from where the method reads one.
@@ -101,6 +103,7 @@ class Trainer:
         total_steps: int | None = None,
         eval_every: int = 10,
         eval_samples: int = 4,
+        eval_exact: bool = False,
         seed: int = 0,
         profile: Profile | int = 8,
         plan: planning.Plan | None = None,
@@ -146,10 +149,13 @@ class Trainer:
             self.held_out = front.rewarded(held, reward, self.worker)
         try:
             self.worker.check((*self.queries, *self.held_out))
+            if eval_exact:
+                training.check_exact(self.held_out, policy.tokenizer)
         except BaseException:
             self.worker.close()
             raise
         self.scoring, self.eval_samples = scoring, eval_samples
+        self.eval_exact = eval_exact
         self.profile_samples = profile if isinstance(profile, int) else 8
         self._given_profile, self._given_plan = profile, plan
         self._display = Display(quiet=not show)
@@ -245,6 +251,12 @@ class Trainer:
         params = jax.tree.map(jnp.copy, params)
         return self.initial.with_params(params, identity=identity)
 
+    @functools.cached_property
+    def _scorer(self) -> training.ReferenceScorer | None:
+        if not (self.eval_exact and self.held_out):
+            return None
+        return self.session.reference_scorer(self.held_out)
+
     @property
     def learner(self) -> training.Learner:
         """The immutable parts of training."""
@@ -291,6 +303,7 @@ class Trainer:
                 progress,
                 samples=self.eval_samples,
                 keep=self.kept.evaluation,
+                scorer=self._scorer,
             ),
         )
         with (

@@ -32,8 +32,7 @@ class Evaluation:
       greedy: success of the most likely completion, or None if not asked for.
       unscorable: share of completions that could not be scored; they count as wrong.
       cost: what it cost; never part of the compute that methods are compared by.
-      reward: mean reward of what could be scored; None if nothing could, or it was not
-        sampled.
+      reward: mean reward of what could be scored; None if nothing could.
       solved_at: reward from which a completion counts as a success.
       watch: signs of hacking among rewarded completions.
       examples: completions of some queries, of the greedy policy if it was asked for.
@@ -183,5 +182,6 @@ def evaluate_exact(scorer: ReferenceScorer, params: Params) -> Evaluation:
         high=min(1.0, mean + float(half)),
         greedy=None,
         unscorable=0.0,
+        reward=mean,
         cost=scorer.cost,
     )

@@ -123,12 +123,13 @@ def check_exact(queries: Sequence[Query], tokenizer: models.Tokenizer) -> None:
         raise ValueError(
             "success is the probability of the reference only where the verifier is"
             f" 'exact'; these questions use {', '.join(map(repr, others))}: sample"
-            " instead, with training.evaluate"
+            " instead, with training.evaluate or without eval.exact"
         )
     if not isinstance(tokenizer, models.CharTokenizer) or any(
         character.isspace() for character in tokenizer.alphabet
     ):
         raise ValueError(
             f"a {type(tokenizer).__name__} can spell a right answer in several ways, of"
-            " which the reference is one: sample instead, with training.evaluate"
+            " which the reference is one: sample instead, with training.evaluate or"
+            " without eval.exact"
         )

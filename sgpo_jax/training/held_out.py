@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from sgpo_jax.data import Query
 from sgpo_jax.profiling import RewardedRollouts, SampleAndScore
 from sgpo_jax.training.copies import with_copy
-from sgpo_jax.training.evaluation import evaluate
+from sgpo_jax.training.evaluation import evaluate, evaluate_exact
+from sgpo_jax.training.exact import ReferenceScorer
 from sgpo_jax.training.progress import Metrics, TrainProgress
 
 
@@ -16,6 +17,7 @@ def held_out_metrics(
     *,
     samples: int,
     keep: Callable[[Sequence[Query], RewardedRollouts], None] | None = None,
+    scorer: ReferenceScorer | None = None,
 ) -> Metrics:
     """Evaluate on held-out queries; the cost stands apart from the method's.
 
@@ -25,11 +27,15 @@ def held_out_metrics(
       progress: what was trained; its ledger takes the cost.
       samples: samples per query.
       keep: is given the queries and their scored samples; None for nothing.
+      scorer: of these queries, for their exact success rates in place of samples.
     """
     found: Metrics = {}
     if queries:
         params = progress.train.params
-        result = evaluate(rollouts, params, queries, samples=samples, keep=keep)
+        if scorer is not None:
+            result = evaluate_exact(scorer, params)
+        else:
+            result = evaluate(rollouts, params, queries, samples=samples, keep=keep)
         progress.ledger.add("evaluation", result.cost)
         found = {
             "eval/success": result.mean,
@@ -39,7 +45,10 @@ def held_out_metrics(
         }
         if "averaged" in progress.copies:
             params = with_copy(progress.train, progress.copies["averaged"])
-            other = evaluate(rollouts, params, queries, samples=samples)
+            if scorer is not None:
+                other = evaluate_exact(scorer, params)
+            else:
+                other = evaluate(rollouts, params, queries, samples=samples)
             progress.ledger.add("evaluation", other.cost)
             found["eval/success_averaged"] = other.mean
     return found | compute_spent(progress)

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 import sgpo_jax
-from sgpo_jax import advantages, data, methods, models, profiling, training
+from sgpo_jax import advantages, cli, data, methods, models, profiling, training
+from sgpo_jax.config import EvalConfig
+from sgpo_jax.pipeline import open_folder
+from sgpo_jax.testing import tiny_experiment
 from sgpo_jax.trainer import Trainer
 
 pytestmark = pytest.mark.slow
@@ -148,8 +151,6 @@ def test_the_command_line_goes_on_where_a_notebook_saved(
     trained, policy, questions, tmp_path
 ):
     """With a reward and an advantage that no module holds, to the same bits."""
-    from sgpo_jax import cli
-
     factor = 1.0
 
     def local(group):
@@ -183,10 +184,6 @@ def test_the_command_line_goes_on_where_a_notebook_saved(
 
 def test_a_notebook_opens_what_the_command_line_left(tmp_path):
     """And trains on: three steps by each are the six of the command line."""
-    from sgpo_jax import cli
-    from sgpo_jax.pipeline import open_folder
-    from sgpo_jax.testing import tiny_experiment
-
     config = tiny_experiment(
         str(tmp_path / "run"), methods={"sgpo": methods.named("sgpo")}
     )
@@ -214,6 +211,30 @@ def test_a_notebook_opens_what_the_command_line_left(tmp_path):
             assert metrics[-1]["reward"] == whole.table()["reward"][-1].as_py()
             ours, theirs = same.ledger["profiling"], whole.ledger["profiling"]
             assert ours.rollouts == theirs.rollouts
+
+
+def test_exact_evaluations_are_the_probability_of_the_reference(tmp_path):
+    """None is sampled in training; the final one, which is sampled, agrees."""
+    config = tiny_experiment(
+        str(tmp_path / "run"),
+        methods={"grpo_token": methods.named("grpo_token")},
+        eval=EvalConfig(exact=True, final_samples=64),
+    )
+    open_folder(config)
+    assert cli.run_command(["run", "--out", config.out]) == 0
+    with Trainer.open(config.out, show=False) as found:
+        scorer = found.session.reference_scorer(found.held_out)
+        lines = [x for x in found.table().to_pylist() if x["eval/success"] is not None]
+        expected = scorer(found.policy.params)
+        assert lines[-1]["eval/success"] == pytest.approx(expected.mean(), rel=1e-5)
+        assert lines[-1]["eval/reward"] == lines[-1]["eval/success"]
+        assert found.ledger["evaluation"].rollouts == 0
+        assert len(lines) == 4
+        assert found.ledger["evaluation"].flops % scorer.cost.flops == 0
+        sampled = training.Evaluation.load(tmp_path / "run/eval/grpo_token.json").mean
+        error = (expected * (1 - expected)).sum() ** 0.5 / 8 / len(expected)
+        assert abs(sampled - expected.mean()) < 4 * error + 1e-9
+        assert found.eval_exact
 
 
 def test_a_profile_and_its_plan_stand_alone(policy, questions):
@@ -253,6 +274,7 @@ def test_a_method_that_reads_a_profile_gets_one(policy, questions):
         ({"reward": "no_such_module:score"}, "no_such_module"),
         ({"reward": lambda: 1.0}, "reward"),
         ({"max_response": 0}, "max_response"),
+        ({"reward": "exact", "eval_exact": True}, "without eval.exact"),
     ],
 )
 def test_mistakes_are_said_before_anything_is_compiled(
