@@ -233,6 +233,7 @@ def parse_dataclass(
         # What a part of the experiment refuses is named as it is spelled here.
         text = re.sub(r"^Value error Error parsing (--[\w.-]+): ", r"\1 ", text)
         text = re.sub(r"^Value error Error parsing ([\w.-]+): ", r"--\1.", text)
+        text = text.replace(f"--{kind.__name__}.", "--", 1)
         for noun, words in NOT_A_NUMBER.items():
             text = text.replace(words, f"must be a {noun}, got")
         text = concise(text.replace(" Argument helptext:", ":"))

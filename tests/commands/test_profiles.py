@@ -303,7 +303,7 @@ def test_a_sequential_rule_keeps_the_budget_and_says_what_it_expects(
     ("options", "message"),
     [
         (("--rule", "clever"), "there are flat"),
-        (("--server", "localhost:1"), "must begin with http"),
+        (("--server", "localhost:1"), "error: --server 'localhost:1' must begin"),
         (("--tokenizer", "hf:/nowhere/at-all"), "nowhere"),
         (("--data", "nowhere.jsonl"), "nowhere.jsonl"),
         (("--limits.token", "NO_SUCH_VARIABLE"), "NO_SUCH_VARIABLE"),
