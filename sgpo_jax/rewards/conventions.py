@@ -277,6 +277,12 @@ def _verl_arguments(item: Item) -> dict[str, Any]:
 
 
 def _trl(function, parameters, *, chat: bool = False) -> Callable:
+    for p in parameters:
+        if p.name in _OF_THE_TRAINER and p.default is inspect.Parameter.empty:
+            raise ValueError(
+                f"needs {p.name}, which only TRL's trainer has: here a reward is the"
+                " same at every step, so that a profile holds; give it a default"
+            )
     names, anything = _wanted(parameters, 0)
 
     def call(items: Sequence[Item]) -> Any:
@@ -286,6 +292,9 @@ def _trl(function, parameters, *, chat: bool = False) -> Callable:
         return function(**columns)
 
     return call
+
+
+_OF_THE_TRAINER = ("trainer_state", "log_extra", "log_metric")
 
 
 def _either(plain: Callable, chat: Callable, items: Sequence[Item]) -> Any:

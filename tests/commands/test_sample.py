@@ -116,7 +116,8 @@ def test_trained_policies_of_a_run_answer(capsys, tmp_path, begin):
 
 
 @pytest.mark.slow
-def test_stop_strings_of_the_run_and_of_the_command(capsys, tmp_path, begin):
+@pytest.mark.parametrize("keep", [False, True], ids=["cut off", "kept"])
+def test_stop_strings_of_the_run_and_of_the_command(capsys, tmp_path, begin, keep):
     run, params = begin(tmp_path / "free")
     free = completions(run, params, "1+1=", 16, 0)
     letters = collections.Counter(
@@ -125,14 +126,14 @@ def test_stop_strings_of_the_run_and_of_the_command(capsys, tmp_path, begin):
         for letter in run.tokenizer.decode(row[:length].tolist())
     )
     (first, _), (second, _) = letters.most_common()[1:3]
-    sampler = dataclasses.replace(run.config.sampler, stop=(first,))
+    sampler = dataclasses.replace(run.config.sampler, stop=(first,), keep_stop=keep)
     out = str(tmp_path / "stopped")
     run, params = begin(tmp_path / "stopped", sampler=sampler)
     args = ("1+1=", "--out", out, "--samples", "16", "--stop", second)
     code, out, err = sample(capsys, *args)
     assert code == 0, err
     pieces = models.token_pieces(run.tokenizer)
-    stop = sampling.StopStrings((first, second), pieces)
+    stop = sampling.StopStrings((first, second), pieces, keep=keep)
     rollouts = completions(run, params, "1+1=", 16, 0, stop_strings=stop)
     ended = rollouts.finish == sampling.Finish.STRING
     assert ended.sum() >= 2
@@ -140,8 +141,14 @@ def test_stop_strings_of_the_run_and_of_the_command(capsys, tmp_path, begin):
     assert out.count("ended by a stop string") == ended.sum()
     for row, length in zip(rollouts.tokens, rollouts.length, strict=True):
         text = stop.cut(run.tokenizer.decode(row[:length].tolist()))
-        assert not {first, second} & set(text)
+        assert not {first, second} & set(text[:-1] if keep else text)
         assert f"  > {text}\n" in out
+    # What verifiers of the run see.
+    scored = run.session.rollouts(params, run.train[:4], [8] * 4, step=0)
+    ended = scored.rollouts.finish == sampling.Finish.STRING
+    assert ended.any()
+    seen = [text.endswith(first) for text in scored.texts]
+    np.testing.assert_array_equal(seen, ended & keep)
 
 
 def test_a_published_policy_answers(capsys, tmp_path):

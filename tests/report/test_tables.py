@@ -8,6 +8,8 @@ from rich.console import Console
 
 from sgpo_jax.ledger import Entry, Ledger
 from sgpo_jax.report import tables
+from sgpo_jax.rewards import HackingSigns
+from sgpo_jax.training import Evaluation
 
 word = st.text("abcdefghij0123456789.,%", min_size=1, max_size=14)
 header = st.lists(word, min_size=1, max_size=4).map(" ".join)
@@ -46,6 +48,32 @@ def test_no_word_is_cut(cells, width):
         assert cell in words
     for name in grid.columns:
         assert all(part in words for part in name.split())
+
+
+def test_frequent_signs_of_hacking_are_said_with_an_example():
+    def evaluated(looked_at, **examples):
+        watch = HackingSigns(
+            looked_at=looked_at,
+            counts={sign: len(those) for sign, those in examples.items()},
+            examples={sign: those for sign, those in examples.items() if those},
+        )
+        cost = Entry()
+        rates = {"mean": 1.0, "low": 1.0, "high": 1.0, "unscorable": 0.0}
+        return Evaluation(**rates, greedy=None, cost=cost, watch=watch)
+
+    found = {
+        "initial": evaluated(100, empty=[], echo=["You ask: what"]),
+        "grpo": evaluated(20, empty=[""], echo=[]),
+    }
+    (said,) = tables.alarms(found)
+    assert said.startswith("grpo: 5.0% of rewarded completions are suspicious, empty")
+    assert said.endswith("for example ''")
+    grid = tables.hacking_grid(found)
+    assert grid.columns == ["policy", "looked at", "empty", "echo"]
+    assert grid.rows == [
+        ["initial", "100", "0.0%", "1.0%"],
+        ["grpo", "20", "5.0%", "0.0%"],
+    ]
 
 
 def test_the_ledger_is_whole_at_80_columns():

@@ -276,6 +276,16 @@ def test_a_wrong_signature_is_refused(worker):
         worker.check([query(worker.register(lambda: 1.0))])
 
 
+@pytest.mark.parametrize("name", ["trainer_state", "log_extra", "log_metric"])
+def test_what_only_the_trainer_of_trl_has_is_refused_by_name(worker, name):
+    scope = {}
+    exec(f"def needs(completions, {name}): return [1.0] * len(completions)", scope)
+    with pytest.raises(ValueError, match=f"needs {name}, .* give it a default"):
+        worker.check([query(worker.register(scope["needs"]))])
+    exec(f"def can(completions, {name}=None): return [1.0] * len(completions)", scope)
+    worker.check([query(worker.register(scope["can"]))])
+
+
 def test_when_nothing_was_scored_the_verifier_says_why():
     problems = Problems()
     problems.raise_if_nothing_scored()

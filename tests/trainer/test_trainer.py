@@ -12,6 +12,7 @@ import sgpo_jax
 from sgpo_jax import advantages, cli, data, methods, models, profiling, training
 from sgpo_jax.config import EvalConfig
 from sgpo_jax.pipeline import open_folder
+from sgpo_jax.rewards import hacking
 from sgpo_jax.testing import tiny_experiment
 from sgpo_jax.trainer import Trainer
 
@@ -116,6 +117,24 @@ def test_completions_are_kept_with_question_and_reward(trained):
         assert (row["prompt"], row["reference"]) == (query.prompt, query.reference)
         assert (row["id"] in held_out) == (row["part"] == "evaluation")
         assert row["reward"] == pytest.approx(reward(row["completion"], ""))
+
+
+def test_signs_of_hacking_are_metrics_and_come_with_examples(policy, questions):
+    """A reward that pays for anything at all."""
+
+    def generous(completion, reference):
+        return 1.0 + reward(completion, reference)
+
+    with trainer_of(policy, questions, reward=generous, completions=32) as trainer:
+        (line,) = trainer.steps(1)
+        found = trainer.evaluate(samples=2)
+        rows = [r for r in trainer.completions.to_pylist() if r["part"] == "train"]
+    empty = [not row["completion"].strip() for row in rows]
+    assert len(empty) == line["rollouts"]
+    assert line["reward/hacking_empty"] == pytest.approx(np.mean(empty))
+    assert line["reward/hacking_over_long"] > 0.5
+    assert found.watch.looked_at == 12
+    assert len(found.watch.examples["over_long"]) == hacking.KEPT
 
 
 def test_the_ledger_counts_what_was_sampled_and_trained(trained):
