@@ -147,10 +147,11 @@ def _dataset_rows(dataset: Any, columns: Columns) -> Iterable[Mapping[str, Any]]
     if not len(dataset):
         return
     plain = dataset.with_format(None)
-    chosen = columns.chosen(plain[0])
-    tops = [n for n in names if any(f"{u}.".startswith(f"{n}.") for u in chosen.used())]
-    # All columns if none is right, so that the error can name them.
-    part = plain.select_columns(tops) if tops else plain
+    used = [f"{name}." for name in columns.chosen(plain[0]).used()]
+    tops = [name for name in names if any(u.startswith(f"{name}.") for u in used)]
+    # All columns if one is missing, so that the error can name them.
+    known = all(u.startswith(tuple(f"{name}." for name in tops)) for u in used)
+    part = plain.select_columns(tops) if known else plain
     for batch in part.iter(batch_size=1000):
         for values in zip(*batch.values(), strict=True):
             yield dict(zip(batch, values, strict=True))

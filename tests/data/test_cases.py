@@ -419,3 +419,39 @@ def test_folders(tmp_path):
         files.find(str(tmp_path))
     with pytest.raises(FileNotFoundError, match="no file matches"):
         files.find(str(tmp_path / "*.json"))
+
+
+PARTS = {
+    "train": [{"question": f"{n}+1=", "answer": n + 1, "junk": "x"} for n in range(8)],
+    "test": [{"question": f"{n}+2=", "answer": n + 2, "junk": "x"} for n in range(3)],
+}
+
+
+@pytest.mark.parametrize("form", ["object", "folder"])
+def test_what_the_package_datasets_holds_or_saved(form, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    whole = datasets.DatasetDict(
+        {name: datasets.Dataset.from_list(rows) for name, rows in PARTS.items()}
+    )
+    given = {"whole": whole, "train": whole["train"]}
+    if form == "folder":
+        for name, saved in tuple(given.items()):
+            saved.save_to_disk(tmp_path / name)
+            given[name] = str(tmp_path / name)
+    train, test = load(given["whole"], prompt="question", verbose=False)
+    assert [(q.prompt, q.reference) for q in train] == [
+        (row["question"], str(row["answer"])) for row in PARTS["train"]
+    ]
+    assert [q.reference for q in test] == ["2", "3", "4"]
+    one, held_out = load(given["train"], prompt="question", held_out=2, verbose=False)
+    assert {q.prompt for q in (*one, *held_out)} == {q.prompt for q in train}
+    assert len(held_out) == 2
+    with pytest.raises(ValueError, match=r"no column 'ask'.*'question'"):
+        load(given["train"], prompt="ask", verbose=False)
+
+
+def test_a_stream_of_the_package_datasets_says_what_to_do():
+    datasets = pytest.importorskip("datasets")
+    stream = datasets.Dataset.from_list(PARTS["train"]).to_iterable_dataset()
+    with pytest.raises(ValueError, match=r"list\(dataset\.take\(1000\)\)"):
+        load(stream, prompt="question", verbose=False)
