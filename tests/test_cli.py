@@ -101,7 +101,9 @@ def test_a_dry_run_predicts_methods_by_their_parts(tmp_path, capsys):
     names = ("grpo_token", "grpo", "cppo")
     args = ["run", "--dry-run", "--out", str(tmp_path / "run"), "--cache", ""]
     assert cli.run_command([*args, "--methods", *names]) == 0
-    table = capsys.readouterr().err
+    printed, table = capsys.readouterr()
+    assert "methods.grpo.kl = KL(coef=0.04" in printed
+    assert max(map(len, printed.splitlines())) < 250
     assert "profile" not in table
     cost = [float(re.search(rf" {name} .* ([\d.]+) ", table)[1]) for name in names]
     assert cost[0] < cost[1] < cost[2]

@@ -60,7 +60,8 @@ def page() -> str:
 INTRODUCTION = (
     "Every number of this site has a page here, made by a command. Where it says so,"
     " a page is of an earlier version. Nothing was run on a TPU: what concerns pods is"
-    " compiled ahead of time. The pages on one topic are judged in"
+    " compiled ahead of time. The commands take minutes to hours on a CPU, and"
+    " `pallas_gpu` needs a GPU. The pages on one topic are judged in"
     " [results](../results.md) and [decisions](../decisions.md)."
 )
 

@@ -78,7 +78,12 @@ def predict(run: Run) -> list[PredictedCost]:
 def print_prediction(run: Run) -> None:
     """Print the resolved experiment and what it will cost."""
     for name, value in flatten(run.config).items():
-        print(f"{name} = {value}")
+        if name != "methods":
+            print(f"{name} = {value}")
+    for label, method in run.config.methods.items():
+        for part in dataclasses.fields(method):
+            if (value := getattr(method, part.name)) is not None:
+                print(f"methods.{label}.{part.name} = {value}")
     parts, rate = predict(run), operations_per_second()
     table = Table(title="predicted cost", box=box.SIMPLE_HEAD)
     for column in ("part", "rollouts", "GFLOP", "seconds"):
