@@ -1,7 +1,7 @@
 """Tensors of a checkpoint, straight into the shardings they are used in."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -169,12 +169,18 @@ def load_params(
         (params["layers"] if len(path) == 2 else params)[path[-1]] = array
     if config.lora is not None:
         assert lora_key is not None, "a config with adapters needs a key for them"
-        init = jax.jit(
-            lambda key: decoder.init(config, key=key)["adapters"],
-            out_shardings=into["adapters"],
-        )
-        params["adapters"] = init(lora_key)
+        params["adapters"] = adapters_initializer(config, into)(lora_key)
     return params
+
+
+def adapters_initializer(
+    config: DecoderConfig, shardings: PyTree
+) -> Callable[[Array], PyTree[Array]]:
+    """Return the jitted program that draws adapters, and nothing else."""
+    return jax.jit(
+        lambda key: decoder.init(config, key=key)["adapters"],
+        out_shardings=shardings["adapters"],
+    )
 
 
 def _load(
