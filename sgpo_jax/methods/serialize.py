@@ -10,6 +10,8 @@ import hashlib
 import importlib
 import inspect
 import json
+import pathlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -81,20 +83,30 @@ def _from_json(content: Any) -> Any:
 
 
 def locate(path: str) -> Any:
-    """Object at "package.module:name".
+    """Object at "package.module:name" or "FILE.py:name".
+
+    Modules in the current folder and beside the file are found too, after all others.
 
     Raises:
       ValueError: if there is none.
     """
-    module, _, name = path.partition(":")
+    place, _, name = path.partition(":")
+    file = pathlib.Path(place).expanduser().resolve()
+    named = file.suffix == ".py"
+    folder = str(file.parent if named else pathlib.Path.cwd())
+    if folder not in sys.path:
+        sys.path.append(folder)
     try:
-        found: Any = importlib.import_module(module)
+        found: Any = importlib.import_module(file.stem if named else place)
+        if named and pathlib.Path(found.__file__ or "").resolve() != file:
+            raise ImportError(f"another module is called {file.stem}: rename the file")
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ValueError(
-            f"cannot import {_short(path)}: {_short(error)}; write"
-            " package.module:name, and put the folder of your module on PYTHONPATH"
+            f"cannot import {_short(path)}: {_short(error)}; write FILE.py:name, or"
+            " package.module:name of what is installed, in the current folder or on"
+            " PYTHONPATH"
         ) from None
     return found
 

@@ -9,7 +9,9 @@ from sgpo_jax.planning.comparison import AllocatorComparison
 from sgpo_jax.planning.plan import Plan
 from sgpo_jax.profiling import Profile
 
-LEFT_OUT = "#cccccc"
+LEFT_OUT, MIXED = "#cccccc", "#d95f02"
+SEVERAL = -1
+"""Stands for the group size of a query that has several."""
 
 
 def save_plan(profile: Profile, plan: Plan, path: pathlib.Path) -> None:
@@ -43,22 +45,27 @@ def save_comparison(found: AllocatorComparison, path: pathlib.Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def plot_sizes(profile: Profile, plan: Plan, axes: Any) -> None:
-    """Draw the histogram of success rates, coloured by the group size chosen."""
+def plot_sizes(profile: Profile, plan: Plan | None, axes: Any) -> None:
+    """Draw the histogram of success rates, coloured by the group size chosen.
+
+    Queries of several sizes have a colour of their own: unsolved ones in each phase.
+    """
     from matplotlib import colormaps
 
-    size: dict[str, int] = {}
-    for phase in plan.phases:
+    sizes: dict[str, set[int]] = {}
+    for phase in plan.phases if plan is not None else ():
         for id_, group in zip(phase.ids, phase.sizes, strict=True):
-            size[id_] = max(size.get(id_, 0), group)
-    known = profile.samples > 0
-    rate = profile.success_rate
-    rows = np.array([size.get(id_, 0) for id_ in profile.ids])
-    sizes = sorted(set(rows[known].tolist()))
-    trained = [group for group in sizes if group]
+            sizes.setdefault(id_, set()).add(group)
+    known, rate = profile.samples > 0, profile.success_rate
+    rows = np.array([_one_size(sizes.get(id_, {0})) for id_ in profile.ids])
+    trained = sorted(set(rows[known & (rows > 0)].tolist()))
     parts = np.array_split(np.array(trained, np.int64), min(len(trained), 6) or 1)
     shades = colormaps["viridis"](np.linspace(0.15, 0.9, len(parts)))
-    shown = [(LEFT_OUT, [0])] if 0 in sizes else []
+    shown: list[tuple[Any, list[int]]] = [
+        (color, [group])
+        for color, group in ((LEFT_OUT, 0), (MIXED, SEVERAL))
+        if group in rows[known]
+    ]
     shown += [
         (tuple(shade), part.tolist())
         for shade, part in zip(shades, parts, strict=True)
@@ -71,7 +78,7 @@ def plot_sizes(profile: Profile, plan: Plan, axes: Any) -> None:
         stacked=True,
         rwidth=0.85,
         color=[color for color, _ in shown],
-        label=[_label(group) for _, group in shown],
+        label=[_label(group, planned=plan is not None) for _, group in shown],
     )
     axes.set_title("Group sizes by success rate", loc="left")
     axes.set_xlabel("success rate in the profile")
@@ -79,9 +86,15 @@ def plot_sizes(profile: Profile, plan: Plan, axes: Any) -> None:
     axes.legend(frameon=False, fontsize=8)
 
 
-def _label(group: list[int]) -> str:
+def _one_size(sizes: set[int]) -> int:
+    return SEVERAL if len(sizes) > 1 else min(sizes)
+
+
+def _label(group: list[int], *, planned: bool) -> str:
     if group == [0]:
-        return "not trained on"
+        return "not trained on" if planned else "profiled"
+    if group == [SEVERAL]:
+        return "in several phases"
     if len(group) == 1:
         return f"groups of {group[0]}"
     return f"groups of {group[0]} to {group[-1]}"

@@ -1,5 +1,6 @@
 """Plans and comparisons as tables and figures."""
 
+import collections
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,14 +34,23 @@ def plan_text(plan: "Plan") -> str:
             f"{cost['steps']:,}" if "steps" in cost else "-",
         )
     lines = [as_text(table), *(f"{k}: {v}" for k, v in plan.rules.items())]
-    lines.append(
-        f"left out or unscorable: {plan.trivial:,}; unsolved: {plan.unsolved:,}"
-    )
+    lines.append(trained_on(plan))
     if plan.prediction:
         from sgpo_jax.planning.prediction import Prediction
 
         lines.append(prediction_text(Prediction.from_json(plan.prediction)))
     return "\n".join(lines)
+
+
+def trained_on(plan: "Plan") -> str:
+    """Return how many queries are trained on, in several phases, and left out."""
+    phases = collections.Counter(id_ for phase in plan.phases for id_ in phase.ids)
+    several = sum(count > 1 for count in phases.values())
+    return (
+        f"trained on: {len(phases):,}, {several:,} of them in several phases; left out"
+        f" though solved, or unscorable: {plan.trivial:,}; unsolved in the profile,"
+        f" kept or not: {plan.unsolved:,}"
+    )
 
 
 def prediction_text(found: Any) -> str:

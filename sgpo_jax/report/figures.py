@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from sgpo_jax.planning import Plan
+from sgpo_jax.planning.figures import plot_sizes
 from sgpo_jax.profiling import Profile
 from sgpo_jax.report.curves import Curve
 
@@ -63,38 +64,13 @@ def _smooth(values: Sequence[float], window: int = 10) -> np.ndarray:
 
 def success_histogram(profile: Profile, plan: Plan | None, path: pathlib.Path) -> None:
     """Draw success rates in the profile, coloured by the group size chosen."""
-    size: dict[str, int] = {}
-    for phase in plan.phases if plan is not None else ():
-        for id_, group in zip(phase.ids, phase.sizes, strict=True):
-            size[id_] = max(size.get(id_, 0), group)
-    rate = profile.success_rate
-    rows = np.array([size.get(id_, 0) for id_ in profile.ids])
-    figure, axes = _axes(f"What the initial policy solves ({len(rate):,} questions)")
-    width = 1 / max(int(profile.samples.max()), 1)
-    edges = np.arange(-0.5, 1 / width + 1) * width
-    sizes = sorted(set(rows.tolist()))
-    shades = plt.get_cmap("viridis")(np.linspace(0.15, 0.9, len(sizes)))
-    axes.hist(
-        [rate[rows == group] for group in sizes],
-        bins=edges.tolist(),
-        stacked=True,
-        rwidth=0.85,
-        color=[
-            "#cccccc" if group == 0 else tuple(shade)
-            for group, shade in zip(sizes, shades, strict=True)
-        ],
-        label=[_of_size(group, planned=plan is not None) for group in sizes],
-    )
+    figure, axes = _axes("")
+    plot_sizes(profile, plan, axes)
+    title = f"What the initial policy solves ({len(profile):,} questions)"
+    axes.set_title(title, fontsize=13, fontweight="bold", loc="left")
     axes.set_xlabel(f"success rate in {int(profile.samples.max())} samples")
-    axes.set_ylabel("questions")
     axes.legend(frameon=False, fontsize=11)
     _save(figure, path)
-
-
-def _of_size(group: int, *, planned: bool) -> str:
-    if group:
-        return f"group of {group}"
-    return "not trained on" if planned else "profiled"
 
 
 def accuracy_by_compute(curves: Mapping[str, Curve], path: pathlib.Path) -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from sgpo_jax.data import Query
 from sgpo_jax.ledger import LIVE, PHASES, WITHOUT_PREFIX_SHARING, Ledger
 from sgpo_jax.planning import Plan
+from sgpo_jax.planning.show import trained_on
 from sgpo_jax.profiling import Profile
 from sgpo_jax.report.curves import CostComparison
 from sgpo_jax.rewards import ALARM, SIGNS
@@ -113,10 +114,7 @@ def plan_grid(label: str, plan: Plan) -> TextTable:
         ]
         for number, phase in enumerate(plan.phases, start=1)
     ]
-    title = (
-        f"Plan of {label} ({plan.hash}): {plan.trivial} trivial questions dropped,"
-        f" {plan.unsolved} unsolved in the profile"
-    )
+    title = f"Plan of {label} ({plan.hash}); {trained_on(plan)}"
     columns = ["phase", "questions", "group", "rollouts a pass", "predicted dead"]
     return TextTable(title, columns, rows)
 

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sgpo_jax import data, planning
+from sgpo_jax.planning import figures
 from sgpo_jax.profiling import Profile, from_rates, read_rates
 
 QUERIES = tuple(
@@ -153,3 +154,32 @@ def test_verl_gets_the_name_of_a_scorer_that_reads_the_same_answers(verifier, so
     query = dataclasses.replace(QUERIES[1], verifier=verifier, family="mine")
     table = planning.dataset([query], PROFILE, PLAN, layout="verl")
     assert table.column("data_source").to_pylist() == [source]
+
+
+def test_the_figure_of_a_plan_and_its_table_count_alike(tmp_path):
+    """Unsolved questions that are in every phase have no group size of their own."""
+    from matplotlib.figure import Figure
+
+    successes = np.repeat([4, 2, 1, 0, 8], [30, 20, 10, 40, 7])
+    known = Profile(
+        ids=tuple(f"q{n}" for n in range(107)),
+        samples=np.full(107, 8),
+        successes=successes,
+    )
+    plan = planning.make_plan(known)
+    axes = Figure().subplots()
+    figures.plot_sizes(known, plan, axes)
+    _, labels = axes.get_legend_handles_labels()
+    drawn = {
+        label: sum(bar.get_height() for bar in bars)
+        for bars, label in zip(axes.containers, labels, strict=True)
+    }
+    assert drawn == {
+        "not trained on": 36 + 7,
+        "in several phases": 4,
+        "groups of 2": 30,
+        "groups of 4": 20,
+        "groups of 8": 10,
+    }
+    assert "trained on: 64, 4 of them in several phases" in str(plan)
+    assert [len(phase.ids) - 4 for phase in plan.phases] == [30, 20, 10]
