@@ -92,20 +92,22 @@ def train(
 
     config, folder = run.config, run.folder.method(label)
     learner = make_learner(run, label, known, plan)
-    beginning = learner.start(learner.programs.init(initial.params))
+    progress, start = learner.start(learner.programs.init(initial.params)), 0
     if learner.profile is not None:
-        beginning.ledger.update(Ledger(learner.profile.cost))
+        progress.ledger.update(Ledger(learner.profile.cost))
     checkpoints = training.Checkpoints(folder / "checkpoints", hosts=run.hosts)
+    begun = checkpoints.latest() is not None
     with contextlib.closing(checkpoints), _log(run, label) as log:
         try:
             store = training.ProgressStore(
                 checkpoints,
-                beginning,
+                progress,
                 identity(learner, initial.identity),
                 topology(run.session),
             )
-            del beginning
-            start, progress = store.restore()
+            if begun:
+                del progress  # room for what is read
+                start, progress = store.restore()
             # The line may be there and the checkpoint not, which is written meanwhile.
             if start == config.train.steps and finished(run, label):
                 return progress
