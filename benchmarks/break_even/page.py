@@ -52,7 +52,10 @@ of the others are uniform.
   dead groups, half of the pool dead; where rates stay, {stays:.2f} times. On the right
   the model flatters the belief then: it knows a new rate at once.
 * A profile that only starts a belief (`drawn` after `drawn_flat` below) never pays for
-  itself here: the belief learns the same from groups that train. It pays as a filter.
+  itself here: the belief learns the same from groups that train. The map is of a
+  profile as a filter.
+* The map counts groups with signal. It does not know what the questions that are left
+  out would have taught: see what it says below of runs that were not reached.
 """
 CHECK = """\
 
@@ -72,6 +75,10 @@ Predicted over measured: {live_error}.
 {factors}
 
 Predicted over measured: {factor_error}. {worst}
+
+Not in these errors: {lost} comparisons whose second method never reached the target.
+The model had it ahead in {promised} of them: what a profile leaves out is what later
+teaches.
 """
 
 
@@ -126,6 +133,7 @@ def write(found: Mapping[str, Any], out: pathlib.Path) -> None:
             live_error=spread(errors(checked, "live")),
             factor_error=spread(errors(checked, "factors")),
             worst=worst(checked),
+            **not_reached(checked),
         )
     out.with_suffix(".md").write_text(text)
 
@@ -152,6 +160,13 @@ def worst(checked: Mapping[str, Any]) -> str:
         f"Most wrong: {row['before']} to {row['after']} on {name},"
         f" {row['predicted']:.2f} predicted, {row['measured']:.2f} measured."
     )
+
+
+def not_reached(checked: Mapping[str, Any]) -> dict[str, int]:
+    """How many methods did not get there, and how many should have been ahead."""
+    rows = [row for part in checked.values() for row in part["factors"]]
+    lost = [row["predicted"] for row in rows if not row["measured"]]
+    return {"lost": len(lost), "promised": sum(x > 1 for x in lost)}
 
 
 def draw(checked: Mapping[str, Any], path: pathlib.Path) -> None:

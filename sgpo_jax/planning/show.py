@@ -88,7 +88,10 @@ def verdict(found: "Prediction") -> str:
         for name, visits in found.pays_after.items()
     ]
     planned = f"{found.visits:g} planned"
-    return f"profiling pays after visits per question: {', '.join(after)}; {planned}"
+    return (
+        "counting groups with signal, profiling pays after visits per question:"
+        f" {', '.join(after)}; {planned}"
+    )
 
 
 def plot_plan(plan: "Plan", axes: Any = None) -> Any:

@@ -49,20 +49,8 @@ def test_what_leaving_dead_groups_out_saves(page, pattern, savings):
     ("page", "pattern", "testbed", "method"),
     [
         ("README.md", r"out of reach, ([\d.]+) times", POOL, THIN),
-        ("README.md", r"pays there \(([\d.]+) times\)", POOL, FREE),
-        ("docs/results.md", r"rule then needs ([\d.]+) times less", POOL, FREE),
-        ("docs/results.md", r"is exact and saves [\d.]+, ([\d.]+)", POOL, LIVE),
-        ("docs/results.md", r"and ([\d.]+) times at 90 %", "worked-steps", LIVE),
-        ("docs/results.md", r"left makes it ([\d.]+),", "strategies", THIN),
-        ("docs/results.md", r"left makes it [\d.]+, ([\d.]+) and", POOL, THIN),
-        (
-            "docs/results.md",
-            r"makes it [\d.]+, [\d.]+ and ([\d.]+)\.",
-            "worked-steps",
-            THIN,
-        ),
         ("docs/results.md", r"it saves ([\d.]+) times on `str", "strategies", "sgpo"),
-        ("docs/results.md", r"at hand ([\d.]+) there", "strategies", FREE),
+        ("docs/results.md", r"at hand ([\d.]+) there and", "strategies", FREE),
         ("docs/results.md", r"`dapo` ([\d.]+), `greso`", "strategies", "dapo"),
         ("docs/results.md", r"`greso` ([\d.]+), `mopps`", "strategies", "greso"),
         ("docs/results.md", r"`mopps` ([\d.]+)\. The", "strategies", "mopps"),
@@ -72,6 +60,22 @@ def test_savings_of_other_testbeds(page, pattern, testbed, method):
     found = json.loads((RESULTS / "headline.json").read_text())["testbeds"]
     saved = found[testbed]["savings"][method][2]["value"]
     assert number(page, pattern) == round(saved, 1)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "method"),
+    [
+        (r"is exact and saves ([\d., and]+) times at 90 %", LIVE),
+        (r"what is left makes it ([\d., and]+);", THIN),
+        (r"learned in training ([\d., and]+)\. Three", "drawn_flat"),
+    ],
+)
+def test_savings_over_the_testbeds(pattern, method):
+    found = json.loads((RESULTS / "headline.json").read_text())["testbeds"]
+    text = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    (shown,) = re.findall(pattern, text)
+    saved = [x["savings"][method][2]["value"] for x in found.values()]
+    assert re.findall(r"[\d.]+", shown) == [f"{x:.1f}" for x in saved]
 
 
 ROWS = {
@@ -87,7 +91,7 @@ ROWS = {
 
 def test_the_table_of_results_is_that_of_the_file():
     found = json.loads((RESULTS / "headline.json").read_text())["testbeds"]
-    text = (ROOT / "docs" / "results.md").read_text()
+    text = (ROOT / "docs" / "results.md").read_text().partition("## Tuned")[0]
     cells = [line.strip("| ").split(" | ") for line in text.splitlines() if "|" in line]
     table = {row[0]: row[1:] for row in cells}
     assert table["seeds"] == [str(len(x["seeds"])) for x in found.values()]
@@ -112,26 +116,70 @@ def test_the_table_of_results_is_that_of_the_file():
 @pytest.mark.parametrize(
     ("pattern", "before", "after"),
     [
-        (r"earns another ([\d.]+), ([\d.]+) and ([\d.]+) times", LIVE, THIN),
-        (r"runs resolve \(([\d.]+), ([\d.]+), ([\d.]+)\)", THIN, "drawn_flat"),
-        (
-            r"at par \(([\d.]+), ([\d.]+), ([\d.]+)\)",
-            "drawn_flat",
-            "drawn, profile for free",
-        ),
+        (r"earns another ([\d., and]+) times", LIVE, THIN),
+        (r"runs resolve \(([\d., ]+)\)", THIN, "drawn_flat"),
+        (r"at par \(([\d., ]+)\)", "drawn_flat", "drawn, profile for free"),
     ],
 )
 def test_what_each_ingredient_earns(pattern, before, after):
     found = json.loads((RESULTS / "headline.json").read_text())["testbeds"]
     text = " ".join((ROOT / "docs" / "results.md").read_text().split())
     (shown,) = re.findall(pattern, text)
-    for number, testbed in zip(shown, found.values(), strict=True):
+    for number, testbed in zip(
+        re.findall(r"[\d.]+", shown), found.values(), strict=True
+    ):
         (link,) = [
             x
             for x in testbed["ingredients"]
             if (x["before"], x["after"]) == (before, after)
         ]
         assert number == f"{link['savings'][2]['value']:.2f}"
+
+
+def test_screened_groups_and_the_filter():
+    found = json.loads((RESULTS / "headline.json").read_text())["testbeds"]
+    screened = found[POOL]["savings"]["screened_thin"][2]["value"]
+    page = "docs/results.md"
+    assert number(page, r"([\d.]+) on `large-pool` by groups") == round(screened, 2)
+    many = found["many-visits"]["savings"]
+    assert many["filtered_thin, profile for free"][2]["value"] == 0  # "never reached"
+    filtered, thin = many["filtered_thin, profile for free"], many[THIN]
+    assert filtered[0]["value"] > thin[0]["value"]  # "ahead until half of the gain"
+    assert filtered[1]["value"] < thin[1]["value"]  # "then stays below"
+    factors = json.loads((RESULTS / "break_even.json").read_text())["check"]
+    (paid,) = [
+        x for x in factors["many-visits"]["factors"] if x["after"] == "filtered_thin"
+    ]
+    assert number(page, r"promised ([\d.]+) times") == round(paid["predicted"], 1)
+
+
+def test_tuned_methods():
+    """The table of sweeps and of what their best options reached on other seeds."""
+    found = json.loads((RESULTS / "headline_tuned.json").read_text())["testbeds"]
+    testbed, text = found["strategies"], (ROOT / "docs" / "results.md").read_text()
+    whole = testbed["final_flops"]["grpo_token"]
+    for name in ("grpo_token", "grpo_thin", "dapo", "tracked", "sgpo"):
+        final = testbed["final"][name]
+        swept = (RESULTS / "tuning" / name / "report.md").read_text()
+        best, default = re.findall(
+            r"area ([\d.]+); the default, trial 0, has ([\d.]+)\.", swept
+        )[0]
+        saved = testbed["savings"][name][2]
+        numbers = [f"{saved[key]:.2f}" for key in ("value", "low", "high")]
+        reached = f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
+        share = testbed["final_flops"][name] / whole
+        row = (
+            f"| `{name}` | {default} to {best} |"
+            f" {reached if saved['value'] else 'not reached'} |"
+            f" {final:.3f}, {share:.2f} |"
+        )
+        assert row in text
+    page = "docs/results.md"
+    for method, pattern in (
+        (THIN, r"thinning saves ([\d.]+) times of tuned"),
+        ("dapo", r"compute, DAPO ([\d.]+), and"),
+    ):
+        assert number(page, pattern) == round(testbed["savings"][method][2]["value"], 1)
 
 
 def test_how_well_the_model_predicts_the_runs():
@@ -151,7 +199,8 @@ def test_what_the_profile_costs_a_belief():
     """Its price, over the same method without it."""
     found = json.loads((RESULTS / "headline.json").read_text())["testbeds"]
     text = " ".join((ROOT / "docs" / "results.md").read_text().split())
-    (shown,) = re.findall(r"needs ([\d.]+), ([\d.]+) and ([\d.]+) times more", text)
+    (shown,) = re.findall(r"needs ([\d., and]+) times more", text)
+    shown = re.findall(r"[\d.]+", shown)
     for said, testbed in zip(shown, found.values(), strict=True):
         (link,) = [x for x in testbed["ingredients"] if x["after"] == "drawn"]
         assert said == f"{1 / link['savings'][2]['value']:.1f}"

@@ -203,6 +203,8 @@ def test_the_verdict_is_in_the_plan_and_its_file(tmp_path):
     again = planning.Plan.load(tmp_path / "plan.json")
     assert planning.Prediction.from_json(again.prediction) == found
     first = found.pays_after["grpo"]
-    line = f"profiling pays after visits per question: {first:.1f} against grpo, "
+    line = (
+        f"signal, profiling pays after visits per question: {first:.1f} against grpo, "
+    )
     assert line in str(again)
     assert "never against never; 3 planned" in str(again)
