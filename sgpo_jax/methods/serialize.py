@@ -97,6 +97,8 @@ def locate(path: str) -> Any:
     if folder not in sys.path:
         sys.path.append(folder)
     try:
+        if named and not file.exists():
+            raise ImportError("there is no such file")
         found: Any = importlib.import_module(file.stem if named else place)
         if named and pathlib.Path(found.__file__ or "").resolve() != file:
             raise ImportError(f"another module is called {file.stem}: rename the file")
