@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     steps = parser.parse_args().steps
     rows = [{"prompt": f"{n}+1=", "answer": str(n + 1)} for n in range(16)]
-    trainer = Trainer(
+    with Trainer(
         models.load("tiny:layers=1,width=32"),
         own.mine(),
         rows,
@@ -29,9 +29,9 @@ def main() -> None:
         rollouts=32,
         max_response=4,
         show=False,
-    )
-    for step, metrics in enumerate(trainer.steps(steps), start=1):
-        print(f"step {step}: reward {metrics['reward']:.3f}", flush=True)
+    ) as trainer:
+        for step, metrics in enumerate(trainer.steps(steps), start=1):
+            print(f"step {step}: reward {metrics['reward']:.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -29,16 +29,39 @@ def blocks(page: pathlib.Path, language: str) -> list[str]:
     return [textwrap.dedent(text) for _, text in found]
 
 
-def commands(page: pathlib.Path) -> list[str]:
-    """Command lines of a page, continuations joined, comments kept.
+def script(page: pathlib.Path) -> list[tuple[str, str]]:
+    """What a page tells its reader to run, in order: ("python", code), ("sh", lines).
 
-    Those of fenced blocks, and those with options or arguments in sentences and tables.
+    Lines are those of fenced blocks, and commands with options or arguments in
+    sentences and tables, with how long they take as a comment. Continuations are
+    joined, comments kept.
     """
-    lines = []
-    for block in blocks(page, "sh"):
-        lines += block.replace("\\\n", " ").splitlines()
-    lines += re.findall(r"(?<!`)`((?:sgpo|python)\s[^`]+\s[^`]+)`", page.read_text())
-    return [" ".join(line.split()) for line in lines if line.strip()]
+    steps = []
+    for found in STEP.finditer(page.read_text()):
+        if found["python"]:
+            steps.append(("python", textwrap.dedent(found["python"])))
+            continue
+        lines = (found["sh"] or "").replace("\\\n", " ").splitlines()
+        if found["inline"]:
+            lines = [f"{found['inline']} # {found['mark'] or ''}"]
+        lines = [" ".join(line.split()).removesuffix(" #") for line in lines]
+        steps.append(("sh", "\n".join(line for line in lines if line)))
+    return steps
+
+
+STEP = re.compile(
+    r"^(?P<a> *)```python\n(?P<python>.*?)^(?P=a)```"
+    r"|^(?P<b> *)```sh\n(?P<sh>.*?)^(?P=b)```"
+    r"|(?<!`)`(?P<inline>(?:sgpo|python)\s[^`]+\s[^`]+)`"
+    r"(?: \((?P<mark>takes \w+)\))?",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def commands(page: pathlib.Path) -> list[str]:
+    """Command lines of a page, see `script`."""
+    blocks = [text for kind, text in script(page) if kind == "sh"]
+    return [line for block in blocks for line in block.splitlines()]
 
 
 def fences(page: pathlib.Path) -> set[str]:

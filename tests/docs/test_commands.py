@@ -1,6 +1,9 @@
 """Commands on the pages are commands of the program, parsed by its own parsers."""
 
-import importlib.util
+import argparse
+import contextlib
+import os
+import runpy
 import shlex
 import sys
 import types
@@ -36,23 +39,26 @@ def _found(first: str) -> list[tuple[str, str]]:
     ]
 
 
-def _measured() -> list[tuple[str, str]]:
+def _measured(first: str) -> list[tuple[str, str]]:
     """Commands that made the pages of results."""
     import evidence_pages
 
+    # A command of the program by its name alone is no command line.
+    wanted = {"python": "python ", "sgpo": ("sgpo aot --", "sgpo run --")}[first]
     return [
         (name(page), " ".join((one or other).split()))
         for page in sorted((ROOT / "benchmarks" / "results").rglob("*.md"))
         for one, other in evidence_pages.COMMAND.findall(page.read_text())
-        if (one or other).startswith("python")
+        if (one or other).startswith(wanted)
     ]
 
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """No run folder lies here, and the module of the pages exists."""
+    """No run folder lies here, and the modules of the pages exist."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.delitem(sys.modules, "own", raising=False)
     theirs = types.ModuleType("my_lab.algorithms")
     theirs.mine = methods.Method()  # type: ignore[attr-defined]
     theirs.rebel = methods.Method()  # type: ignore[attr-defined]
@@ -96,27 +102,68 @@ def _parse(words: list[str]) -> None:
         options.experiment(command, rest)
 
 
-@pytest.mark.parametrize(("page", "line"), _found("sgpo"))
+@pytest.mark.parametrize(
+    ("page", "line"), dict.fromkeys([*_found("sgpo"), *_measured("sgpo")])
+)
 def test_the_program_takes_it(page, line):
     for words in _programs(line):
         if words[0] == "sgpo":
             _parse(words)
 
 
+class Parsed(Exception):
+    """A script has parsed its options."""
+
+
+def _start(words: list[str], monkeypatch) -> None:
+    """Let a benchmark parse its options, and no more."""
+    module = words[0] == "-m"
+    file = ROOT / (words[1].replace(".", "/") + "/__main__.py" if module else words[0])
+    parser = argparse.ArgumentParser
+    known = parser.parse_known_args
+
+    def parse_known(self, *given):
+        raise Parsed(known(self, *given))
+
+    def parse(self, *given):
+        if rest := known(self, *given)[1]:
+            self.error(f"unrecognized arguments: {rest}")
+        raise Parsed
+
+    monkeypatch.setattr(parser, "parse_known_args", parse_known)
+    monkeypatch.setattr(parser, "parse_args", parse)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    if module:  # it may have been imported by a test of its own
+        monkeypatch.delitem(sys.modules, f"{words[1]}.__main__", raising=False)
+    monkeypatch.setattr(sys, "argv", words[module:])
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.syspath_prepend(str(file.parent))
+    parses = "argparse" in file.read_text()  # one that does not would begin
+    begun = pytest.raises(Parsed) if parses else contextlib.nullcontext()
+    name = "__main__" if parses else "page"
+    try:
+        with begun:
+            if module:
+                runpy.run_module(words[1], run_name=name, alter_sys=True)
+            else:
+                runpy.run_path(str(file), run_name=name)
+    except ModuleNotFoundError as error:
+        pytest.skip(str(error))
+
+
 @pytest.mark.parametrize(
-    ("page", "line"), dict.fromkeys([*_found("python"), *_measured()])
+    ("page", "line"), dict.fromkeys([*_found("python"), *_measured("python")])
 )
-def test_the_script_exists(page, line):
-    for words in _programs(line):
-        if words[0] == "python" and words[1] == "-m":
-            module = words[2].replace(".", "/")
-            here = (ROOT / f"{module}.py").exists() or (ROOT / module).is_dir()
-            package = words[2].partition(".")[0]
-            if package == "sphinx":  # of the extra `docs`
-                pytest.importorskip(package)
-            assert here or importlib.util.find_spec(package)
-        elif words[0] == "python":
-            assert (ROOT / words[1]).exists()
+def test_the_script_takes_it(page, line, monkeypatch):
+    for first, *words in _programs(line):
+        if first != "python":
+            continue
+        if any(word.startswith("benchmarks") for word in words[:2]):
+            _start(words, monkeypatch)
+        elif words[0] == "-m":
+            assert words[1] == "sphinx", "unknown module"
+        else:
+            assert (ROOT / words[0]).exists()
 
 
 def test_a_wrong_option_is_found():
@@ -125,3 +172,9 @@ def test_a_wrong_option_is_found():
         _parse(["sgpo", "run", "--learning-rat", "3"])
     with pytest.raises(ValueError, match="unknown method"):
         _parse(["sgpo", "run", "--methods", "grpoo"])
+
+
+def test_a_wrong_option_of_a_script_is_found(monkeypatch):
+    """The check can fail."""
+    with pytest.raises(SystemExit):
+        _start(["benchmarks/prompt_sampling.py", "--count", "3"], monkeypatch)

@@ -110,9 +110,9 @@ def divisors(scaling, base, width):
     return np.array(found, np.float32)
 
 
-def tensors(architecture, params):
+def tensors(architecture, params, config=None):
     """Return what a converter writes: llama.cpp's names, order of rows and norms."""
-    config = CONFIGS[architecture]
+    config = config or CONFIGS[architecture]
     gemma = architecture.startswith("gemma")
     names = NAMES | (GEMMA_NAMES if gemma else {})
     out = {}
@@ -139,9 +139,11 @@ def tensors(architecture, params):
     return out
 
 
-def write(path, architecture, values, **changes):
-    config = CONFIGS[architecture]
+def write(path, architecture, values, config=None, vocabulary=None, **changes):
+    config = config or CONFIGS[architecture]
     writer = gguf.GGUFWriter(str(path), architecture)
+    if vocabulary:
+        vocabulary(writer)
     metadata = {
         "block_count": config.num_layers,
         "embedding_length": config.embed_dim,

@@ -39,15 +39,20 @@ HOSTILE = [
 def write(path, kind, pieces, fields=(), **arrays):
     """Write a GGUF file of metadata only; pieces are (token, type)."""
     writer = gguf.GGUFWriter(path, "llama")
+    add(writer, kind, pieces, fields, **arrays)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def add(writer, kind, pieces, fields=(), **arrays):
+    """Add a vocabulary to a file that is written."""
     writer.add_tokenizer_model(kind)
     writer.add_token_list([token for token, _ in pieces])
     writer.add_token_types([number for _, number in pieces])
     for name, value in (*arrays.items(), *fields):
         getattr(writer, f"add_{name}")(value)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def rebuild(path):
