@@ -25,6 +25,7 @@ from sgpo_jax.methods.inputs import Responses as Responses
 from sgpo_jax.methods.inputs import RewardGroups as RewardGroups
 from sgpo_jax.methods.log_z import LogZ as LogZ
 from sgpo_jax.methods.loss import TokenLoss as TokenLoss
+from sgpo_jax.methods.loss import metric_names as metric_names
 from sgpo_jax.methods.method import Method as Method
 from sgpo_jax.methods.method import Refill as Refill
 from sgpo_jax.methods.needs import MissingInput as MissingInput

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import pickle
+import shutil
 from typing import Any
 
 from sgpo_jax import methods
@@ -242,12 +243,12 @@ def open_folder(config: Experiment, *, write: bool = True) -> RunFolder:
     Raises:
       UserError: if it cannot be written, or holds results of other settings.
     """
-    folder = RunFolder.of(config)
+    folder, begun = RunFolder.of(config), []
     flat = flatten(config)
     flat = {k: v for k, v in flat.items() if not k.startswith("distributed.")}
     if folder.config.exists():
         saved = read_json(folder.config)
-        _check_methods(folder, saved.get("methods", {}), flat["methods"])
+        begun = _begun_again(folder, saved.get("methods", {}), flat["methods"])
         changed = {k for k in flat if k in saved and saved[k] != flat[k]}
         changed.discard("methods")
         for name in sorted(changed):
@@ -267,6 +268,8 @@ def open_folder(config: Experiment, *, write: bool = True) -> RunFolder:
         return folder
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
+        for path in begun:
+            shutil.rmtree(path)
         write_json(folder.config, flat)
     except OSError as error:
         raise UserError(
@@ -283,15 +286,27 @@ def first_stage(name: str, config: Experiment) -> str | None:
     return _FIRST_STAGE.get(name, _FIRST_STAGE.get(name.split(".")[0]))
 
 
-def _check_methods(
+def _begun_again(
     folder: RunFolder, saved: dict[str, Any], wanted: dict[str, Any]
-) -> None:
-    """Refuse another method under the label of one that has been trained."""
+) -> list[pathlib.Path]:
+    """Return folders of methods that were changed before their first checkpoint.
+
+    Raises:
+      UserError: if a method was changed that has been trained.
+    """
+    found = []
     for label in saved.keys() & wanted.keys():
-        if saved[label] != wanted[label] and folder.method(label).exists():
+        path = folder.method(label)
+        if saved[label] == wanted[label] or not path.exists():
+            continue
+        steps = [one.name for one in (path / "checkpoints").glob("*")]
+        trained = any(name.partition(".")[0] != "0" for name in steps)
+        if trained or folder.evaluation(label).exists():
             lines = methods.differences(saved[label], wanted[label])
             raise UserError(
                 f"{folder.path} holds another method called {label}"
                 f" ({'; '.join(lines[:3])}); use another label or another --out, or"
-                f" delete {folder.method(label)}"
+                f" delete {path}"
             )
+        found.append(path)
+    return found

@@ -6,7 +6,7 @@ import pathlib
 
 import jax
 
-from sgpo_jax import data, fleet, models, rewards, sharding, training
+from sgpo_jax import data, fleet, methods, models, rewards, sharding, training
 from sgpo_jax.config import Experiment
 from sgpo_jax.hosts import ProcessGroup, SingleProcess
 from sgpo_jax.models import pretrained
@@ -97,6 +97,11 @@ class Run:
         models.check_offload(self.config.model.remat, devices)
         _ = self.session.buckets, self.session.engine, self.traced_steps
         training.check_trackers(self.config.log.trackers)
+        for label, method in self.config.methods.items():
+            try:
+                methods.metric_names(method.loss)
+            except ValueError as error:
+                raise UserError(f"method {label}: {error}") from error
         if self.config.eval.exact:
             training.check_exact(self.held_out, self.tokenizer)
         fleet.check(

@@ -127,6 +127,7 @@ class Trainer:
         if isinstance(method, str):
             label = label or methods.label_of(method)
             method = methods.named(method)
+        methods.metric_names(method.loss)  # fails before anything is sampled
         self.label, self.method, self.seed = label or "trainer", method, seed
         self.initial = policy
         self.config = training.TrainConfig(

@@ -259,23 +259,7 @@ class TrainPrograms:
         )
 
     def _metric_names(self) -> list[str]:
-        cell, one = jnp.zeros((1, 1)), jnp.zeros(1)
-        inputs = methods.INPUT_OF
-        optional = {
-            inputs[need]: one if need in ("residual_mean", "log_z") else cell
-            for need in self.loss.needs
-            if need in inputs
-        }
-        empty = methods.Responses(
-            log_prob=cell,
-            log_ratio=cell,
-            advantage=one,
-            reward=one,
-            mask=cell > 0,
-            entropy=cell,
-            optional=optional,
-        )
-        return list(jax.eval_shape(self.loss, empty)[1])
+        return methods.metric_names(self.loss)
 
     def _accumulate(
         self, params: models.Params, total: Accumulated, batch: MicroBatch

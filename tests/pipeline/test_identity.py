@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from sgpo_jax import cli, rewards
+from sgpo_jax import cli, methods, rewards
 from sgpo_jax.artefacts import DamagedError
 from sgpo_jax.data import Query
 from sgpo_jax.pipeline import RunFolder, UserError, initial, open_run
@@ -228,3 +228,23 @@ def test_a_setting_that_there_is_none_of_is_damage(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(flat))
     with pytest.raises(ValueError, match=r"no setting 'model\.headim'"):
         folders.read_experiment(tmp_path)
+
+
+def test_a_method_that_failed_before_its_first_checkpoint_may_be_corrected(tmp_path):
+    """Its folder is begun again; one that was trained stays as it is."""
+
+    def opened(minibatches, write=True):
+        method = dataclasses.replace(methods.named("rloo"), minibatches=minibatches)
+        config = tiny_experiment(str(tmp_path / "run"), methods={"mine": method})
+        return folders.open_folder(config, write=write).method("mine")
+
+    checkpoints = opened(1) / "checkpoints"
+    (checkpoints / "0").mkdir(parents=True)
+    opened(2, write=False)
+    assert checkpoints.exists()
+    assert not opened(2).exists()
+    (checkpoints / "0").mkdir(parents=True)
+    (checkpoints / "2").mkdir()
+    with pytest.raises(UserError, match=r"minibatches: 2 before, 1 now.*or delete"):
+        opened(1)
+    assert (checkpoints / "2").exists()

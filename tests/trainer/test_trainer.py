@@ -290,6 +290,14 @@ def test_a_method_that_reads_a_profile_gets_one(policy, questions):
         ({"queries": []}, "there is no question"),
         ({"queries": data.load(ROWS[:4], verbose=False)}, "take its parts apart"),
         ({"method": "grop"}, "grop"),
+        (
+            {"method": methods.Method(objective=lambda r: (r.log_prob, {}))},
+            "the loss fails on two responses.*one number per token",
+        ),
+        (
+            {"method": methods.Method(objective=lambda r: r.log_prob.sum())},
+            "one number per token",
+        ),
         ({"reward": "no_such_module:score"}, "no_such_module"),
         ({"reward": lambda: 1.0}, "reward"),
         ({"max_response": 0}, "max_response"),
