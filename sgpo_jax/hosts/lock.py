@@ -71,8 +71,13 @@ def _make(folder: pathlib.Path) -> list[pathlib.Path]:
     """Make a folder; return those that were not there, the innermost first."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     # One that was there a moment ago may be removed by who made it: tried again.
-    with contextlib.suppress(FileNotFoundError):
+    try:
         folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError:
+        pass
+    except FileExistsError:
+        if folder.exists() and not folder.is_dir():
+            raise
     return missing
 
 

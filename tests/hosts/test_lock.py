@@ -95,6 +95,25 @@ for _ in range(200):
     assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
 
 
+def test_a_folder_that_goes_while_it_is_made_is_made_again(tmp_path, monkeypatch):
+    """It was there for `mkdir` and is gone when that looks whether it is a folder."""
+    real, calls = pathlib.Path.mkdir, []
+
+    def mkdir(self, *args, **kwargs):
+        calls.append(self)
+        if len(calls) == 1:
+            raise FileExistsError(17, "File exists", str(self))
+        real(self, *args, **kwargs)
+
+    monkeypatch.setattr(pathlib.Path, "mkdir", mkdir)
+    with folder_lock(tmp_path / "run"):
+        assert (tmp_path / "run" / "lock.json").exists()
+    (tmp_path / "file").write_text("")
+    calls.clear()
+    with pytest.raises(FileExistsError), folder_lock(tmp_path / "file"):
+        pass
+
+
 def foreign(tmp_path, **changes):
     holder = {"host": "elsewhere", "pid": 7, "process": "x", "since": "yesterday"}
     (tmp_path / "lock.json").write_text(json.dumps({**holder, **changes}))
