@@ -49,6 +49,7 @@ def test_what_leaving_dead_groups_out_saves(page, pattern, savings):
     ("page", "pattern", "testbed", "method"),
     [
         ("README.md", r"out of reach, ([\d.]+) times", POOL, THIN),
+        ("docs/results.md", r"The best, ([\d.]+) times", "many-visits", "drawn"),
         ("docs/results.md", r"it saves ([\d.]+) times on `str", "strategies", "sgpo"),
         ("docs/results.md", r"at hand ([\d.]+) there and", "strategies", FREE),
         ("docs/results.md", r"`dapo` ([\d.]+), `greso`", "strategies", "dapo"),
