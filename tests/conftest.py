@@ -33,6 +33,13 @@ if _OWN_CACHE:
 import jax
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A loaded machine fails no test: what hangs is ended by pytest-timeout.
+settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("untimed")
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -129,7 +129,7 @@ def is_fine(value, number):
     case=st.sampled_from(NUMBERS),
     value=st.sampled_from(HOSTILE) | st.integers() | st.floats(),
 )
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 def test_a_hostile_number_is_refused_in_a_line_that_names_it(case, value):
     kind, name = case
     (field,) = [x for x in dataclasses.fields(kind) if x.name == name]

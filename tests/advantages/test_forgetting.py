@@ -34,7 +34,7 @@ def arrays(visits):
     return jnp.array(rewards, jnp.float32), jnp.array(ids)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(VISITS, min_size=1, max_size=4))
 def test_discounted_counts_by_hand(steps):
     tracker = DiscountedBetaTracker(forgetting=0.25, prior=1.5)
@@ -48,7 +48,7 @@ def test_discounted_counts_by_hand(steps):
     np.testing.assert_allclose(tracker.weight(state), np.add(*expected), rtol=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(VISITS, st.floats(0, 0.1), st.floats(0, 0.1))
 def test_adaptive_counts_by_hand(visits, first, second):
     """Forgetting follows what the policy moved since a query's own last visit."""

@@ -80,7 +80,7 @@ def _outcome(table, columns, block, strict=False):
 
 
 @hypothesis.given(st.lists(rows, min_size=1, max_size=9), columns, st.booleans())
-@hypothesis.settings(max_examples=400, deadline=None)
+@hypothesis.settings(max_examples=400)
 def test_a_block_is_its_rows(table, options, strict):
     chosen = Columns(**{"answer": "answer", "family": "f", **options})
     numbered = list(enumerate(table, 1))
@@ -129,7 +129,7 @@ nested = st.fixed_dictionaries(
 
 
 @hypothesis.given(st.lists(nested, min_size=1, max_size=6), st.integers(1, 4))
-@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.settings(max_examples=60)
 def test_parquet_and_json_lines_are_read_alike(tmp_path_factory, table, group):
     folder = tmp_path_factory.mktemp("alike")
     turn = pa.struct({"role": pa.string(), "content": pa.string()})

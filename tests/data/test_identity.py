@@ -26,7 +26,7 @@ fields = st.fixed_dictionaries(
 
 
 @hypothesis.given(st.lists(fields, max_size=3), st.lists(fields, max_size=3))
-@hypothesis.settings(max_examples=100, deadline=None)
+@hypothesis.settings(max_examples=100)
 def test_equal_fingerprints_are_equal_questions(one, two):
     pools = [[Query(**row) for row in rows] for rows in (one, two)]
     # A conversation stands for its prompt, which is derived from it.

@@ -27,7 +27,7 @@ def pool():
 
 
 @hypothesis.given(pools, st.floats(0.01, 0.99), st.integers(0, 3))
-@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.settings(max_examples=60)
 def test_partition_with_no_question_on_both_sides(rows, share, seed):
     queries = _pool(rows)
     hypothesis.assume(len({normalize(query.prompt) for query in queries}) >= 2)

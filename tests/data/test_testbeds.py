@@ -33,7 +33,7 @@ def check_step(step):
 
 @pytest.mark.parametrize("name", WORKED_NAMES)
 @hypothesis.given(seed=st.integers(0, 2**32), level=st.sampled_from(LEVELS))
-@hypothesis.settings(max_examples=40, deadline=None)
+@hypothesis.settings(max_examples=40)
 def test_every_step_of_a_reference_is_right_and_so_is_its_end(name, seed, level):
     query = FAMILIES[name].query(np.random.default_rng(seed), level)
     steps = query.reference.split(",")
@@ -92,7 +92,7 @@ WRONG_WAY = {
 
 @pytest.mark.parametrize("name", [family.name for family in SHORT])
 @hypothesis.given(seed=st.integers(0, 2**32), level=st.sampled_from(LEVELS))
-@hypothesis.settings(max_examples=30, deadline=None)
+@hypothesis.settings(max_examples=30)
 def test_a_systematic_error_is_one_answer_and_the_right_one_the_rest(name, seed, level):
     rng = np.random.default_rng(seed)
     query = FAMILIES[name].query(rng, level)

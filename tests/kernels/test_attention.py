@@ -113,7 +113,7 @@ reference_window = jax.jit(
 )
 
 
-@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.settings(max_examples=60)
 @hypothesis.given(forests(count=1, length=40))
 def test_reference_on_any_tree(rows):
     layout = from_segments(rows, length=40)
@@ -162,7 +162,7 @@ reference_8_window = public(implementation="reference", scale=1.0, window=5)
 tiled_8_window = tiled(8, window=5)
 
 
-@hypothesis.settings(max_examples=40, deadline=None)
+@hypothesis.settings(max_examples=40)
 @hypothesis.given(
     rows(count=4, length=44),
     forests(count=4, length=44),

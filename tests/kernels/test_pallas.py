@@ -98,7 +98,7 @@ dense = value_and_grads(
 
 
 # 50 batches of 2 rows: 100 layouts, and the program that `ragged` rows take.
-@hypothesis.settings(max_examples=50, deadline=None)
+@hypothesis.settings(max_examples=50)
 @hypothesis.given(
     forests(count=2, length=LENGTH), hypothesis.strategies.integers(0, 99)
 )

@@ -164,7 +164,7 @@ def assert_near(loss, by_hand, x, a, pair, *, shift):
 
 
 @pytest.mark.parametrize("name", TOKEN)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     x=st.lists(LOG_RATIOS, min_size=T, max_size=T),
     a=ADVANTAGES,
@@ -220,7 +220,7 @@ SEQUENCE = {
 
 
 @pytest.mark.parametrize("name", SEQUENCE)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     x=st.lists(LOG_RATIOS, min_size=T, max_size=T),
     equal=st.booleans(),
@@ -294,7 +294,7 @@ REGRESSION = {
 
 
 @pytest.mark.parametrize("by_hand", REGRESSION, ids=lambda f: f.__name__)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     x=st.lists(
         st.sampled_from([0.0, 1e-3, -0.5, 5.0, -80.0, 300.0]), min_size=R, max_size=R

@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sgpo_jax import methods
@@ -33,7 +33,6 @@ def groups_of(groups):
     )
 
 
-@settings(deadline=None)
 @given(GROUPS)
 def test_outcomes_by_hand(groups):
     found = Outcomes.of(groups_of(groups))
@@ -46,7 +45,6 @@ def test_outcomes_by_hand(groups):
         np.testing.assert_allclose(found.mean[place], mean)
 
 
-@settings(deadline=None)
 @given(GROUPS)
 def test_who_goes_on(groups):
     mixed = methods.ContinueMixed(more=3, low=0.25, high=0.75)(groups_of(groups))

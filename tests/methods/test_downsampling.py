@@ -30,7 +30,7 @@ def groups_of(rewards, ids, **optional):
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(REWARDS, REWARDS, st.integers(2, 5), st.randoms())
 def test_max_variance_is_that_of_the_best_subset(one, two, keep, random):
     """Against every subset of that size, with the slots of two groups mixed."""
@@ -65,7 +65,7 @@ def test_downsampled_by_hand():
     np.testing.assert_allclose(np.sort(found[found != 0]), expected, rtol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(st.integers(0, 2), st.sampled_from([0.0, 1.0, np.nan])),

@@ -12,14 +12,14 @@ from sgpo_jax.methods.prompts.shuffled import take
 COUNTS = st.one_of(st.integers(1, 40), st.integers(41, 3000))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(count=COUNTS, seed=st.integers(0, 2**63))
 def test_a_cipher_permutes_its_range(count, seed):
     found = encrypt(np.arange(count), count, seeds=(seed, 1))
     np.testing.assert_array_equal(np.sort(found), np.arange(count))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     count=st.sampled_from([7, 1000, 1 << 16, (1 << 16) + 1, 1 << 20, 10**9]),
     start=st.integers(0, 1200),

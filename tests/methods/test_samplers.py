@@ -74,7 +74,7 @@ def assert_same(a, b):
 
 
 @over_all
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     count=st.sampled_from([10, 37, 60]),
     budget=st.integers(1, 60),
@@ -168,7 +168,6 @@ def pool_of(rate, streak, seed=0):
 RATES = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=3, max_size=9)
 
 
-@settings(deadline=None)
 @given(RATES, st.randoms())
 def test_weights_and_chances_follow_the_prompt_not_its_row(rates, random):
     """What a prompt is worth does not depend on where it stands in the pool."""
@@ -196,7 +195,6 @@ def test_weights_and_chances_follow_the_prompt_not_its_row(rates, random):
         )
 
 
-@settings(deadline=None)
 @given(RATES, st.integers(2, 9))
 def test_knapsack_is_the_best_of_all_divisions(rates, mean):
     """No rollout moved from one prompt to another raises the value."""

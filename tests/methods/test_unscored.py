@@ -27,7 +27,7 @@ R = GROUPS * SIZE
 REWARDS = st.lists(
     st.sampled_from([0.0, 1.0, 0.25, np.inf, -np.inf]), min_size=R, max_size=R
 )
-LIMITED = settings(deadline=None, max_examples=25)
+LIMITED = settings(max_examples=25)
 
 
 def parts(name):

@@ -142,7 +142,7 @@ def test_a_head_that_differs_from_tied_embeddings_says_what_to_do(tmp_path):
     np.testing.assert_array_equal(params["unembedding"].T, WEIGHTS[TABLE] + 0.5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(layouts.harmless())
 def test_what_nobody_reads_does_no_harm(save):
     with tempfile.TemporaryDirectory() as folder:
@@ -150,7 +150,7 @@ def test_what_nobody_reads_does_no_harm(save):
         same(folder, tied=save.config["tie_word_embeddings"])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(layouts.faulty())
 def test_faults_are_one_line_that_names_file_and_tensor(faulty):
     with tempfile.TemporaryDirectory() as folder:
@@ -169,7 +169,7 @@ def test_every_kind_of_fault_is_found(kind):
     """The generator draws among kinds; here each has its turn."""
     found = []
 
-    @settings(max_examples=3, deadline=None, database=None)
+    @settings(max_examples=3, database=None)
     @given(layouts.faulty(kinds=(kind,)))
     def run(faulty):
         with tempfile.TemporaryDirectory() as folder:

@@ -99,7 +99,7 @@ def test_the_rope_base_is_read_wherever_it_stands(changes, base):
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from([LLAMA, GEMMA, YARN]), st.data())
 def test_an_absurd_value_is_one_line(good, data):
     config = copy.deepcopy(good)

@@ -62,7 +62,7 @@ def read_back(batches):
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32 - 1))
 def test_packing_is_exactly_invertible(seed):
     groups = random_groups(seed)

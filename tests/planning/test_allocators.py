@@ -27,7 +27,7 @@ def belief(successes, samples=8, prior=Given()):
     ),
     data=st.data(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_split_is_the_best_of_all_splits(gains, data):
     gains = -np.sort(-np.array(gains, float), axis=1)
     index = np.array(

@@ -82,7 +82,6 @@ JSON = st.recursive(
 @given(data=st.data(), value=JSON)
 @settings(
     max_examples=300,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_any_edit_loads_as_it_is_or_is_one_line(tmp_path, data, value):
@@ -120,7 +119,6 @@ def test_any_edit_loads_as_it_is_or_is_one_line(tmp_path, data, value):
 @given(place=st.integers(0, 400), byte=st.integers(0, 255))
 @settings(
     max_examples=200,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_any_changed_byte_is_no_traceback(tmp_path, place, byte):

@@ -31,7 +31,7 @@ def counts(successes, samples):
 
 
 @given(alpha=shape, beta=shape, n=st.integers(0, 40), data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_beta_posterior_is_scipys(alpha, beta, n, data):
     k = data.draw(st.integers(0, n))
     prior = theory.BetaMixture(alpha=alpha, beta=beta)
@@ -58,7 +58,7 @@ def test_a_beta_posterior_is_scipys(alpha, beta, n, data):
     n=st.integers(1, 12),
     data=st.data(),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_mixture_posterior_is_bayes_rule_by_quadrature(weights, alpha, beta, n, data):
     k = data.draw(st.integers(0, n))
     zero, one, inside = np.array(weights) / sum(weights)
@@ -89,7 +89,7 @@ def test_a_mixture_posterior_is_bayes_rule_by_quadrature(weights, alpha, beta, n
 
 
 @given(alpha=shape, beta=shape)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_nodes_integrate_polynomials_exactly(alpha, beta):
     rate, weight = theory.beta_nodes(np.array([alpha]), np.array([beta]), count=8)
     for power in (0, 1, 2, 7, 15):

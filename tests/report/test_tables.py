@@ -37,7 +37,7 @@ def grids(draw):
     width=60,
 )
 @given(cells=grids(), width=st.sampled_from((60, 80, 120)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_word_is_cut(cells, width):
     grid = tables.TextTable("title", *cells)
     text = shown(grid, width)

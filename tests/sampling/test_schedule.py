@@ -16,7 +16,7 @@ def make_requests(counts):
 
 
 @given(COUNTS, st.integers(1, 5), st.integers(1, 5), st.integers(1, 9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_portions_cover_every_sample_once(counts, lanes, least, most):
     requests = make_requests(counts)
     portions = schedule.portions(
@@ -27,7 +27,7 @@ def test_portions_cover_every_sample_once(counts, lanes, least, most):
 
 
 @given(COUNTS, st.integers(1, 5), st.integers(1, 9), st.randoms())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_backlog_stages_every_sample_once_whatever_the_ranks(
     counts, lanes, most, random
 ):
@@ -52,7 +52,7 @@ def test_a_backlog_stages_every_sample_once_whatever_the_ranks(
 
 
 @given(COUNTS, st.integers(1, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_shares_are_balanced(counts, shards):
     requests = make_requests(counts)
     shares = schedule.shares(requests, range(len(counts)), shards)

@@ -287,7 +287,7 @@ CHOICE = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.fixed_dictionaries({"choices": st.lists(CHOICE, max_size=2) | JSON}))
 def test_whatever_is_answered_is_a_completion_or_refused(content):
     try:
