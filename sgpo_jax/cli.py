@@ -223,8 +223,11 @@ def _check_folder(run: "Run", *, write: bool) -> None:
     """Check that the folder holds results of these settings and questions, or none."""
     from sgpo_jax.pipeline import open_folder
     from sgpo_jax.pipeline.manifest import check_questions
+    from sgpo_jax.pipeline.profiled import saved_profile
 
     check_questions(run.folder, run.train, run.held_out)
+    if run.needs_profile and run.folder.profile.exists():
+        saved_profile(run)  # one from elsewhere may not fit
     open_folder(run.config, write=write)
 
 

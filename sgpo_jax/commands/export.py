@@ -21,7 +21,8 @@ class ExportOptions:
     Attributes:
       to: the folder to write; new or empty.
       out: the run folder.
-      policy: which of the run's policies: initial, or the label of a method.
+      policy: which of the run's policies: initial, or the label of a method. Without
+        it the trained method's; of several, one must be named.
       checkpoint: of a method: the newest sound one, or that of its best evaluation.
       averaged: the average of the method's parameters, if it keeps one.
       adapters: merged into the matrices, or apart: only they are written, in PEFT's
@@ -31,7 +32,7 @@ class ExportOptions:
 
     to: str
     out: str = "runs/default"
-    policy: str = "initial"
+    policy: str = ""
     checkpoint: Literal["newest", "best"] = "newest"
     averaged: bool = False
     adapters: Literal["merged", "apart"] = "merged"
@@ -89,13 +90,11 @@ def export(options: ExportOptions) -> None:
     cache_programs(config.cache)
     display = Display()
     run = open_run(config, rewards.Worker(), display=display)
+    name = saved.policy_name(run.folder, options.policy)
     params = saved.saved_params(
-        run,
-        options.policy,
-        checkpoint=options.checkpoint,
-        averaged=options.averaged,
+        run, name, checkpoint=options.checkpoint, averaged=options.averaged
     )
-    trained = run.policy.with_params(params, identity=options.policy)
+    trained = run.policy.with_params(params, identity=name)
     models.save(
         trained,
         target,
@@ -103,7 +102,7 @@ def export(options: ExportOptions) -> None:
         dtype=None if options.dtype == "as-trained" else options.dtype,
         base=_base(config),
     )
-    display.say(f"{options.policy} of {config.out} is in {target}")
+    display.say(f"{name} of {config.out} is in {target}")
 
 
 def _base(config: "Experiment") -> str:

@@ -141,7 +141,8 @@ def of_run(options: SampleOptions, display: "Display") -> LoadedPolicy:
     config = folder.read_experiment(pathlib.Path(options.out))
     cache_programs(config.cache)
     run = open_run(config, rewards.Worker(), display=display)
-    params = saved.saved_params(run, options.policy, checkpoint=options.checkpoint)
+    name = saved.policy_name(run.folder, options.policy)
+    params = saved.saved_params(run, name, checkpoint=options.checkpoint)
     return LoadedPolicy(
         config=run.decoder,
         params=params,

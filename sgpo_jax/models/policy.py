@@ -33,7 +33,7 @@ class Policy:
     """
 
     config: DecoderConfig
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer = dataclasses.field(repr=False)
     identity: str
     reader: Callable[[Mesh | None], Params] = dataclasses.field(repr=False)
     mesh: Mesh | None = dataclasses.field(default=None, repr=False)

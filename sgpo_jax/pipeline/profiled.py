@@ -99,12 +99,7 @@ def profile(run: Run, initial: models.Policy) -> Profile:
     """
     path, config = run.folder.profile, run.config.profile
     if run.hosts.broadcast(path.exists()):
-        try:
-            found = Profile.load(path)
-        except ValueError as error:
-            raise UserError(f"{error}; delete it: its chunks are kept") from error
-        _check_covers(found, run, path)
-        return found
+        return saved_profile(run)
     texts = run.folder.path / "completions.parquet"
     chunks = Chunks(
         folder=run.folder.chunks,
@@ -125,13 +120,25 @@ def profile(run: Run, initial: models.Policy) -> Profile:
     return result
 
 
-def _check_covers(found: Profile, run: Run, path: pathlib.Path) -> None:
+def saved_profile(run: Run) -> Profile:
+    """Return the training questions of the profile in the folder.
+
+    Raises:
+      UserError: if it is damaged, or not of all training questions.
+    """
+    path = run.folder.profile
+    try:
+        found = Profile.load(path)
+    except ValueError as error:
+        raise UserError(f"{error}; delete it: its chunks are kept") from error
     missing = {query.id for query in run.train} - set(found.ids)
     if missing:
         raise UserError(
             f"{path} lacks {len(missing)} of {len(run.train)} training questions,"
-            f" {min(missing)!r} for one: put a profile of all there, or delete it"
+            f" {min(missing)!r} for one: put a profile of all there (sgpo profile"
+            " --import FILE --data QUESTIONS matches them by their text), or delete it"
         )
+    return found.select([query.id for query in run.train])
 
 
 def plans(run: Run, known: Profile | None) -> dict[str, planning.Plan]:

@@ -35,9 +35,10 @@ def profile_table(profile: "Profile") -> Table:
     from sgpo_jax.profiling.posterior import Posterior
 
     drawn = int(profile.drawn.sum())
-    table = Table(title=f"profile {profile.fingerprint()}", title_justify="left")
-    table.add_column("")
-    table.add_column("", justify="right")
+    title = f"profile {profile.fingerprint()}"
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
 
     def row(name: str, value: str) -> None:
         table.add_row(name, value)

@@ -17,20 +17,31 @@ from sgpo_jax.report.curves import CostComparison
 from sgpo_jax.rewards import ALARM, SIGNS
 from sgpo_jax.training import Evaluation
 
+_GAP = 3
+"""Blanks after a column of a terminal's table."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TextTable:
-    """A table that can be shown on a terminal or written as Markdown."""
+    """A table that can be shown on a terminal or written as Markdown.
+
+    Attributes:
+      title: above it.
+      columns: their headers.
+      rows: a cell for each column.
+      labels: first columns that name the row; they are text, others numbers.
+    """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    labels: int = 1
 
     def rich(self, width: int = 80) -> Group:
-        """Return tables for a terminal; the first column is text, others numbers.
+        """Return tables for a terminal.
 
         No word is cut: columns that do not fit in a width go to a further table, with
-        the first column again.
+        the labels again.
         """
         parts = enumerate(self._blocks(width))
         return Group(*(self._table(part, width, first=not i) for i, part in parts))
@@ -38,13 +49,15 @@ class TextTable:
     def _blocks(self, width: int) -> list[list[int]]:
         """Columns of each table."""
         wide = [self._wide(i) for i in range(len(self.columns))]
-        blocks, room = [[0]], width - wide[0] - 5
-        for i in range(1, len(self.columns)):
-            if wide[i] + 5 > room and len(blocks[-1]) > 1:
-                blocks.append([0])
-                room = width - wide[0] - 5
+        labels = list(range(self.labels))
+        free = room = width - sum(wide[i] + _GAP for i in labels)
+        blocks = [labels.copy()]
+        for i in range(self.labels, len(self.columns)):
+            if wide[i] + _GAP > room and len(blocks[-1]) > self.labels:
+                blocks.append(labels.copy())
+                room = free
             blocks[-1].append(i)
-            room -= wide[i] + 5
+            room -= wide[i] + _GAP
         return blocks
 
     def _wide(self, column: int) -> int:
@@ -61,9 +74,9 @@ class TextTable:
             padding=(0, 2, 0, 0),
         )
         # Widths of our own: where headers are long, rich's may cut the shortest column.
-        spare = max(width - sum(self._wide(i) + 5 for i in columns), 0)
+        spare = max(width - sum(self._wide(i) + _GAP for i in columns), 0)
         for i in columns:
-            justify, wide = "right" if i else "left", self._wide(i)
+            justify, wide = "left" if i < self.labels else "right", self._wide(i)
             more = min(spare, max(len(self.columns[i]) - wide, 0))
             spare -= more
             table.add_column(self.columns[i], justify=justify, width=wide + more)
@@ -74,7 +87,8 @@ class TextTable:
     def markdown(self) -> str:
         """Return a Markdown table under its title."""
         lines = [f"**{self.title}**", "", "| " + " | ".join(self.columns) + " |"]
-        lines.append("|---" + "|---:" * (len(self.columns) - 1) + "|")
+        numbers = len(self.columns) - self.labels
+        lines.append("|---" * self.labels + "|---:" * numbers + "|")
         lines += ["| " + " | ".join(row) + " |" for row in self.rows]
         return "\n".join(lines)
 
@@ -83,6 +97,8 @@ def profile_grid(profile: Profile, queries: Sequence[Query]) -> TextTable:
     """Success rate of the initial policy by family and level."""
     rate = dict(zip(profile.ids, profile.success_rate.tolist(), strict=True))
     levels = sorted({query.level or 0 for query in queries})
+    if levels == [0]:
+        levels = []  # then the mean is all there is
     rows = []
     for family in sorted({query.family for query in queries}):
         members = [query for query in queries if query.family == family]
@@ -95,11 +111,12 @@ def profile_grid(profile: Profile, queries: Sequence[Query]) -> TextTable:
         samples = max(int(profile.samples[own].sum()), 1)
         reward = f"{profile.reward_sum[own].sum() / samples:.2f}"
         rows.append([family, str(len(members)), *cells, f"{mean:.2f}", reward])
-    names = [f"level {level}" if level else "success" for level in levels]
+    names = [f"level {level}" if level else "no level" for level in levels]
     title = "Success of the initial policy on training questions"
     if "solved_at" in profile.source:
         title += f" (a reward of at least {profile.source['solved_at']:g})"
-    return TextTable(title, ["family", "questions", *names, "mean", "reward"], rows)
+    columns = ["family", "questions", *names, "mean" if levels else "success", "reward"]
+    return TextTable(title, columns, rows)
 
 
 def plan_grid(label: str, plan: Plan) -> TextTable:
@@ -174,7 +191,7 @@ def ledger_grid(ledgers: Mapping[str, Ledger]) -> TextTable:
             rows.append(
                 [
                     name if phase == PHASES[0] else "",
-                    phase,
+                    phase.removeprefix("training, "),
                     f"{entry.flops / 1e9:.1f}",
                     f"{entry.padded_flops / 1e9:.1f}",
                     f"{entry.rollouts:,}",
@@ -194,7 +211,7 @@ def ledger_grid(ledgers: Mapping[str, Ledger]) -> TextTable:
         "seconds",
     ]
     title = "Compute ledger (what follows the total is not in it)"
-    return TextTable(title, columns, rows)
+    return TextTable(title, columns, rows, labels=2)
 
 
 def comparison_grid(
@@ -227,6 +244,5 @@ def comparison_grid(
         "less compute",
         "less than without shared prompts",
     ]
-    return TextTable(
-        f"Total compute at the held-out accuracy of {baseline}", columns, rows
-    )
+    title = f"Total compute at the held-out accuracy of {baseline}"
+    return TextTable(title, columns, rows, labels=2)

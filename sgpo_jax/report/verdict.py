@@ -51,8 +51,18 @@ def verdict(
                 f" after, 95 % interval {last.low:.3f} to {last.high:.3f}."
             )
         cost = _cost(comparisons[name], baseline) if name in comparisons else ""
-        found.append(f"{name}: held-out success {how}{cost}")
+        found.append(f"{name}: held-out success {how}{_rewards(first, last)}{cost}")
     return found
+
+
+def _rewards(first: Evaluation, last: Evaluation) -> str:
+    """Sentence on mean rewards; empty where they are the success."""
+    if first.reward is None or last.reward is None:
+        return ""
+    before, after = f"{first.reward:.3f}", f"{last.reward:.3f}"
+    if (before, after) == (f"{first.mean:.3f}", f"{last.mean:.3f}"):
+        return ""
+    return f" Mean reward {before} before, {after} after."
 
 
 def _cost(points: Sequence[CostComparison], baseline: str) -> str:

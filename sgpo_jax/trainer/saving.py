@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pathlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
@@ -21,6 +22,7 @@ from sgpo_jax.config import (
 from sgpo_jax.hosts import FolderInUseError, folder_lock
 from sgpo_jax.models import pretrained
 from sgpo_jax.pipeline import RunFolder, UserError, open_folder, open_run
+from sgpo_jax.pipeline import saved as saved_policies
 from sgpo_jax.pipeline.folder import METHOD_CODE, read_experiment
 from sgpo_jax.pipeline.initial import fingerprint, initial_policy
 from sgpo_jax.pipeline.manifest import record_questions
@@ -189,6 +191,20 @@ def _importable(method: methods.Method) -> bool:
         return methods.to_json(methods.from_json(content)) == content
     except ValueError:
         return False
+
+
+@contextlib.contextmanager
+def read_lock(path: pathlib.Path) -> Iterator[None]:
+    """Keep a run folder to oneself while a trainer is made of it.
+
+    Raises:
+      ValueError: if another process works on it.
+    """
+    try:
+        with saved_policies.read_lock(path):
+            yield
+    except UserError as error:
+        raise ValueError(str(error)) from error
 
 
 def read(path: pathlib.Path, label: str | None, show: bool) -> dict[str, Any]:

@@ -429,15 +429,16 @@ class Trainer:
           show: show progress.
 
         Raises:
-          ValueError: if there is no such run or method.
+          ValueError: if there is no such run or method, or a command works on it.
         """
         path = pathlib.Path(folder).expanduser()
-        trainer = cls(**saving.read(path, label, show), functions=path / "rewards")
-        try:
-            saving.restore(trainer, path)
-        except BaseException:
-            trainer.close()
-            raise
+        with saving.read_lock(path):
+            trainer = cls(**saving.read(path, label, show), functions=path / "rewards")
+            try:
+                saving.restore(trainer, path)
+            except BaseException:
+                trainer.close()
+                raise
         return trainer
 
     def resume(

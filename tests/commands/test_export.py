@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from sgpo_jax import cli, methods, models, rewards, sampling, training
+from sgpo_jax import Trainer, cli, methods, models, rewards, sampling, training
 from sgpo_jax.config import ModelConfig, SftConfig
+from sgpo_jax.hosts import folder_lock
 from sgpo_jax.models import pretrained, text_files
 from sgpo_jax.pipeline import open_folder, open_run, stages
 from sgpo_jax.pipeline.methods import make_learner
@@ -94,7 +96,7 @@ def test_every_policy_of_a_run_is_written(made, tmp_path, capsys):
     out, run, initial, trained = made
     out = ("--out", out)
     for args, wanted in (
-        ((), initial),
+        (("--policy", "initial"), initial),
         (("--policy", "raw"), trained),
         (("--policy", "mean"), trained),
         (("--policy", "mean", "--averaged"), initial),
@@ -105,6 +107,35 @@ def test_every_policy_of_a_run_is_written(made, tmp_path, capsys):
         again = models.load(str(folder))
         equal(again.params, wanted)
         assert again.tokenizer.encode("1+1=") == run.tokenizer.encode("1+1=")
+
+
+@pytest.mark.parametrize("left", [["raw"], []], ids=["one method", "none"])
+def test_without_a_name_it_is_the_trained_policy(left, made, tmp_path, capsys):
+    """The initial one where nothing is trained."""
+    out, _, initial, trained = made
+    shutil.copytree(out, tmp_path / "run")
+    for label in METHODS.keys() - set(left):
+        shutil.rmtree(tmp_path / "run" / "methods" / label)
+    code, err = export(capsys, "--out", tmp_path / "run", "--to", tmp_path / "to")
+    assert code == 0, err
+    assert f"{left[0] if left else 'initial'} of {tmp_path / 'run'} is in" in " ".join(err.split())
+    equal(models.load(str(tmp_path / "to")).params, trained if left else initial)
+
+
+def test_a_folder_in_use_is_left_alone(made, tmp_path, capsys):
+    """What is being written there would be taken for damaged, and put aside."""
+    out, *_ = made
+    unfinished = out / "methods" / "raw" / "checkpoints" / "9"
+    unfinished.mkdir()
+    args = ("--out", out, "--policy", "raw")
+    with folder_lock(out):
+        code, err = export(capsys, *args, "--to", tmp_path / "to")
+        with pytest.raises(ValueError, match="is in use by process"):
+            Trainer.open(out, "raw", show=False)
+    assert (code, err.splitlines()[-1].count("is in use by process")) == (2, 1)
+    assert unfinished.exists() and not (tmp_path / "to").exists()
+    code, err = export(capsys, *args, "--to", tmp_path / "to")
+    assert code == 0, err
 
 
 def greedy(policy, prompt):
@@ -192,7 +223,9 @@ def test_a_run_goes_on_from_adapters_that_were_written(tmp_path, capsys):
     [
         (["--policy", "x"], "has no policy 'x'; it has initial, mean, raw"),
         (["--policy", "raw", "--averaged"], "raw keeps no averaged parameters"),
-        (["--averaged"], "the initial policy has no averaged parameters"),
+        ([], "several trained policies, mean, raw: choose one with --policy"),
+        (["--policy", "initial", "--averaged"], "untrained; drop --averaged"),
+        (["--policy", "initial", "--checkpoint", "best"], "drop --checkpoint best"),
         (["--adapters", "apart"], "no adapters to a published model"),
         (["--nonsense"], "--nonsense"),
     ],

@@ -102,9 +102,10 @@ def test_trained_policies_of_a_run_answer(capsys, tmp_path, begin):
         train = dataclasses.replace(progress.train, params=policies[step])
         store.save(step, dataclasses.replace(progress, train=train, best=[1.0, 0.5]))
     saved.close()
-    args = ("1+1=", "--out", str(tmp_path), "--policy", "grpo_token", "--seed", "5")
-    for which, step in (("newest", 2), ("best", 1)):
-        code, out, err = sample(capsys, *args, "--checkpoint", which)
+    args = ("1+1=", "--out", str(tmp_path), "--seed", "5")
+    newest = ("--policy", "grpo_token", "--checkpoint", "newest")
+    for which, step in ((newest, 2), ((), 2), (("--checkpoint", "best"), 1)):
+        code, out, err = sample(capsys, *args, *which)
         assert code == 0, err
         assert f"grpo_token: policy of step {step}" in err
         rollouts = completions(run, policies[step], "1+1=", 4, 5)

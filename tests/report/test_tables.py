@@ -6,7 +6,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from sgpo_jax.data import Query
 from sgpo_jax.ledger import Entry, Ledger
+from sgpo_jax.profiling import Profile
 from sgpo_jax.report import tables
 from sgpo_jax.rewards import HackingSigns
 from sgpo_jax.training import Evaluation
@@ -85,4 +87,16 @@ def test_the_ledger_is_whole_at_80_columns():
     text = shown(grid, 80)
     for words in ("tracked_posterior", "12345.0", "98,765,432", "1,234,567", "seconds"):
         assert words in text
+    # Every table names its rows.
+    assert text.count("nonzero advantage only") == text.count("method") == 2
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_profile_without_levels_has_each_number_once():
+    queries = [
+        Query(id=name, prompt=name, reference="", family="sums") for name in "ab"
+    ]
+    found = Profile(ids=("a", "b"), samples=[8, 8], successes=[4, 2])
+    grid = tables.profile_grid(found, queries)
+    assert list(grid.columns) == ["family", "questions", "success", "reward"]
+    assert grid.rows == [["sums", "2", "0.38", "0.38"]]

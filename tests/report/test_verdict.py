@@ -1,5 +1,6 @@
 """Sentences of a report say what its numbers say."""
 
+import dataclasses
 import math
 
 import pytest
@@ -54,6 +55,24 @@ def test_costs_are_those_of_the_table(points, words):
     first, second = verdict(found, {"sgpo": points}, "grpo")
     assert words in second and "compute" not in first
     assert SHARE in SHARES
+
+
+def test_dense_rewards_are_said_beside_the_success():
+    """Nothing is solved, and yet training changed something."""
+    before, after = (
+        dataclasses.replace(of(0.0, 0.0), reward=reward) for reward in (0.25, 0.5)
+    )
+    (line,) = verdict({"initial": before, "grpo": after}, {}, "grpo")
+    assert line.endswith("Mean reward 0.250 before, 0.500 after.")
+    (line,) = verdict(
+        {
+            "initial": dataclasses.replace(of(0.4), reward=0.4),
+            "grpo": dataclasses.replace(of(0.6), reward=0.6),
+        },
+        {},
+        "grpo",
+    )
+    assert "reward" not in line
 
 
 def test_a_profile_without_a_success_says_what_to_look_at():
