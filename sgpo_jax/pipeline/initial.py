@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 import jax
+import numpy as np
 
 from sgpo_jax import data, ledger, methods, models, sharding, training
 from sgpo_jax.pipeline.folder import UserError, flatten
@@ -32,12 +33,17 @@ _POLICY_FIELDS = (
 def fingerprint(params: models.Params) -> str:
     """Return 16 hexadecimal digits that identify parameters bit for bit.
 
-    Every process of a run calls it at the same time.
+    Every process of a run calls it at the same time. Leaves are gathered one at a time:
+    a host never holds more than the largest, nor, with several processes, does a device
+    beside its own share.
     """
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         digest.update(jax.tree_util.keystr(path).encode())
-        digest.update(sharding.fetch(leaf).tobytes())
+        if leaf.is_fully_addressable:
+            # An array keeps what was fetched of it while it lives; a copy is dropped.
+            leaf = jax.device_put(leaf, leaf.sharding, may_alias=False)
+        digest.update(sharding.fetch(leaf).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()[:16]
 
 

@@ -118,7 +118,9 @@ def test_without_a_name_it_is_the_trained_policy(left, made, tmp_path, capsys):
         shutil.rmtree(tmp_path / "run" / "methods" / label)
     code, err = export(capsys, "--out", tmp_path / "run", "--to", tmp_path / "to")
     assert code == 0, err
-    assert f"{left[0] if left else 'initial'} of {tmp_path / 'run'} is in" in " ".join(err.split())
+    assert f"{left[0] if left else 'initial'} of {tmp_path / 'run'} is in" in " ".join(
+        err.split()
+    )
     equal(models.load(str(tmp_path / "to")).params, trained if left else initial)
 
 

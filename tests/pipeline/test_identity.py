@@ -3,7 +3,11 @@
 import dataclasses
 import json
 import shutil
+import tracemalloc
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from sgpo_jax import cli, methods, rewards
@@ -202,6 +206,22 @@ def test_the_initial_policy_is_read_and_hashed_once(copied, monkeypatch):
         (copied / "eval" / f"{label}.json").unlink()
     assert run("run", copied) == 0
     assert counts == {"read": 1, "hash": 1}
+
+
+def test_a_host_holds_one_leaf_of_what_is_hashed():
+    """Of parameters in shards, an array would keep what was fetched."""
+    mesh = jax.sharding.Mesh(jax.devices(), "fsdp")
+    shards = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("fsdp"))
+    leaves = {str(n): jax.device_put(np.full((512, 512), n), shards) for n in range(8)}
+    size = leaves["0"].nbytes
+    tracemalloc.start()
+    try:
+        found = initial.fingerprint(leaves)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == initial.fingerprint(jax.tree.map(jnp.array, leaves))
+    assert size < peak < 1.5 * size
 
 
 def test_differences_name_fields_of_parts():
