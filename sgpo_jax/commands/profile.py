@@ -40,6 +40,7 @@ def main(kind: str, args: Sequence[str]) -> int:
     from sgpo_jax.commands.options import parse_dataclass
     from sgpo_jax.pipeline import UserError
     from sgpo_jax.rewards import UnscorableError, VerifierError
+    from sgpo_jax.sampling import IncompleteError
 
     try:
         options = parse_dataclass(
@@ -51,6 +52,10 @@ def main(kind: str, args: Sequence[str]) -> int:
         return 2
     except (OSError, UnscorableError) as error:
         print(f"sgpo: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except IncompleteError as error:
+        text = " ".join(str(error).split())
+        print(f"sgpo: {text}; the same command resumes", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; the same command resumes", file=sys.stderr)

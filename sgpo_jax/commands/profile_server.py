@@ -86,14 +86,14 @@ def run(options: ServerProfileOptions) -> str:
     """Profile; return what is printed.
 
     Raises:
-      UserError: if questions or tokenizer cannot be had, or the server does not answer.
+      UserError: if questions or tokenizer cannot be had.
+      IncompleteError: if the server does not answer; finished chunks are kept.
     """
     from sgpo_jax import planning, rewards
     from sgpo_jax.data import save_queries, split
     from sgpo_jax.hosts import FolderInUseError, folder_lock
     from sgpo_jax.pipeline import Display, RunFolder, UserError
     from sgpo_jax.profiling import ServerRollouts
-    from sgpo_jax.sampling import IncompleteError
 
     folder = RunFolder(pathlib.Path(options.out).expanduser())
     if folder.config.exists() or folder.profile.exists():
@@ -122,11 +122,6 @@ def run(options: ServerProfileOptions) -> str:
             )
             profile = _measure(options, rollouts, queries, rule, display)
             profile.save(folder.profile)
-    except IncompleteError as error:
-        raise UserError(
-            f"{options.server}: {error}. Finished chunks are kept; the same command"
-            " resumes"
-        ) from None
     except FolderInUseError as error:
         raise UserError(str(error)) from None
     return f"{profile}\nwritten: {folder.profile}"
