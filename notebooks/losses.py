@@ -131,7 +131,7 @@ LOSSES = {
 
 def mean_loss(loss, advantage, log_prob):
     per_token = loss(log_prob, jnp.array([advantage]))
-    return losses.aggregate(per_token, mask, by=losses.PerSequence()).mean()
+    return losses.aggregate(per_token, mask, aggregation=losses.PerSequence()).mean()
 
 
 ratios = [f"r = {r:.1f}" for r in jnp.exp(current - sampled)[0]]
@@ -194,7 +194,9 @@ for by in (
     losses.PerPrompt(),
     losses.Constant(3),
 ):
-    weighted = losses.aggregate(per_token, present, by=by, group_id=query, num_groups=2)
+    weighted = losses.aggregate(
+        per_token, present, aggregation=by, group_id=query, num_groups=2
+    )
     print(
         f"{by!s:20} {float(weighted.total):6.3f} / {float(weighted.weight):.0f}", end=""
     )

@@ -141,18 +141,18 @@ class Constant:
 def response_weights(
     mask: Bool[Array, "R T"],
     *,
-    by: Aggregation = PerToken(),
+    aggregation: Aggregation = PerToken(),
     group_id: Int[Array, " R"] | None = None,
     num_groups: int = 0,
 ) -> ResponseWeights:
     """Weigh the responses of a batch, before it is split into micro-batches.
 
-    Only needed when a micro-batch may hold part of a group and `by` is `PerGroup` or
-    `PerPrompt`; otherwise call `aggregate`.
+    Only needed when a micro-batch may hold part of a group and the aggregation is
+    `PerGroup` or `PerPrompt`; otherwise call `aggregate`.
 
     Args:
       mask: the response tokens that count.
-      by: how much each token counts.
+      aggregation: how much each token counts.
       group_id: the group of each response; out of range in padding.
       num_groups: number of groups P.
 
@@ -161,12 +161,12 @@ def response_weights(
 
     Example:
       >>> mask = jnp.array([[True, True], [True, False]])
-      >>> response_weights(mask, by=PerSequence())
+      >>> response_weights(mask, aggregation=PerSequence())
       ResponseWeights(token=Array([0.5, 1. ], dtype=float32),
                       response=Array([1., 1.], dtype=float32))
     """
     groups = None if group_id is None else Groups(group_id, num_groups)
-    return by.weights(mask.sum(axis=-1).astype(jnp.float32), groups)
+    return aggregation.weights(mask.sum(axis=-1).astype(jnp.float32), groups)
 
 
 def weighted_sum(
@@ -191,7 +191,7 @@ def aggregate(
     per_token: Float[Array, "R T"],
     mask: Bool[Array, "R T"],
     *,
-    by: Aggregation = PerToken(),
+    aggregation: Aggregation = PerToken(),
     group_id: Int[Array, " R"] | None = None,
     num_groups: int = 0,
 ) -> Weighted:
@@ -209,7 +209,7 @@ def aggregate(
       per_token: loss of each token; masked cells may hold anything. For a loss per
         response [R], give `loss[:, None]` and `mask[:, None]`.
       mask: the response tokens that count.
-      by: how much each token counts.
+      aggregation: how much each token counts.
       group_id: the group of each response, in any order; out of range in padding.
         Needed by `PerGroup` and `PerPrompt`.
       num_groups: number of groups P.
@@ -218,17 +218,19 @@ def aggregate(
       The weighted sum and its denominator, in float32. Both 0 if nothing counted.
 
     Raises:
-      ValueError: `by` needs group ids and got none.
+      ValueError: the aggregation needs group ids and got none.
 
     Example:
       >>> per_token = jnp.array([[1.0, 2.0], [6.0, jnp.nan]])
       >>> mask = jnp.array([[True, True], [True, False]])
       >>> float(aggregate(per_token, mask).mean())
       3.0
-      >>> float(aggregate(per_token, mask, by=PerSequence()).mean())
+      >>> float(aggregate(per_token, mask, aggregation=PerSequence()).mean())
       3.75
     """
-    weights = response_weights(mask, by=by, group_id=group_id, num_groups=num_groups)
+    weights = response_weights(
+        mask, aggregation=aggregation, group_id=group_id, num_groups=num_groups
+    )
     return weighted_sum(per_token, mask, weights)
 
 

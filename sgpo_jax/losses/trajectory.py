@@ -2,7 +2,7 @@
 
 They take the log-ratio of each response, Delta_i = `sequence_log_ratio`, and return a
 loss per response [R], 0 where the reward is NaN. To average them:
-`aggregate(loss[:, None], scored[:, None], by=PerSequence())`, or `PerGroup`.
+`aggregate(loss[:, None], scored[:, None], aggregation=PerSequence())`, or `PerGroup`.
 
 This is where generative flow networks enter. A partial answer has exactly one parent,
 the answer without its last token, so the backward policy of an autoregressive model is

@@ -28,7 +28,7 @@ over_all = pytest.mark.parametrize("by", ALL, ids=lambda by: type(by).__name__)
 def aggregate(per_token, mask, by, group_id=GROUP_ID, num_groups=P):
     per_token, mask, group_id = map(jnp.asarray, (per_token, mask, group_id))
     return losses.aggregate(
-        per_token, mask, by=by, group_id=group_id, num_groups=num_groups
+        per_token, mask, aggregation=by, group_id=group_id, num_groups=num_groups
     )
 
 
@@ -73,7 +73,7 @@ def test_masked_cells_are_inert(by, per_token):
     eager = losses.aggregate(
         jnp.asarray(poisoned),
         jnp.asarray(MASK),
-        by=by,
+        aggregation=by,
         group_id=jnp.asarray(GROUP_ID),
         num_groups=P,
     )
@@ -114,7 +114,9 @@ def test_split_batch_equals_whole(by, per_token):
 def test_weights_of_the_whole_batch_allow_any_split(by, per_token):
     """Through the middle of a group, one response at a time."""
     per_token, mask, group_id = map(jnp.asarray, (per_token, MASK, GROUP_ID))
-    weights = losses.response_weights(mask, by=by, group_id=group_id, num_groups=P)
+    weights = losses.response_weights(
+        mask, aggregation=by, group_id=group_id, num_groups=P
+    )
     pieces = [
         losses.weighted_sum(
             per_token[i : i + 1],
@@ -185,7 +187,7 @@ def test_out_of_range_groups_count_nowhere(by, per_token):
 @pytest.mark.parametrize("by", [losses.PerGroup(), losses.PerPrompt()])
 def test_missing_group_ids_raise(by, per_token):
     with pytest.raises(ValueError, match="needs group_id"):
-        losses.aggregate(jnp.asarray(per_token), jnp.asarray(MASK), by=by)
+        losses.aggregate(jnp.asarray(per_token), jnp.asarray(MASK), aggregation=by)
 
 
 def test_constant_must_be_positive():

@@ -19,7 +19,9 @@ def close(actual, expected, rtol=1e-6):
 def value_and_grad(loss, log_ratio):
     def mean(log_ratio):
         clean = losses.log_ratio(log_ratio, jnp.zeros_like(log_ratio), MASK)
-        return losses.aggregate(loss(clean), MASK, by=losses.PerSequence()).mean()
+        return losses.aggregate(
+            loss(clean), MASK, aggregation=losses.PerSequence()
+        ).mean()
 
     return jax.jit(jax.value_and_grad(mean))(log_ratio)
 

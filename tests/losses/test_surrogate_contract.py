@@ -69,7 +69,9 @@ def value_and_grad(loss):
     def mean(log_prob, old_log_prob, advantage, mask):
         log_ratio = losses.log_ratio(log_prob, old_log_prob, mask)
         per_token = loss(log_ratio, advantage, mask)
-        return losses.aggregate(per_token, mask, by=losses.PerSequence()).mean()
+        return losses.aggregate(
+            per_token, mask, aggregation=losses.PerSequence()
+        ).mean()
 
     return jax.jit(jax.value_and_grad(mean))
 

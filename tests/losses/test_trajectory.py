@@ -145,7 +145,11 @@ def group_mean(loss, group_id):
     """Mean over groups of the mean over their responses."""
     mask = jnp.ones((loss.shape[0], 1), bool)
     return losses.aggregate(
-        loss[:, None], mask, by=losses.PerGroup(), group_id=group_id, num_groups=P
+        loss[:, None],
+        mask,
+        aggregation=losses.PerGroup(),
+        group_id=group_id,
+        num_groups=P,
     ).mean()
 
 
