@@ -7,6 +7,7 @@ import numpy as np
 
 from sgpo_jax.planning.comparison import AllocatorComparison
 from sgpo_jax.planning.plan import Plan
+from sgpo_jax.planning.show import legend_above
 from sgpo_jax.profiling import Profile
 
 LEFT_OUT, MIXED = "#cccccc", "#d95f02"
@@ -72,7 +73,7 @@ def plot_sizes(profile: Profile, plan: Plan | None, axes: Any) -> None:
         if len(part)
     ]
     most = min(max(int(profile.samples.max(initial=1)), 1), 40)
-    axes.hist(
+    heights, *_ = axes.hist(
         [rate[known & np.isin(rows, group)] for _, group in shown],
         bins=((np.arange(most + 2) - 0.5) / most).tolist(),
         stacked=True,
@@ -83,7 +84,7 @@ def plot_sizes(profile: Profile, plan: Plan | None, axes: Any) -> None:
     axes.set_title("Group sizes by success rate", loc="left")
     axes.set_xlabel("success rate in the profile")
     axes.set_ylabel("questions")
-    axes.legend(frameon=False, fontsize=8)
+    legend_above(axes, np.max(heights), labels=len(shown))
 
 
 def _one_size(sizes: set[int]) -> int:

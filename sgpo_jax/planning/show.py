@@ -116,10 +116,17 @@ def plot_plan(plan: "Plan", axes: Any = None) -> Any:
     axes.set_title("Rollouts and expected dead groups", loc="left")
     axes.set_xlabel("phase")
     axes.set_ylabel("rollouts of one pass")
-    if len(sizes) <= 8:
-        axes.margins(y=0.35)
-        axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=2)
+    labels = len(sizes) if len(sizes) <= 8 else 0
+    legend_above(axes, bottom.max(), labels=labels)
     return axes
+
+
+def legend_above(axes: Any, most: float, *, labels: int) -> None:
+    """Put the legend into room above the highest bar and a word on it."""
+    # Not by margins: bars of height 0 would hold the limit at their own place.
+    axes.set_ylim(0, most * (1.1 + 0.08 * -(-labels // 2)))
+    if labels:
+        axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=2)
 
 
 def comparison_table(found: "AllocatorComparison") -> Table:

@@ -37,7 +37,7 @@ def about(run: Run) -> list[Tabular | Text]:
             " its rewards are equal. Compute is operations on real tokens, profiling"
             " included."
         ),
-        Tabular(TextTable("Methods", ["method", "what it is"], rows)),
+        Tabular(TextTable("Methods", ["method", "what it is"], rows, labels=2)),
     ]
 
 

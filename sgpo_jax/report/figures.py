@@ -69,7 +69,7 @@ def success_histogram(profile: Profile, plan: Plan | None, path: pathlib.Path) -
     title = f"What the initial policy solves ({len(profile):,} questions)"
     axes.set_title(title, fontsize=13, fontweight="bold", loc="left")
     axes.set_xlabel(f"success rate in {int(profile.samples.max())} samples")
-    axes.legend(frameon=False, fontsize=11)
+    axes.legend(frameon=False, fontsize=11, loc="upper left", ncols=2)
     _save(figure, path)
 
 

@@ -4,8 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from sgpo_jax import ledger, models, planning, theory
+from sgpo_jax.planning import figures
 from sgpo_jax.profiling import Posterior, Profile
 
 
@@ -113,6 +115,18 @@ def test_a_plan_keeps_its_prediction_until_it_is_edited(tmp_path):
     assert planning.Plan.load(path).prediction is None
     assert plan.plot().get_xlabel() == "phase"
     assert len(plan.to_arrow()) == sum(len(p.ids) for p in plan.phases)
+
+
+def test_figures_have_room_for_their_legend():
+    """Above the highest bar, also where it is of the smallest groups."""
+    known = Profile(ids=tuple("abcde"), samples=[8] * 5, successes=[4, 4, 4, 4, 1])
+    plan = planning.make_plan(known)
+    first, second = plan.phases
+    assert first.rollouts == second.rollouts == 8
+    assert plan.plot().get_ylim()[1] > 1.15 * 8
+    axes = Figure().subplots()
+    figures.plot_sizes(known, plan, axes)
+    assert axes.get_ylim()[1] > 1.15 * 4
 
 
 def test_comparison_of_all_allocators():
