@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -67,6 +68,14 @@ def imported_stages(path: pathlib.Path) -> set[str]:
             continue
         found |= {n.split(".")[1] for n in names if n.startswith("sgpo_jax.")}
     return found - {"__version__"}
+
+
+def test_the_page_of_the_package_names_the_stages_in_order():
+    page = PACKAGE.parent / "docs" / "package.md"
+    if not page.exists():
+        pytest.skip("the documentation is not installed")
+    (listed,) = re.findall(r"`(types, [^`]*)`", page.read_text())
+    assert re.split(r",\s+", listed) == ORDER[:-1]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

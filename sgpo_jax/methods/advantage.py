@@ -191,6 +191,35 @@ def evaluate(advantage: Advantage, groups: RewardGroups, count: int) -> np.ndarr
     return np.where(scored, found, 0).astype(np.float32)[:count]
 
 
+def check_advantage(advantage: Advantage) -> None:
+    """Trace an advantage on the shapes of eight responses in two groups.
+
+    Raises:
+      ValueError: if it fails, or returns anything but one number per response.
+    """
+    each = np.ones(8, np.float32)
+    groups = RewardGroups(
+        rewards=each,
+        id=np.repeat(np.arange(2, dtype=np.int32), 4),
+        length=each,
+        size=4 * each,
+        count=8,
+        max_length=8,
+        optional=dict.fromkeys(("baseline", "baseline_weight", "profile"), each),
+    ).restricted(needs_of(advantage))
+    try:
+        found = jax.eval_shape(advantage, groups)
+        if getattr(found, "shape", None) != each.shape:
+            raise ValueError(f"it returns {found}")
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise ValueError(
+            f"the advantage fails on eight responses in two groups:"
+            f" {type(error).__name__}, {text[:300]}; an advantage returns one number"
+            " per response, [R]"
+        ) from error
+
+
 def pad_groups(groups: RewardGroups) -> RewardGroups:
     """Copy padded to a power of two responses, so that few programs are compiled."""
     responses = len(groups.rewards)

@@ -7,8 +7,8 @@ from typing import Annotated
 from sgpo_jax import advantages, losses
 from sgpo_jax.bounds import Decay, NonNegative, Range, bounded
 from sgpo_jax.methods import continuation as continuing
-from sgpo_jax.methods.advantage import Advantage, Standardized
-from sgpo_jax.methods.loss import TokenLoss
+from sgpo_jax.methods.advantage import Advantage, Standardized, check_advantage
+from sgpo_jax.methods.loss import TokenLoss, metric_names
 from sgpo_jax.methods.needs import needs_of
 from sgpo_jax.methods.objective import ClippedSurrogate, Objective
 from sgpo_jax.methods.optimizer import AdamW, Optimizer
@@ -170,6 +170,15 @@ class Method:
             kl=self.kl,
             entropy_bonus=self.entropy_bonus,
         )
+
+    def check(self) -> None:
+        """Trace advantage and loss on shapes alone, before anything is sampled.
+
+        Raises:
+          ValueError: if one of them fails, or returns what it should not.
+        """
+        check_advantage(self.advantage)
+        metric_names(self.loss)
 
     def replace(self, **parts: object) -> "Method":
         """Copy with other parts.

@@ -6,7 +6,7 @@ import pathlib
 
 import jax
 
-from sgpo_jax import data, fleet, methods, models, rewards, sharding, training
+from sgpo_jax import data, fleet, models, rewards, sharding, training
 from sgpo_jax.config import Experiment
 from sgpo_jax.hosts import ProcessGroup, SingleProcess
 from sgpo_jax.models import pretrained
@@ -99,7 +99,7 @@ class Run:
         training.check_trackers(self.config.log.trackers)
         for label, method in self.config.methods.items():
             try:
-                methods.metric_names(method.loss)
+                method.check()
             except ValueError as error:
                 raise UserError(f"method {label}: {error}") from error
         if self.config.eval.exact:

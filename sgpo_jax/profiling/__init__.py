@@ -47,3 +47,4 @@ from sgpo_jax.profiling.screening import CrossValidation as CrossValidation
 from sgpo_jax.profiling.screening import Screen as Screen
 from sgpo_jax.profiling.screening import cross_validation as cross_validation
 from sgpo_jax.profiling.shared import DistributedRollouts as DistributedRollouts
+from sgpo_jax.profiling.show import nothing_solved as nothing_solved

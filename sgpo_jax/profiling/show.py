@@ -30,6 +30,22 @@ def new_axes(axes: Any = None) -> Any:
     return axes
 
 
+def nothing_solved(profile: "Profile") -> str:
+    """Sentence for a profile in which nothing was solved; empty for any other.
+
+    Example:
+      >>> from sgpo_jax.profiling import Profile
+      >>> nothing_solved(Profile(ids=("a", "b"), samples=[8, 8], successes=[0, 0]))
+      'None of the 16 samples solved its question: there is nothing to learn from.'
+    """
+    if profile.successes.any():
+        return ""
+    return (
+        f"None of the {int(profile.samples.sum())} samples solved its question: there"
+        " is nothing to learn from."
+    )
+
+
 def profile_table(profile: "Profile") -> Table:
     """Return the profile's sums and the classes its posterior sees."""
     from sgpo_jax.profiling.posterior import Posterior
@@ -50,8 +66,8 @@ def profile_table(profile: "Profile") -> Table:
         return table
     row("success rate", f"{profile.successes.sum() / profile.samples.sum():.3f}")
     row("mean reward", f"{profile.reward_sum.sum() / profile.samples.sum():.3f}")
-    if not profile.successes.any():
-        row("", "no query was solved: nothing to learn from yet")
+    if said := nothing_solved(profile):
+        row("", said)
     belief = Posterior.of(profile)
     for name, chance in (
         ("trivial (rate above 0.75)", belief.trivial()),

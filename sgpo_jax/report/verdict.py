@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sgpo_jax.profiling import Profile
+from sgpo_jax.profiling import Profile, nothing_solved
 from sgpo_jax.report.curves import CostComparison
 from sgpo_jax.training import Evaluation
 
@@ -87,11 +87,9 @@ def unsolved(profile: Profile) -> str:
       >>> unsolved(Profile(ids=("a", "b"), samples=[8, 8], successes=[0, 0]))[:42]
       'None of the 16 samples solved its question'
     """
-    if profile.successes.any():
-        return ""
-    return (
-        f"None of the {int(profile.samples.sum())} samples solved its question: there"
-        " is nothing to learn from. Look at completions (sgpo sample), at the longest"
-        " response (--sampler.max-response) and at the verifier; then take easier"
-        " questions, or a policy that solves some."
+    said = nothing_solved(profile)
+    return said and (
+        f"{said} Look at completions (sgpo sample), at the longest response"
+        " (--sampler.max-response) and at the verifier; then take easier questions, or"
+        " a policy that solves some."
     )

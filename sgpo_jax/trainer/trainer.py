@@ -20,11 +20,17 @@ from sgpo_jax.ledger import Ledger
 from sgpo_jax.methods import Method
 from sgpo_jax.pipeline import Display
 from sgpo_jax.pipeline.profiled import measured
-from sgpo_jax.profiling import Chunks, Profile, RolloutGenerator
+from sgpo_jax.profiling import Chunks, Profile, RolloutGenerator, nothing_solved
 from sgpo_jax.session import Session
 from sgpo_jax.sharding import MeshShape
 from sgpo_jax.trainer import front, saving
 from sgpo_jax.trainer.sizes import sampler_for
+
+REMEDY = (
+    "Look at completions (Trainer(..., completions=8)), at max_response and at the"
+    " reward; then take easier questions, or a policy that solves some."
+)
+"""What to do where no sample of a profile solved its question."""
 
 
 class Trainer:
@@ -127,7 +133,7 @@ class Trainer:
         if isinstance(method, str):
             label = label or methods.label_of(method)
             method = methods.named(method)
-        methods.metric_names(method.loss)  # fails before anything is sampled
+        method.check()
         self.label, self.method, self.seed = label or "trainer", method, seed
         self.initial = policy
         self.config = training.TrainConfig(
@@ -148,7 +154,10 @@ class Trainer:
         if _is_given(held_out):
             held = front.as_queries(held_out, reward)
             self.held_out = front.rewarded(held, reward, self.worker)
+        self._given_profile, self._given_plan = profile, plan
         try:
+            if isinstance(profile, Profile):
+                _ = self.profile  # refused if it is of other queries
             self.worker.check((*self.queries, *self.held_out))
             if eval_exact:
                 training.check_exact(self.held_out, policy.tokenizer)
@@ -158,7 +167,6 @@ class Trainer:
         self.scoring, self.eval_samples = scoring, eval_samples
         self.eval_exact = eval_exact
         self.profile_samples = profile if isinstance(profile, int) else 8
-        self._given_profile, self._given_plan = profile, plan
         self._display = Display(quiet=not show)
         self.log = training.MemoryLog()
         self.kept = training.CompletionLog(completions, method=self.label)
@@ -195,6 +203,8 @@ class Trainer:
                     chunks=Chunks(folder=pathlib.Path(folder)),
                     display=self._display,
                 )
+            if said := nothing_solved(found):
+                self._display.say(f"{said} {REMEDY}")
         try:
             return found.select([query.id for query in self.queries])
         except KeyError as error:

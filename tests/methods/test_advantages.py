@@ -151,3 +151,8 @@ def test_objectives_know_whether_responses_without_advantage_count(name):
 def test_bad_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_passes_the_check_before_sampling(name):
+    METHODS[name].check()

@@ -283,6 +283,16 @@ def test_a_method_that_reads_a_profile_gets_one(policy, questions):
             assert "plan" in str(error)
 
 
+def test_a_profile_in_which_nothing_was_solved_is_said(policy, questions, capsys):
+    """Otherwise training shows a reward of 0, and no reason."""
+    options = {"reward": lambda c, r: 0.0, "profile": 2, "show": True}
+    with trainer_of(policy, questions, "tracked", **options) as trainer:
+        assert trainer.profile is not None
+    said = " ".join(capsys.readouterr().err.split())
+    assert "None of the 60 samples solved its question" in said
+    assert "max_response" in said
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -300,6 +310,21 @@ def test_a_method_that_reads_a_profile_gets_one(policy, questions):
         (
             {"method": methods.Method(objective=lambda r: r.log_prob.sum())},
             "one number per token",
+        ),
+        (
+            {"method": methods.Method(advantage=lambda groups: groups.scores)},
+            "the advantage fails on eight responses.*no attribute 'scores'",
+        ),
+        (
+            {"method": methods.Method(advantage=lambda groups: groups.rewards.mean())},
+            "one number per response",
+        ),
+        (
+            {
+                "method": "tracked",
+                "profile": profiling.Profile(ids=("a",), samples=[8], successes=[4]),
+            },
+            "the profile has no query",
         ),
         ({"reward": "no_such_module:score"}, "no_such_module"),
         ({"reward": lambda: 1.0}, "reward"),
