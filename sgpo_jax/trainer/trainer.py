@@ -30,7 +30,7 @@ REMEDY = (
     "Look at completions (Trainer(..., completions=8)), at max_response and at the"
     " reward; then take easier questions, or a policy that solves some."
 )
-"""What to do where no sample of a profile solved its question."""
+"""Advice where no sample of a profile solved its question."""
 
 
 class Trainer:
