@@ -95,7 +95,7 @@ def make_session(
     )
 
 
-def profile(
+def profile(  # noqa: PLR0913 settings of the sampler and of the profile
     policy: models.Policy,
     queries: Any,
     *,
@@ -105,6 +105,7 @@ def profile(
     temperature: float = 1.0,
     seed: int = 0,
     folder: str | pathlib.Path | None = None,
+    completions: str | pathlib.Path | None = None,
 ) -> Profile:
     r"""Success profile of a policy: how often it solves each query.
 
@@ -121,6 +122,8 @@ def profile(
       seed: of the noise; `Trainer` with the same seed samples other responses.
       folder: keeps finished chunks, so that an interrupted profile resumes; None for
         none.
+      completions: Parquet file that all responses are written to, with their rewards:
+        `profiling.read_completions`; None for none.
 
     Returns:
       The profile, which prints, plots, and turns into Arrow or pandas.
@@ -155,13 +158,14 @@ def profile(
             seed=seed,
         )
         with tempfile.TemporaryDirectory() as temporary:
-            place = pathlib.Path(folder).expanduser() if folder else None
+            place = pathlib.Path(folder or temporary).expanduser()
+            texts = pathlib.Path(completions).expanduser() if completions else None
             return measured(
                 session,
                 policy.on(session.mesh),
                 asked,
                 samples=samples,
-                chunks=Chunks(folder=place or pathlib.Path(temporary)),
+                chunks=Chunks(folder=place, completions=texts),
                 display=Display(),
             )
 

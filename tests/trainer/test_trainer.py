@@ -259,9 +259,15 @@ def test_exact_evaluations_are_the_probability_of_the_reference(tmp_path):
         assert found.eval_exact
 
 
-def test_a_profile_and_its_plan_stand_alone(policy, questions):
+def test_a_profile_and_its_plan_stand_alone(policy, questions, tmp_path):
     train, _ = questions
-    known = sgpo_jax.profile(policy, train, reward=reward, samples=4, max_response=4)
+    options = {"samples": 4, "max_response": 4, "completions": tmp_path / "c.parquet"}
+    known = sgpo_jax.profile(policy, train, reward=reward, **options)
+    rows = profiling.read_completions(tmp_path / "c.parquet").to_pylist()
+    assert len(rows) == 4 * len(train)
+    assert [row["reward"] for row in rows] == pytest.approx(
+        [reward(row["completion"], "") for row in rows]
+    )
     assert len(known) == len(train)
     assert (known.drawn == 4).all()
     assert known.cost["profiling"]["rollouts"] == 4 * len(train)
