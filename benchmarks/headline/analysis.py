@@ -16,7 +16,9 @@ from sgpo_jax import report
 
 SHARES = report.SHARES
 LIVE_SUFFIX = ", dead groups left out"
-"""Marks the baseline's own runs, charged without responses of advantage 0."""
+"""Marks the runs of a method, charged without responses of advantage 0."""
+ORACLE_SUFFIX = ", no dead group sampled"
+"""Marks the runs of a method, charged without the rollouts of groups without signal."""
 FREE_SUFFIX = ", profile for free"
 """Marks the runs of a method, charged without the profile: as if one was at hand."""
 NORMAL = 1.96

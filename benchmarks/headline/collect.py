@@ -17,6 +17,7 @@ from sgpo_jax.training import read_metrics
 from .analysis import (
     FREE_SUFFIX,
     LIVE_SUFFIX,
+    ORACLE_SUFFIX,
     SHARES,
     Bootstrap,
     Interval,
@@ -26,7 +27,10 @@ from .analysis import (
 )
 from .schedule import Run
 
+ORACLE = "grpo_thin"
+"""Its runs bound what any choice of prompts can save with the same updates."""
 PAIRS = (
+    ("grpo_thin", "grpo_thin" + ORACLE_SUFFIX),
     ("grpo_thin", "filtered_thin"),
     ("grpo_thin", "filtered_thin" + FREE_SUFFIX),
     ("grpo_thin", "drawn_flat"),
@@ -71,6 +75,24 @@ def success(run: Run) -> np.ndarray:
     steps = [x["step"] for x in read_metrics(run.metrics) if "eval/success" in x]
     folder = run.metrics.parent / "questions"
     return np.stack([np.load(folder / f"{step:06d}.npz")["mean"] for step in steps])
+
+
+def oracle(lines: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Compute at each evaluation if groups without signal had cost nothing, [E].
+
+    Their rollouts are taken to be as long as the others. The same updates for less
+    than this take another estimate of the gradient, not another choice of prompts.
+    """
+    costs, paid, spared, dead = [], 0.0, 0.0, []
+    for line in lines:
+        if "frac_no_signal" in line:
+            dead.append(line["frac_no_signal"])
+        if "eval/success" in line:
+            generation = Ledger(line["ledger"])["generation"].flops
+            spared += (generation - paid) * np.mean(dead or [0.0])
+            paid, dead = generation, []
+            costs.append(line["total_flops_live"] - spared)
+    return np.array(costs)
 
 
 def exact_without_dead_groups(run: Run) -> bool:
@@ -118,9 +140,14 @@ def analyse(runs: Sequence[Run], baseline: str, replicates: int) -> dict[str, An
         metrics = [curve(members[seed]) for seed in seeds]
         each = np.stack([success(members[seed]) for seed in seeds])
         table[label] = Runs(flops=np.array([x["flops"] for x in metrics]), success=each)
-        if label == baseline and exact_without_dead_groups(members[seeds[0]]):
-            live = np.array([x["flops_live"] for x in metrics])
+        live = np.array([x["flops_live"] for x in metrics])
+        fewer = (live < table[label].flops).any()
+        if fewer and exact_without_dead_groups(members[seeds[0]]):
             table[label + LIVE_SUFFIX] = Runs(flops=live, success=each)
+        if label == ORACLE:
+            lines = [read_metrics(members[seed].metrics) for seed in seeds]
+            bound = np.array([oracle(x) for x in lines])
+            table[label + ORACLE_SUFFIX] = Runs(flops=bound, success=each)
         price = np.array([[x["ledger"]["profiling"]["flops"]] for x in metrics])
         if price.any():
             free = table[label].flops - price

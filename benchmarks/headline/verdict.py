@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from .analysis import FREE_SUFFIX, LIVE_SUFFIX, SHARES
+from .analysis import FREE_SUFFIX, LIVE_SUFFIX, ORACLE_SUFFIX, SHARES
 
 PLACE = 2
 """The share of the gain that the sentences are about."""
 EARNERS = {
     LIVE_SUFFIX: "Leaving dead groups out (exact, the same runs)",
     "grpo_thin": "Thinning what is left",
+    "grpo_thin" + ORACLE_SUFFIX: "Never sampling a dead group, were it free to know,",
     "filtered_thin": "The PROFILE as a filter, paid for,",
     "filtered_thin" + FREE_SUFFIX: "The same profile, if it were free,",
     "drawn_flat": "Drawing prompts by a belief, without a profile,",

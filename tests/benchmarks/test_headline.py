@@ -19,7 +19,7 @@ from benchmarks.headline.analysis import (
     costs,
     power,
 )
-from benchmarks.headline.collect import compare
+from benchmarks.headline.collect import compare, oracle
 from benchmarks.headline.schedule import INITIAL, Pool, Run, plan
 from sgpo_jax.sweep.process import environment
 
@@ -71,6 +71,23 @@ def test_curves_are_averaged_before_anything_is_read_off_them():
     assert found == pytest.approx(crossing, rel=0.02)
     alone = [costs({"base": mixed.seed(s).curve()}, "base")["base"][1] for s in (0, 1)]
     assert abs(np.mean(alone) - crossing) > 0.1 * crossing
+
+
+def test_the_oracle_pays_for_no_rollout_of_a_group_without_signal():
+    """By hand: two steps of 10 each, half and none dead; then one of 30, a third."""
+
+    def line(generation, live):
+        phase = {"flops": generation, "tokens": 0, "rollouts": 0, "seconds": 0.0}
+        ledger = {"generation": phase | {"padded_flops": 0.0, "padded_tokens": 0}}
+        return {"eval/success": 0.5, "ledger": ledger, "total_flops_live": live}
+
+    lines = [
+        line(0.0, 0.0),
+        {"frac_no_signal": 0.5},
+        {"frac_no_signal": 0.0} | line(20.0, 100.0),
+        {"frac_no_signal": 1 / 3} | line(50.0, 200.0),
+    ]
+    np.testing.assert_allclose(oracle(lines), [0.0, 95.0, 185.0])
 
 
 def test_the_same_runs_for_half_of_the_compute_save_exactly_two(rng):
