@@ -415,7 +415,7 @@ Methods = tyro.conf.Suppress[tyro.conf.Fixed[dict[str, Method]]]
 
 
 def _default_methods() -> dict[str, Method]:
-    return tuned_methods(("grpo_token", "sgpo", "tracked"), LEARNING_RATE)
+    return tuned_methods(("grpo_token", "grpo_thin", "sgpo"), LEARNING_RATE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

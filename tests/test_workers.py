@@ -24,6 +24,7 @@ FATAL = {
 }
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_or_hangs_ends_no_other_test(tmp_path):
     options = tomllib.loads(PROJECT.read_text())["tool"]["pytest"]["ini_options"]
     (distribution,) = [o for o in options["addopts"] if o.startswith("--dist=")]

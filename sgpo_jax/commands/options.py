@@ -25,17 +25,19 @@ def experiment(command: str, args: list[str]) -> "Experiment":
       SystemExit: with code 0, for `--help`.
     """
     named = take_option(args, "--preset", "")
-    preset = named or "default"
-    if preset not in PRESETS:
+    # A testbed's split and fine-tuning are for its own questions.
+    brought = "data" in given_options(args)
+    preset = named or ("" if brought else "default")
+    if preset and preset not in PRESETS:
         known = ", ".join(PRESETS)
         raise ValueError(concise(f"unknown preset {preset!r}; known: {known}"))
     from sgpo_jax.commands.method_options import override, take_overrides
 
     names, overrides = take_list(args, "--methods"), take_overrides(args)
-    default = dataclasses.replace(PRESETS[preset](), preset=preset)
-    if names:
-        from sgpo_jax.config import LEARNING_RATE, tuned_methods
+    from sgpo_jax.config import LEARNING_RATE, Experiment, tuned_methods
 
+    default = dataclasses.replace(PRESETS.get(preset, Experiment)(), preset=preset)
+    if names:
         rates = LEARNING_RATES.get(preset, LEARNING_RATE)
         default = dataclasses.replace(default, methods=tuned_methods(names, rates))
     default = for_published(default, args)
@@ -249,7 +251,8 @@ NOT_A_NUMBER = {
 
 FURTHER = """\
 options of the command itself:
-  --preset NAME           a complete experiment to start from: {presets}
+  --preset NAME           a complete experiment to start from, unless --data is given
+                          the first: {presets}
   --methods NAME...       what is trained: names of `sgpo methods`, or
                           package.module:function
   --dry-run               print the resolved experiment and its predicted cost

@@ -1,6 +1,7 @@
 """One step of GRPO in numbers, which only a change of its mathematics may move."""
 
 import numpy as np
+import pytest
 
 from sgpo_jax import methods
 from tests.methods.cases import make_learner, params_of
@@ -28,6 +29,7 @@ MESSAGE = (
 )
 
 
+@pytest.mark.slow
 def test_one_step_of_grpo():
     method = methods.named("grpo").replace(updates_per_batch=2)
     learner = make_learner(method, steps=1)

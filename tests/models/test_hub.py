@@ -114,6 +114,7 @@ def open_in_a_child(*sources, **env):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_hub_ids(tmp_path):
     params = models.init(CONFIG, key=jax.random.key(0))
     pretrained.save(tmp_path / "made", params, CONFIG)

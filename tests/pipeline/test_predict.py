@@ -10,6 +10,8 @@ import pytest
 from sgpo_jax import cli
 from sgpo_jax.profiling import Profile
 
+pytestmark = pytest.mark.slow  # for the run it is of
+
 
 @pytest.fixture
 def folder(finished, tmp_path):
