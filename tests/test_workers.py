@@ -7,6 +7,8 @@ import subprocess
 import sys
 import tomllib
 
+import pytest
+
 PROJECT = pathlib.Path(__file__).parent.parent / "pyproject.toml"
 FILE = """
 import ctypes, os, time

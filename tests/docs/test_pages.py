@@ -8,7 +8,12 @@ import pytest
 from .pages import PAGES, ROOT, blocks, fences, name
 
 README = ROOT / "README.md"  # tests/test_readme.py runs it, and says what it shows
-EXAMPLES = [p for p in PAGES if p != README and blocks(p, "python")]
+LIBRARY = ROOT / "docs" / "start" / "library.md"  # most of the time of all together
+EXAMPLES = [
+    pytest.param(p, marks=pytest.mark.slow if p == LIBRARY else ())
+    for p in PAGES
+    if p != README and blocks(p, "python")
+]
 
 
 @pytest.mark.parametrize("page", EXAMPLES, ids=name)

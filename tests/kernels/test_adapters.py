@@ -20,6 +20,7 @@ def layer():
     )
 
 
+@pytest.mark.slow
 def test_flax_attention_sees_its_own_sequence_only(layer, rng):
     prefix, responses = 3, [2, 4]
     layout = from_lengths([[(prefix, responses)]], length=10)

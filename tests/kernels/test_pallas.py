@@ -98,6 +98,7 @@ dense = value_and_grads(
 
 
 # 50 batches of 2 rows: 100 layouts, and the program that `ragged` rows take.
+@pytest.mark.slow
 @hypothesis.settings(max_examples=50)
 @hypothesis.given(
     forests(count=2, length=LENGTH), hypothesis.strategies.integers(0, 99)
@@ -233,6 +234,7 @@ def test_work_list_holds_the_live_tiles_and_one_per_tile_of_padding():
     assert not parts[padding[row, query]].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [True, False])
 def test_parts_cover_what_is_read_and_little_else_of_a_causal_row(causal):
     layout = from_lengths([[(61, [])]], length=64) if causal else ragged(64)

@@ -30,6 +30,7 @@ def groups_of(rewards, ids, **optional):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(REWARDS, REWARDS, st.integers(2, 5), st.randoms())
 def test_max_variance_is_that_of_the_best_subset(one, two, keep, random):

@@ -73,6 +73,7 @@ def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.slow
 @over_all
 @settings(max_examples=10)
 @given(

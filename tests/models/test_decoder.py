@@ -21,6 +21,7 @@ EVERYTHING = dataclasses.replace(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [CONFIG, EVERYTHING], ids=["plain", "everything"])
 def test_layers_written_out_are_the_layers_looped_over(config):
     leaves, tree = jax.tree.flatten(models.init(config, key=jax.random.key(0)))

@@ -26,6 +26,9 @@ SMALL = [
     *("--eval.samples", "2", "--eval.final-samples", "4"),
 ]
 
+THREE = ("grpo_token", "sgpo", "tracked")
+"""With no state, with a plan's cursors, and with a belief."""
+
 
 def cache_option(cache: pathlib.Path) -> str:
     """No path is no cache."""
@@ -35,9 +38,10 @@ def cache_option(cache: pathlib.Path) -> str:
 def run(command: str, out: pathlib.Path, cache: pathlib.Path, *more: str) -> int:
     from sgpo_jax import cli
 
-    return cli.run_command(
-        [command, "--out", str(out), "--cache", cache_option(cache), *SMALL, *more]
-    )
+    args = ["--out", str(out), "--cache", cache_option(cache), *SMALL, *more]
+    if "--methods" not in more:
+        args += ["--methods", *THREE]
+    return cli.run_command([command, *args])
 
 
 def lines(out: pathlib.Path, method: str):
@@ -98,7 +102,7 @@ def test_a_run_leaves_everything_its_report_needs(finished):
     for figure in ("profile", "accuracy", "dead_groups", "padding"):
         assert f"figures/{figure}.png" in report
         assert (finished / "figures" / f"{figure}.png").stat().st_size > 5_000
-    for method in ("grpo_token", "sgpo", "tracked"):
+    for method in THREE:
         assert list((finished / "methods" / method / "tensorboard").iterdir())
         assert [line["step"] for line in lines(finished, method)] == list(range(7))
 
@@ -108,7 +112,7 @@ def test_the_ledger_conserves_rollouts(finished):
 
     profile = Profile.load(finished / "profile.parquet")
     assert (profile.samples + profile.unscorable == 8).all()
-    for method in ("grpo_token", "sgpo", "tracked"):
+    for method in THREE:
         found = lines(finished, method)
         spent = found[-1]["ledger"]
         sampled = sum(line["rollouts"] for line in found[1:])
@@ -126,7 +130,7 @@ def test_the_ledger_conserves_rollouts(finished):
 
 
 def test_sampling_and_training_agree_on_log_probabilities(finished):
-    for method in ("grpo_token", "sgpo", "tracked"):
+    for method in THREE:
         gaps = [x["sampler_gap"] for x in lines(finished, method) if "sampler_gap" in x]
         assert gaps
         # float32, other summation orders
@@ -229,7 +233,7 @@ def test_one_more_method_uses_policy_and_profile(finished, cache, tmp_path):
     )
     assert run("run", out, cache, *more) == 0
     assert [(out / name).stat().st_mtime_ns for name in kept] == before
-    assert_same_run(out, finished, ("grpo_token", "sgpo", "tracked"))
+    assert_same_run(out, finished, THREE)
     evaluated = [x for x in lines(out, "mine") if "eval/success_averaged" in x]
     assert len(evaluated) == 4
     report = (out / "report.md").read_text()

@@ -145,6 +145,7 @@ def test_bad_numbers_are_refused(make, message):
         make()
 
 
+@pytest.mark.slow
 def test_filters_allocators_and_curricula_combine():
     """Every pair of a filter and an allocator, and of these each with a curriculum."""
     pairs = itertools.product(FILTERS, ALLOCATORS)

@@ -93,6 +93,7 @@ def mark(completion, reference):
 """
 
 
+@pytest.mark.slow
 def test_slow_verifiers_hide_behind_sampling(tmp_path):
     """All that has ended is scored before the sampler goes on, which here waits."""
     (tmp_path / "my_reward.py").write_text(MARKING)

@@ -71,6 +71,7 @@ def source(order, worker) -> RolloutGenerator:
     )
 
 
+@pytest.mark.slow
 def test_two_processes_draw_what_one_draws_and_meet_once(worker):
     params = models.init(CONFIG, key=jax.random.key(0))
     queries = [

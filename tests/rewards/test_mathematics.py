@@ -116,6 +116,7 @@ def test_several_numbers_are_equal_in_any_order_and_no_part_of_them_is(worker):
     assert not [case for case in cases if case[2] != case[3]]
 
 
+@pytest.mark.slow
 def test_what_computes_for_ever_costs_itself_only():
     bomb = "\\boxed{\\binom{3000000}{1500000}}"
     with Worker(deadline=1.5, workers=1) as worker:

@@ -95,6 +95,7 @@ def test_problems_say_what_happened_and_stay_short():
         assert len(text) < 2000
 
 
+@pytest.mark.slow
 def test_deadline_is_per_item_not_per_batch(worker):
     values = worker.score(["0.4"] * 4 + ["9"] + ["0"], [_query(f"{HERE}:slow")] * 6)
     np.testing.assert_array_equal(values, [1] * 4 + [NAN, 1])
@@ -271,6 +272,7 @@ def test_what_is_forked_for_every_batch_is_small():
     assert not {"numpy", "asyncio", "sgpo_jax.data"} & set(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_import_that_hangs_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "hanging_import.py").write_text("while True: pass")
     monkeypatch.syspath_prepend(tmp_path)

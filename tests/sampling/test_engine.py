@@ -140,6 +140,7 @@ def test_impossible_requests_are_refused(params, engine):
         sample(key=-1)
 
 
+@pytest.mark.slow
 def test_the_queue_is_counted_step_by_step(params):
     """One slot, a token each: sample k waits k steps, over several returns."""
     engine = make_engine(lanes=1, slots=1, steps=4)

@@ -18,6 +18,7 @@ from tests.sampling.tiny import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "grid",
     [

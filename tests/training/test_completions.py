@@ -82,6 +82,7 @@ def whole(programs, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_each_step_and_evaluation_has_some(whole):
     rows = read_completions(whole).to_pylist()
     counts = collections.Counter((row["part"], row["step"]) for row in rows)

@@ -22,11 +22,7 @@ CONFIG = models.DecoderConfig(
 )
 LORA = dataclasses.replace(CONFIG, lora=models.Lora(rank=8))
 # data, fsdp, tensor; the key heads do not divide among a tensor axis of 8.
-STEPS = [
-    ((2, 2, 2), CONFIG),
-    pytest.param((1, 1, 8), CONFIG, marks=pytest.mark.slow),
-    pytest.param((1, 8, 1), LORA, marks=pytest.mark.slow),
-]
+STEPS = [((2, 2, 2), CONFIG), ((1, 1, 8), CONFIG), ((1, 8, 1), LORA)]
 
 
 def make_mesh(shape):
@@ -76,6 +72,7 @@ def test_shapes_without_arrays_are_those_of_the_arrays(config):
     assert kinds(run.abstract(batch)) == kinds(arrays)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "config"), STEPS, ids=lambda x: str(x)[:9])
 def test_the_step_is_the_same(shape, config):
     state, metrics, scores = stepped(shape, config)
