@@ -1,6 +1,7 @@
 """Every named method on one testbed with equal budgets: success, compute, signal.
 
-    python benchmarks/zoo.py --out runs/zoo [--rollouts 12800] [--names grpo spo ...]
+    python benchmarks/zoo.py --out runs/zoo [--rollouts 12800] [--names grpo spo ...] \
+      --data procedural:families=addition+gcd+bits+count+reversal+sorting
 
 All start from the same initial policy and read the same profile. A method is trained
 until it has sampled the budget of rollouts, those of refills, pilots and continued

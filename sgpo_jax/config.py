@@ -407,7 +407,7 @@ class LogConfig:
 
 
 LEARNING_RATE = {"": 1.5e-4, "sgpo": 3e-4, "tracked": 3e-4, "tracked_flat": 3e-4}
-"""Step sizes of the default experiment, the better of two or three on one seed."""
+"""Step sizes by method, the better of two or three on one testbed and seed."""
 
 
 Methods = tyro.conf.Suppress[tyro.conf.Fixed[dict[str, Method]]]

@@ -11,7 +11,6 @@ SUBJECTS = {
         "headline",
         "zoo",
         "compare_seeds",
-        "compare_controls",
         "sweep",
         "default/report",
         "reasoning_gym/report",

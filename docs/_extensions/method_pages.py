@@ -33,8 +33,8 @@ def page() -> str:
         " advantages, PPO clipping at 0.2 and 0.28, token mean, AdamW. The same text"
         " in a terminal: ``sgpo methods NAME``.",
         "",
-        "Measured is held-out success after equal rollouts of the default run from one"
-        " initial policy, one seed, the step size of the preset for all; the interval"
+        "Measured is held-out success after equal rollouts on a mixture of tasks from"
+        " one initial policy, one seed, one step size for all but a few; the interval"
         f" is :math:`\\pm` {interval():.3f}, so most differences say nothing. The table"
         " is :doc:`here </_repository/benchmarks/results/zoo>`; what it lacks is"
         " not measured yet. Curves are of the rollouts a method trains on: where it"

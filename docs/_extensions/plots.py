@@ -92,7 +92,7 @@ def every_method() -> None:
     axes.minorticks_off()
     axes.set_xlabel("total compute in GFLOP, profiling included")
     axes.set_ylabel("held-out success")
-    axes.set_title(f"{len(found)} methods after equal rollouts (default run, one seed)")
+    axes.set_title(f"{len(found)} methods after equal rollouts (one testbed, one seed)")
 
 
 def method(name: str) -> None:

@@ -1,10 +1,14 @@
 """Options that would have no effect, or on a folder another one, are refused."""
 
+import dataclasses
+
 import pytest
 
 from sgpo_jax.commands import options
 from sgpo_jax.commands.sample_options import parse
+from sgpo_jax.config import Experiment
 from sgpo_jax.pipeline import RunFolder, UserError, open_folder
+from sgpo_jax.presets import PRESETS
 
 
 @pytest.fixture
@@ -97,3 +101,14 @@ def test_an_option_that_needs_another_is_refused(args, tmp_path):
 def test_options_of_sample_that_need_others_are_refused(args, message):
     with pytest.raises(ValueError, match=message):
         parse(["hello", *args])
+
+
+def test_own_data_begin_from_no_testbed(tmp_path):
+    """A preset's split and warm start are for its own questions, unless it is named."""
+    mine = ("--data", "procedural:families=bits,count=4")
+    alone = experiment(tmp_path, *mine)
+    assert alone == dataclasses.replace(Experiment(), out=str(tmp_path), data=mine[1])
+    whole = experiment(tmp_path)
+    assert whole.split.held_out == PRESETS["default"]().split.held_out > 1
+    named = experiment(tmp_path, *mine, "--preset", "default")
+    assert named == dataclasses.replace(whole, data=mine[1])
