@@ -22,7 +22,7 @@ from sgpo_jax import cli
             "group_size must be a whole number from 1 to 4096, got -3",
         ),
         (
-            ["run", "--methods.tracked.prompts.group-size", "many"],
+            ["run", "--methods.grpo_thin.prompts.group-size", "many"],
             "must be a whole number",
         ),
         (["run", "--mesh.tensor", "3"], "does not fit 8 device"),
@@ -118,7 +118,7 @@ def test_help_names_every_command_and_option(capsys):
     assert exit_.value.code == 0
     text = capsys.readouterr().out
     further = ("--preset NAME", "--methods NAME", "--dry-run")
-    of_methods = ("--methods.sgpo.kl.coef", "--methods.tracked.optimizer.clip-norm")
+    of_methods = ("--methods.sgpo.kl.coef", "--methods.grpo-thin.optimizer.clip-norm")
     for option in ("--train.steps", "--mesh.fsdp", "--seed", *further, *of_methods):
         assert option in text
 

@@ -34,13 +34,13 @@ def test_methods_and_their_fields(tmp_path):
         (["--methods"], "needs at least one value"),
         (["--methods.dapo.averaging", "0.9"], "no method 'dapo' here"),
         (
-            ["--methods.tracked.averaging", "1.5"],
+            ["--methods.grpo_thin.averaging", "1.5"],
             "averaging must be a number",
         ),
-        (["--methods.tracked.kl.coef", "nan"], "coef must be a number from"),
-        (["--methods.tracked.objective", "x"], "set one of its fields"),
-        (["--methods.tracked.optimizer.rate", "1"], "has no 'rate'; it has learning"),
-        (["--methods.tracked"], "needs a value"),
+        (["--methods.grpo_thin.kl.coef", "nan"], "coef must be a number from"),
+        (["--methods.grpo_thin.objective", "x"], "set one of its fields"),
+        (["--methods.grpo_thin.optimizer.rate", "1"], "has no 'rate'; it has learning"),
+        (["--methods.grpo_thin"], "needs a value"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, args, message):

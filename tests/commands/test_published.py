@@ -61,7 +61,7 @@ def test_options_without_effect_are_refused(args, message, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("args", "steps", "demonstrated"),
     [
-        ([], 450, 0.25),
+        ([], 900, 0.25),
         (["--model.source", "hf:x"], 0, 0.0),
         (["--model.source=hf:x"], 0, 0.0),
         (["--model.source", "hf:x", "--sft.steps", "7"], 7, 0.25),

@@ -5,6 +5,7 @@ import pytest
 
 from sgpo_jax import cli
 from sgpo_jax.commands import options, sweep
+from sgpo_jax.presets import PRESETS
 
 pytest.importorskip("optuna")
 
@@ -46,7 +47,7 @@ def test_a_mistake_is_one_line_that_names_the_remedy(search, message, tmp_path, 
 @pytest.mark.parametrize(
     ("rest", "message"),
     [
-        ([], "a sweep tunes one method, these are grpo_token, sgpo, tracked"),
+        ([], "a sweep tunes one method, these are grpo_token, grpo_thin, sgpo"),
         (["--methods", "grpo", "--out", "x"], "--out after -- is none of a trial"),
         (["--methods", "gpro"], "gpro"),
         (["--methods", "grpo", "--train.rollouts", "x"], "train.rollouts"),
@@ -118,7 +119,7 @@ def test_options_of_a_trial_are_options_of_the_run(tmp_path):
     made = sweep.parse(["--out", str(tmp_path), "--", "--methods", "grpo"])
     searched = {"train.rollouts": "64", RATE: "3e-4"}
     config = options.experiment("train", made.arguments(1, searched))
-    assert config.train.steps == 2 * 2 * 300
+    assert config.train.steps == 2 * 2 * PRESETS["default"]().train.steps
     assert config.train.eval_every == 2 * made.eval_every
     assert config.methods["grpo"].optimizer.learning_rate == 3e-4
     assert config.out == str(made.trial_folder(1))

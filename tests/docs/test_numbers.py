@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from sgpo_jax import ledger
+from sgpo_jax import ledger, presets
 
 from .pages import ROOT, blocks
 
@@ -181,6 +181,29 @@ def test_tuned_methods():
         ("dapo", r"compute, DAPO ([\d.]+), and"),
     ):
         assert number(page, pattern) == round(testbed["savings"][method][2]["value"], 1)
+
+
+def test_the_default_run():
+    """Rows of the page are rows of the command's tables; the preset claims the same."""
+    page = (ROOT / "docs" / "results.md").read_text().replace("**", "")
+    made = (RESULTS / "compare_seeds.md").read_text()
+    for method, name in (("grpo_thin", "thinned"), ("sgpo", "sGPO")):
+        for share in (75, 90):
+            (row,) = re.findall(
+                rf"^\| {method} at {share}% \| (.*) \| \S+ \|$", made, re.M
+            )
+            assert f"| {name}, at {share} % | {row} |" in page
+    rows = [
+        line.split(" | ") for line in made.splitlines() if re.match(r"\| \d ", line)
+    ]
+    columns = [
+        [cell.strip(" |") for cell in column] for column in zip(*rows, strict=True)
+    ][1:]
+    names = ("initial policy", "GRPO, groups of 8", "GRPO, thinned")
+    for name, column in zip((*names, "sGPO, the paper's rule"), columns, strict=True):
+        assert f"| {name} | {' | '.join(column)} |" in page
+        claimed = ", ".join(f"{float(x) + 1e-9:.2f}" for x in column)
+        assert claimed in " ".join((presets.default.__doc__ or "").split())
 
 
 def test_how_well_the_model_predicts_the_runs():
