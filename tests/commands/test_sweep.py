@@ -116,15 +116,16 @@ def test_what_a_trial_changes_is_not_shared(tmp_path):
 
 def test_options_of_a_trial_are_options_of_the_run(tmp_path):
     """Half of the rollouts, twice the steps; a method without phases may go on."""
+    steps = PRESETS["default"]().train.steps
     made = sweep.parse(["--out", str(tmp_path), "--", "--methods", "grpo"])
     searched = {"train.rollouts": "64", RATE: "3e-4"}
     config = options.experiment("train", made.arguments(1, searched))
-    assert config.train.steps == 2 * 2 * PRESETS["default"]().train.steps
+    assert config.train.steps == 2 * 2 * steps
     assert config.train.eval_every == 2 * made.eval_every
     assert config.methods["grpo"].optimizer.learning_rate == 3e-4
     assert config.out == str(made.trial_folder(1))
     first = options.experiment("train", made.arguments(0, {}))
-    assert (first.train.steps, first.train.rollouts) == (300, 128)
+    assert (first.train.steps, first.train.rollouts) == (steps, 128)
     phased = sweep.parse(["--out", str(tmp_path), "--", "--methods", "sgpo"])
     config = options.experiment("train", phased.arguments(1, {"train.rollouts": "64"}))
-    assert config.train.steps == 2 * 300
+    assert config.train.steps == 2 * steps
