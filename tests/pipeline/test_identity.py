@@ -214,14 +214,22 @@ def test_a_host_holds_one_leaf_of_what_is_hashed():
     shards = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("fsdp"))
     leaves = {str(n): jax.device_put(np.full((512, 512), n), shards) for n in range(8)}
     size = leaves["0"].nbytes
-    tracemalloc.start()
-    try:
-        found = initial.fingerprint(leaves)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert found == initial.fingerprint(jax.tree.map(jnp.array, leaves))
-    assert size < peak < 1.5 * size
+    expected = initial.fingerprint(jax.tree.map(jnp.array, leaves))  # compiles, imports
+
+    def peak(function, *args):
+        tracemalloc.start()
+        try:
+            return function(*args), tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    another = jax.device_put(np.ones((512, 512)), shards)
+    if peak(np.asarray, another)[1] < size:
+        pytest.skip("this jax fetches where tracemalloc does not see it")
+    initial.fingerprint({"another": jax.device_put(np.ones((512, 512)), shards)})
+    found, most = peak(initial.fingerprint, leaves)
+    assert found == expected
+    assert size < most < 1.5 * size
 
 
 def test_differences_name_fields_of_parts():
