@@ -46,12 +46,14 @@ def small(preset: config.Experiment) -> config.Experiment:
 
 
 def small_presets() -> dict[str, Callable[[], config.Experiment]]:
-    """Every preset, small."""
+    """Every preset and the options' defaults, small."""
 
     def smaller(made: Callable[[], config.Experiment]):
         return lambda: small(made())
 
-    return {name: smaller(made) for name, made in presets.PRESETS.items()}
+    # Without a name: what commands with --data begin from.
+    every = {"": config.Experiment, **presets.PRESETS}
+    return {name: smaller(made) for name, made in every.items()}
 
 
 MAIN = "from sgpo_jax.cli import main\nmain()\n"
