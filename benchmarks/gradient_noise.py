@@ -1,6 +1,6 @@
 """Signal to noise of a step's gradient, per method and per unit of compute.
 
-    python -m benchmarks.gradient_noise --run runs/headline/strategies/grpo_token/seed0
+    python benchmarks/gradient_noise.py --run runs/headline/strategies/grpo_token/seed0
 
 From one policy many batches are drawn and none is learned from: every step begins at
 the same parameters, and an optimizer that only subtracts the gradient shows it. With
@@ -119,10 +119,13 @@ def signal(gram: np.ndarray) -> tuple[float, float]:
 def signal_to_noise(each: np.ndarray) -> tuple[float, float]:
     """Return the signal to noise of one step and its jackknife standard error."""
     gram = each.astype(np.float64) @ each.astype(np.float64).T
-    count, keep = len(gram), ~np.eye(len(gram), dtype=bool)
-    mean, noise = signal(gram)
-    without = [signal(gram[np.ix_(row, row)]) for row in keep]
-    ratios = np.array([a / b for a, b in without])
+    count, (mean, noise) = len(gram), signal(gram)
+    # Without one of them: its row and column of the products.
+    own = np.diag(gram)
+    fewer = (count - 1) * (count - 2)
+    means = (gram.sum() - own.sum() - 2 * (gram.sum(0) - own)) / fewer
+    noises = (own.sum() - own) / (count - 1) - means
+    ratios = means / noises
     error = np.sqrt((count - 1) * np.mean((ratios - ratios.mean()) ** 2))
     return mean / noise, float(error)
 
@@ -225,7 +228,7 @@ def page(found: Mapping) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gradient_noise")
+    parser = argparse.ArgumentParser(prog="python benchmarks/gradient_noise.py")
     parser.add_argument("--run", type=pathlib.Path, required=True)
     parser.add_argument("--testbed", default="strategies", help="for its savings")
     parser.add_argument("--policies", nargs="+", default=["initial", "grpo_token"])
@@ -234,7 +237,7 @@ def main() -> None:
     args = parser.parse_args()
     headline = json.loads((RESULTS / "headline.json").read_text())
     found = {
-        "command": "python -m benchmarks.gradient_noise --run RUN",
+        "command": "python benchmarks/gradient_noise.py --run RUN",
         "steps": args.steps,
         "policies": gradients(args),
         "measured": headline["testbeds"][args.testbed]["savings"],

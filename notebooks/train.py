@@ -57,14 +57,8 @@ def ascii_share(completion, reference):
     return sum(ord(c) < 128 for c in completion) / max(len(completion), 1)
 
 
-first = Trainer(
-    models.load("tiny"),
-    methods.Method(optimizer=adam),
-    train,
-    reward=ascii_share,
-    label="start",
-    **options,
-)
+start = methods.Method(optimizer=adam)
+first = Trainer(models.load("tiny"), start, train, reward=ascii_share, **options)
 for _ in first.steps(5):
     pass
 policy = first.policy
@@ -77,8 +71,7 @@ policy = first.policy
 # %%
 profile = sgpo_jax.profile(policy, train, reward=reward, samples=8, max_response=4)
 print(profile)
-axes = plt.figure(figsize=(6.4, 3.6)).subplots()
-_ = profile.plot(axes)
+_ = profile.plot()
 
 # %% [markdown]
 # ## Plan
@@ -96,18 +89,10 @@ print(sgpo_jax.plan(profile))
 
 # %%
 trainers = {}
+both = {"reward": reward, "held_out": test, "profile": profile, **options}
 for name in ("grpo_nonzero", "tracked"):
     method = methods.named(name).replace(optimizer=adam)
-    trainers[name] = Trainer(
-        policy,
-        method,
-        train,
-        reward=reward,
-        held_out=test,
-        profile=profile,
-        label=name,
-        **options,
-    )
+    trainers[name] = Trainer(policy, method, train, label=name, **both)
     for metrics in trainers[name].steps(20):
         if metrics["step"] % 5 == 0:
             print(name, {k: metrics[k] for k in ("step", "reward", "frac_no_signal")})

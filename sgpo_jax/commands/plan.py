@@ -138,6 +138,7 @@ def plan(belief: "Posterior", rules: PlanRules, out: pathlib.Path, *, seed: int)
     """Write plan.json and plan.png; return them as text."""
     from sgpo_jax import planning
     from sgpo_jax.planning import figures
+    from sgpo_jax.profiling import nothing_solved
 
     made = planning.make_plan(
         belief,
@@ -146,11 +147,15 @@ def plan(belief: "Posterior", rules: PlanRules, out: pathlib.Path, *, seed: int)
         allocate=rules.allocate,
         curriculum=rules.curriculum,
     )
-    found = planning.predict(made, belief, setting=rules.setting, against=rules.against)
-    made = planning.with_prediction(made, found)
+    nothing = nothing_solved(belief.profile)
+    if not nothing:  # nothing is learned by any rule then, for more or less compute
+        found = planning.predict(
+            made, belief, setting=rules.setting, against=rules.against
+        )
+        made = planning.with_prediction(made, found)
     made.save(out / "plan.json")
     figures.save_plan(belief.profile, made, out / "plan.png")
-    lines = [str(made), *examples(made, belief.profile)]
+    lines = [str(made), *filter(None, [nothing]), *examples(made, belief.profile)]
     return "\n".join([*lines, f"written: {out / 'plan.json'}, {out / 'plan.png'}"])
 
 

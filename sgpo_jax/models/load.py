@@ -1,6 +1,7 @@
 """`models.load` and `models.save`: policies by name, in and out."""
 
 import dataclasses
+import difflib
 import functools
 import pathlib
 from collections.abc import Mapping
@@ -104,6 +105,8 @@ def load(
         return policy.initialize(config, tokenizer, seed=seed, mesh=mesh)
     if pathlib.Path(source).expanduser().is_dir():
         source = f"hf:{source}"
+    elif difflib.get_close_matches(kind, ["tiny"]):
+        raise ValueError(f"model source {source!r} is none; did you mean tiny?")
     found = pretrained.open_source(source)
     config = dataclasses.replace(found.config, **choices, lora=fresh)
     folder = None

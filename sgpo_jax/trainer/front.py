@@ -193,7 +193,8 @@ def plan(
       seed: decides which unsolved queries are kept.
 
     Returns:
-      The plan with its prediction, which prints, plots, and is saved as JSON.
+      The plan with its prediction (none where nothing was solved), which prints, plots,
+      and is saved as JSON.
 
     Raises:
       ValueError: if no query is left, saying why.
@@ -210,6 +211,8 @@ def plan(
     made = planning.make_plan(
         known, seed=seed, filter=filter, allocate=allocate, curriculum=curriculum
     )
+    if not known.successes.any():
+        return made
     return planning.with_prediction(
         made, planning.predict(made, known, setting=setting)
     )

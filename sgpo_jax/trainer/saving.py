@@ -218,6 +218,11 @@ def read(path: pathlib.Path, label: str | None, show: bool) -> dict[str, Any]:
         config = read_experiment(path)
     except UserError as error:
         raise ValueError(str(error)) from error
+    if label is None and len(config.methods) > 1:
+        raise ValueError(
+            f"{path} has several methods, {', '.join(config.methods)}: name one, as in"
+            f" Trainer.open({str(path)!r}, {next(iter(config.methods))!r})"
+        )
     label = label or next(iter(config.methods))
     if label not in config.methods:
         raise ValueError(

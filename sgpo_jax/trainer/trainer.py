@@ -435,11 +435,12 @@ class Trainer:
 
         Args:
           folder: of `save` or of `sgpo run`.
-          label: which of its methods; None for the first.
+          label: which of its methods; None for the only one.
           show: show progress.
 
         Raises:
-          ValueError: if there is no such run or method, or a command works on it.
+          ValueError: if there is no such run or method, several and none is named, or
+            a command works on it.
         """
         path = pathlib.Path(folder).expanduser()
         with saving.read_lock(path):

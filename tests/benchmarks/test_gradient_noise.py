@@ -24,6 +24,10 @@ def test_the_ratio_is_that_of_the_distribution_within_its_error(rng):
     ratios, errors = np.transpose(found)
     assert np.mean(ratios) == pytest.approx(0.05, abs=3 * np.std(ratios) / 40**0.5)
     assert np.mean(errors) == pytest.approx(np.std(ratios), rel=0.3)
+    each = sample(rng, mean, noise=20.0, count=9)
+    without = [signal_to_noise(np.delete(each, i, 0))[0] for i in range(9)]
+    jackknife = np.sqrt(8 * np.var(without))
+    assert signal_to_noise(each)[1] == pytest.approx(jackknife)
     nothing = [signal_to_noise(sample(rng, 0 * mean, noise=20.0))[0] for _ in range(40)]
     assert abs(np.mean(nothing)) < 3 * np.std(nothing) / 40**0.5
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import sgpo_jax
 from sgpo_jax import cli, data, planning
 from sgpo_jax.profiling import Profile
 from tests.sampling.test_server import answer, serve
@@ -99,6 +100,16 @@ def test_planning_again_with_other_rules_replaces_the_plan(capsys, imported):
         assert code == 0, err
         hashes.add(planning.Plan.load(imported / "plan.json").hash)
     assert len(hashes) == 3
+
+
+def test_a_plan_of_nothing_solved_predicts_no_saving(capsys, tmp_path):
+    """A tenth of the queries costs a tenth, and teaches as little."""
+    never = Profile(ids=tuple("abcdefghij"), samples=[8] * 10, successes=[0] * 10)
+    never.save(tmp_path / "profile.parquet")
+    code, out, _ = sgpo(capsys, "plan", "--profile", tmp_path)
+    assert code == 0 and "there is nothing to learn from" in out
+    assert "times less" not in out
+    assert sgpo_jax.plan(never).prediction is None
 
 
 def test_all_allocators_side_by_side(capsys, tmp_path, imported):

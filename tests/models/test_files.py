@@ -255,6 +255,12 @@ def test_a_source_without_a_kind_says_what_it_seems_to_be(source, meant):
         pretrained.open_source(source)
 
 
+@pytest.mark.parametrize("source", ["tinny", "tny:layers=1"])
+def test_a_misspelt_random_policy_is_not_looked_for_elsewhere(source):
+    with pytest.raises(ValueError, match="did you mean tiny"):
+        models.load(source)
+
+
 def test_an_index_that_leaves_the_folder_is_refused(folder):
     (folder / "model.safetensors").unlink()
     index = {"weight_map": {"model.norm.weight": "../elsewhere.safetensors"}}

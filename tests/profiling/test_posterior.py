@@ -1,5 +1,7 @@
 """Estimates against scipy: distributions, quadrature and an optimizer of its own."""
 
+import re
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -245,7 +247,8 @@ def test_a_profile_prints_and_plots():
     profile = counts([0, 4, 8], 8)
     text = str(profile)
     assert "learnable" in text
-    assert "no query was solved" in str(counts([0, 0], 8))
+    shown = " ".join(str(counts([0, 0], 8)).split())
+    assert "there is nothing to learn from" in re.sub(r"[│ ]+", " ", shown)
     assert "nothing could be scored" in str(counts([0], 0))
     assert profile.plot().get_ylabel() == "questions"
     table = profile.to_arrow()

@@ -235,6 +235,14 @@ def test_a_notebook_opens_what_the_command_line_left(tmp_path):
             assert ours.rollouts == theirs.rollouts
 
 
+def test_which_of_several_methods_is_opened_must_be_said(tmp_path):
+    named = {name: methods.named(name) for name in ("grpo_token", "grpo_thin")}
+    config = tiny_experiment(str(tmp_path / "run"), methods=named)
+    open_folder(config)
+    with pytest.raises(ValueError, match=r"several methods, grpo_token, grpo_thin"):
+        Trainer.open(config.out, show=False)
+
+
 def test_exact_evaluations_are_the_probability_of_the_reference(tmp_path):
     """None is sampled in training; the final one, which is sampled, agrees."""
     config = tiny_experiment(
