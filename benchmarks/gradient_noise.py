@@ -214,12 +214,12 @@ def gradients(args: argparse.Namespace) -> dict[str, list[dict]]:
 
 
 def page(found: Mapping) -> str:
-    """Markdown of everything."""
+    """Markdown of everything, with the savings that `benchmarks.headline` has seen."""
+    headline = json.loads((RESULTS / "headline.json").read_text())
+    shares = headline["testbeds"][found["testbed"]]["savings"]
+    savings = {name: seen[0]["value"] for name, seen in shares.items()}
     text = (__doc__ or "").replace("--run is", "`--run` is").strip()
     title, _, rest = text.partition("\n")
-    savings = {}
-    for name, shares in found["measured"].items():
-        savings[name] = shares[0]["value"]
     parts = [f"# {title.rstrip('.')}", rest.strip()]
     parts.append(f"`{found['command']}`: {found['steps']} steps of each.")
     for policy, made in found["policies"].items():
@@ -229,21 +229,22 @@ def page(found: Mapping) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python benchmarks/gradient_noise.py")
-    parser.add_argument("--run", type=pathlib.Path, required=True)
+    parser.add_argument("--run", type=pathlib.Path, help="none: only make the page")
     parser.add_argument("--testbed", default="strategies", help="for its savings")
     parser.add_argument("--policies", nargs="+", default=["initial", "grpo_token"])
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--steps", type=int, default=64)
     args = parser.parse_args()
-    headline = json.loads((RESULTS / "headline.json").read_text())
-    found = {
-        "command": "python benchmarks/gradient_noise.py --run RUN",
-        "steps": args.steps,
-        "policies": gradients(args),
-        "measured": headline["testbeds"][args.testbed]["savings"],
-    }
-    (RESULTS / "gradient_noise.json").write_text(json.dumps(found, indent=1) + "\n")
-    (RESULTS / "gradient_noise.md").write_text(page(found))
+    out = RESULTS / "gradient_noise.json"
+    if args.run:
+        found = {
+            "command": "python benchmarks/gradient_noise.py --run RUN",
+            "testbed": args.testbed,
+            "steps": args.steps,
+            "policies": gradients(args),
+        }
+        out.write_text(json.dumps(found, indent=1) + "\n")
+    out.with_suffix(".md").write_text(page(json.loads(out.read_text())))
 
 
 if __name__ == "__main__":
