@@ -13,7 +13,7 @@ method needs compute in proportion to (cost of a step) / (signal to noise) to kn
 direction as well as another, which predicts a saving; it knows nothing of step sizes or
 of how the policy changes. The cosine is that of the mean gradient with the baseline's,
 over pairs of different steps: 1 for the same direction. A dash: the signal is not twice
-its error, so more --steps are needed. Profiles are not charged.
+its error, so more --steps are needed. Profiles are charged in neither.
 
 --run is a run folder with the policies, of `benchmarks.headline`, whose savings are
 shown beside the prediction. Writes benchmarks/results/gradient_noise.md and .json.
@@ -217,10 +217,13 @@ def page(found: Mapping) -> str:
     """Markdown of everything, with the savings that `benchmarks.headline` has seen."""
     headline = json.loads((RESULTS / "headline.json").read_text())
     shares = headline["testbeds"][found["testbed"]]["savings"]
-    savings = {name: seen[0]["value"] for name, seen in shares.items()}
+    savings = {
+        name: shares.get(f"{name}, profile for free", seen)[0]["value"]
+        for name, seen in shares.items()
+    }
     text = (__doc__ or "").replace("--run is", "`--run` is").strip()
     title, _, rest = text.partition("\n")
-    parts = [f"# {title.rstrip('.')}", rest.strip()]
+    parts = [f"# {title.rstrip('.')}", rest.strip("\n")]
     parts.append(f"`{found['command']}`: {found['steps']} steps of each.")
     for policy, made in found["policies"].items():
         parts += [f"## From the policy `{policy}`", table(made, savings)]
