@@ -141,7 +141,7 @@ def analyse(runs: Sequence[Run], baseline: str, replicates: int) -> dict[str, An
         each = np.stack([success(members[seed]) for seed in seeds])
         table[label] = Runs(flops=np.array([x["flops"] for x in metrics]), success=each)
         live = np.array([x["flops_live"] for x in metrics])
-        fewer = (live < table[label].flops).any()
+        fewer = (live < 0.99 * table[label].flops).any()
         if fewer and exact_without_dead_groups(members[seeds[0]]):
             table[label + LIVE_SUFFIX] = Runs(flops=live, success=each)
         if label == ORACLE:
