@@ -15,6 +15,7 @@ SUBJECTS = {
         "default/report",
         "reasoning_gym/report",
         "smollm2/report",
+        "smollm2_seeds",
     ),
     "Profiles and prompts": ("break_even", "profiling", "prompt_sampling"),
     "Sampling and scoring": ("sampler", "scoring", "hostile_server"),

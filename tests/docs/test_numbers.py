@@ -11,8 +11,10 @@ from sgpo_jax import ledger, presets
 from .pages import ROOT, blocks
 
 RESULTS = ROOT / "benchmarks" / "results"
-POOL, THIN, FREE = "large-pool", "grpo_thin", "sgpo, profile for free"
+POOL, MAIN = "large-pool", "strategies"
+THIN, FREE = "grpo_thin", "sgpo, profile for free"
 LIVE = "grpo_token, dead groups left out"
+BOUND = "grpo_thin, no dead group sampled"
 
 
 @pytest.fixture
@@ -69,6 +71,7 @@ def test_savings_of_other_testbeds(page, pattern, testbed, method):
         (r"is exact and saves ([\d., and]+) times at 90 %", LIVE),
         (r"what is left makes it ([\d., and]+);", THIN),
         (r"learned in training ([\d., and]+)\. Three", "drawn_flat"),
+        (r"same thinned updates ([\d., and]+) times cheaper", BOUND),
     ],
 )
 def test_savings_over_the_testbeds(pattern, method):
@@ -82,6 +85,7 @@ def test_savings_over_the_testbeds(pattern, method):
 ROWS = {
     "the same updates, dead groups left out": LIVE,
     "thinned without bias (`grpo_thin`)": THIN,
+    "the bound: the same, no dead group ever sampled": BOUND,
     "thinned, drawn by a belief without a profile": "drawn_flat",
     "the same, belief started from a profile": "drawn",
     "`tracked_flat`: a baseline per question, without a profile": "tracked_flat",
@@ -159,7 +163,7 @@ def test_tuned_methods():
     found = json.loads((RESULTS / "headline_tuned.json").read_text())["testbeds"]
     testbed, text = found["strategies"], (ROOT / "docs" / "results.md").read_text()
     whole = testbed["final_flops"]["grpo_token"]
-    for name in ("grpo_token", "grpo_thin", "dapo", "tracked", "sgpo"):
+    for name in ("grpo_token", "grpo_thin", "dapo", "dapo_thin", "tracked", "sgpo"):
         final = testbed["final"][name]
         swept = (RESULTS / "tuning" / name / "report.md").read_text()
         best, default = re.findall(
@@ -178,7 +182,9 @@ def test_tuned_methods():
     page = "docs/results.md"
     for method, pattern in (
         (THIN, r"thinning saves ([\d.]+) times of tuned"),
-        ("dapo", r"compute, DAPO ([\d.]+), and"),
+        ("dapo", r"compute, DAPO ([\d.]+), and DAPO thinned"),
+        ("dapo_thin", r"and DAPO thinned ([\d.]+);"),
+        (BOUND, r"There the bound is ([\d.]+) times"),
     ):
         assert number(page, pattern) == round(testbed["savings"][method][2]["value"], 1)
 
@@ -204,6 +210,92 @@ def test_the_default_run():
         assert f"| {name} | {' | '.join(column)} |" in page
         claimed = ", ".join(f"{float(x) + 1e-9:.2f}" for x in column)
         assert claimed in " ".join((presets.default.__doc__ or "").split())
+
+
+def times(saved):
+    numbers = [f"{saved[key]:.2f}" for key in ("value", "low", "high")]
+    return (
+        f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
+        if saved["value"]
+        else "not reached"
+    )
+
+
+def rows_of(heading):
+    """Cells of the tables of a section of the page of results."""
+    text = (ROOT / "docs" / "results.md").read_text()
+    section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+
+
+def test_further_methods_and_ingredients():
+    found = json.loads((RESULTS / "headline.json").read_text())["testbeds"][
+        "strategies"
+    ]
+    savings, seen = found["savings"], 0
+    for name, *cells in rows_of("Further methods"):
+        label = (re.findall(r"`(\w+)`", name) or [""])[0]
+        free = f"{label}, profile for free"
+        if label not in savings:
+            continue
+        if len(cells) == 4 and label.startswith("sgpo"):  # at 50, 75 and 90 %
+            expected = [times(savings[free][i]) for i in (0, 1, 2)]
+        elif name.endswith("dead groups left out"):
+            left = savings[f"{label}, dead groups left out"]
+            expected = [times(left[i]) for i in (0, 2)]
+        else:
+            expected = [times(savings[label][i]) for i in (0, 2)]
+        assert cells[: len(expected)] == expected, name
+        assert f"{found['final'][label]:.3f}" in cells
+        seen += 1
+    assert seen >= 12
+
+
+def test_where_there_is_little_to_gain():
+    found = json.loads((RESULTS / "headline_little.json").read_text())["testbeds"]
+    methods = {
+        "dead groups left out": LIVE,
+        "thinned, drawn by a belief": "drawn_flat",
+        "the same, started from a profile": "drawn",
+        **{f"`{name}`": name for name in ("grpo_thin", "tracked", "sgpo")},
+    }
+    table = {name: cells for name, *cells in rows_of("Where there is little to gain")}
+    for name, label in methods.items():
+        saved = [testbed["savings"][label][2] for testbed in found.values()]
+        assert table[name] == [times(x) for x in saved]
+
+
+def test_savings_that_the_noise_of_gradients_predicts():
+    policies = json.loads((RESULTS / "gradient_noise.json").read_text())["policies"]
+    predicted = {row["method"]: row["predicted"] for row in policies["initial"]}
+    found = json.loads((RESULTS / "headline.json").read_text())["testbeds"][
+        "strategies"
+    ]
+    seen = 0
+    for name, *cells in rows_of("Theory against measurement"):
+        label = LIVE if name == "dead groups left out" else name.partition("`")[2]
+        label = label.partition("`")[0]
+        if label not in predicted:
+            continue
+        free = f"{label}, profile for free"
+        assert ("profile for free" in name) == (free in found["savings"])
+        measured = found["savings"].get(free, found["savings"][label])[0]["value"]
+        assert cells == [f"{predicted[label]:.2f}", f"{measured:.2f}"]
+        seen += 1
+    assert seen >= 7
+
+
+def test_presets_claim_what_is_measured():
+    seen = 0
+    for name in ("headline.json", "headline_little.json"):
+        found = json.loads((RESULTS / name).read_text())["testbeds"]
+        for testbed, result in found.items():
+            low, high = result["gain"]
+            text = " ".join((presets.PRESETS[testbed].__doc__ or "").split())
+            assert f"grpo_token from {low:.3f} to {high:.3f}" in text
+            seen += 1
+    assert seen == 6
 
 
 def test_how_well_the_model_predicts_the_runs():
