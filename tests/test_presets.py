@@ -35,11 +35,11 @@ def test_the_quick_preset_reaches_what_it_claims(tmp_path):
     subprocess.run([sys.executable, "-c", call, *args], env=env, cwd=ROOT, check=True)
     doc = " ".join((PRESETS["quick"].__doc__ or "").split())
     claim = re.search(
-        r"from ([\d.]+) to ([\d.]+) \(grpo_token\) and ([\d.]+) \(tracked\)", doc
+        r"from ([\d.]+) to ([\d.]+) \(grpo_token\) and ([\d.]+) \(grpo_thin\)", doc
     )
     assert claim
     for name, number in zip(
-        ("initial", "grpo_token", "tracked"), claim.groups(), strict=True
+        ("initial", "grpo_token", "grpo_thin"), claim.groups(), strict=True
     ):
         found = json.loads((tmp_path / "eval" / f"{name}.json").read_text())["mean"]
         assert found == pytest.approx(float(number.rstrip(".")), abs=0.08), name
