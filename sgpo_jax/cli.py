@@ -66,8 +66,8 @@ common options:
   --sampler.server URL  inference servers that sample the profile, and with
                     --sampler.refresh everything
   --seed N          root of all randomness
-  --preset NAME     a complete experiment to start from, unless --data is given the
-                    first: {presets}
+  --preset NAME     a complete experiment to start from (without: default, or with
+                    --data none): {presets}
   --dry-run         print the resolved experiment and its predicted cost; do nothing
   --help            after a command: every option with its default
   --version         of the package, in place of a command

@@ -103,8 +103,20 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     if args.out.exists():
         found = merge(json.loads(args.out.read_text()), found)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(found, indent=1) + "\n")
+    args.out.write_text(as_text(found))
     return worst
+
+
+def as_text(found: Mapping[str, Any]) -> str:
+    """JSON with a line per run.
+
+    >>> json.loads(as_text({"runs": [{"a": [1, 2]}], "b": {}}))
+    {'b': {}, 'runs': [{'a': [1, 2]}]}
+    """
+    rest = json.dumps({k: v for k, v in found.items() if k != "runs"}, indent=1)
+    runs = [json.dumps(run, separators=(",", ":")) for run in found["runs"]]
+    opening = rest.removesuffix("\n}")
+    return opening + ',\n "runs": [\n' + ",\n".join(runs) + "\n ]\n}\n"
 
 
 def merge(before: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,6 +41,10 @@ PAIRS = (
 )
 """The second of each differs from the first by one ingredient."""
 RESOLVE = 1.1
+CURVES = ("eval/success", "eval/greedy", "eval/pass@8")
+"""Metrics whose curves are kept."""
+KEPT = ("flops", "tokens", "rollouts")
+"""What is kept of a phase of the ledger."""
 
 
 def curve(run: Run) -> dict[str, Any]:
@@ -48,7 +52,6 @@ def curve(run: Run) -> dict[str, Any]:
     lines = read_metrics(run.metrics)
     seen = [line for line in lines if "eval/success" in line]
     steps = [line for line in lines if "reward" in line]
-    names = [name for name in seen[0] if name.startswith("eval/")]
     ledger = Ledger(seen[-1]["ledger"])
     usage = json.loads((run.folder / "usage.json").read_text())
     return {
@@ -58,11 +61,11 @@ def curve(run: Run) -> dict[str, Any]:
         "steps": [line["step"] for line in seen],
         "flops": [line["total_flops"] for line in seen],
         "flops_live": [line["total_flops_live"] for line in seen],
-        **{name: [round(line[name], 5) for line in seen] for name in names},
+        **{name: [round(line[name], 5) for line in seen] for name in CURVES},
         "no_signal": float(np.mean([line["frac_no_signal"] for line in steps])),
         "trained": sum(x["trained"] for x in steps) / sum(x["rollouts"] for x in steps),
         "ledger": {
-            phase: dataclasses.asdict(ledger[phase])
+            phase: {name: getattr(ledger[phase], name) for name in KEPT}
             for phase in (*PHASES, LIVE, "evaluation")
         },
         "cpu_seconds": round(usage["cpu"], 1),
@@ -141,6 +144,7 @@ def analyse(runs: Sequence[Run], baseline: str, replicates: int) -> dict[str, An
         each = np.stack([success(members[seed]) for seed in seeds])
         table[label] = Runs(flops=np.array([x["flops"] for x in metrics]), success=each)
         live = np.array([x["flops_live"] for x in metrics])
+        # Where a method refills, less than a per cent is left to leave out.
         fewer = (live < 0.99 * table[label].flops).any()
         if fewer and exact_without_dead_groups(members[seeds[0]]):
             table[label + LIVE_SUFFIX] = Runs(flops=live, success=each)

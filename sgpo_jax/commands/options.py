@@ -25,7 +25,7 @@ def experiment(command: str, args: list[str]) -> "Experiment":
       SystemExit: with code 0, for `--help`.
     """
     named = take_option(args, "--preset", "")
-    # A testbed's split and fine-tuning are for its own questions.
+    # The split and the fine-tuning of a testbed are for its own questions.
     brought = "data" in given_options(args)
     preset = named or ("" if brought else "default")
     if preset and preset not in PRESETS:
@@ -251,8 +251,8 @@ NOT_A_NUMBER = {
 
 FURTHER = """\
 options of the command itself:
-  --preset NAME           a complete experiment to start from, unless --data is given
-                          the first: {presets}
+  --preset NAME           a complete experiment to start from (without: default, or
+                          with --data none): {presets}
   --methods NAME...       what is trained: names of `sgpo methods`, or
                           package.module:function
   --dry-run               print the resolved experiment and its predicted cost

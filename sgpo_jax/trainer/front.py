@@ -12,7 +12,7 @@ from sgpo_jax.config import PackConfig, ProfileConfig, RewardConfig, SamplerConf
 from sgpo_jax.data import Query
 from sgpo_jax.pipeline import Display
 from sgpo_jax.pipeline.profiled import measured
-from sgpo_jax.profiling import Chunks, Profile
+from sgpo_jax.profiling import Chunks, Profile, nothing_solved
 from sgpo_jax.session import Session, cache_programs, make_worker
 from sgpo_jax.trainer.sizes import pack_for, sampler_for
 
@@ -211,7 +211,7 @@ def plan(
     made = planning.make_plan(
         known, seed=seed, filter=filter, allocate=allocate, curriculum=curriculum
     )
-    if not known.successes.any():
+    if nothing_solved(known):
         return made
     return planning.with_prediction(
         made, planning.predict(made, known, setting=setting)

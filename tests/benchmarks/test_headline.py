@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks.headline import __main__ as main
 from benchmarks.headline import page, verdict
 from benchmarks.headline.__main__ import merge, parse
 from benchmarks.headline.analysis import (
@@ -205,7 +206,7 @@ def test_the_verdict_says_what_the_numbers_say(rng):
     assert "(exact, the same runs) needs 1.67 times less" in text
     assert "Thinning what is left" in text and "The PROFILE" in text
     assert "if it were free, needs" in text and "2 seeds" in text
-    for module in (page, verdict):
+    for module in (page, verdict, main):
         assert doctest.testmod(module).failed == 0
 
 
