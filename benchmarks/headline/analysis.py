@@ -15,6 +15,8 @@ import numpy as np
 from sgpo_jax import report
 
 SHARES = report.SHARES
+AVERAGED_SUFFIX = ", averaged parameters"
+"""Marks the runs of a method, averages of its parameters evaluated in their place."""
 LIVE_SUFFIX = ", dead groups left out"
 """Marks the runs of a method, charged without responses of advantage 0."""
 ORACLE_SUFFIX = ", no dead group sampled"

@@ -15,6 +15,7 @@ from sgpo_jax.profiling import Profile
 from sgpo_jax.training import read_metrics
 
 from .analysis import (
+    AVERAGED_SUFFIX,
     FREE_SUFFIX,
     LIVE_SUFFIX,
     ORACLE_SUFFIX,
@@ -73,11 +74,21 @@ def curve(run: Run) -> dict[str, Any]:
     }
 
 
-def success(run: Run) -> np.ndarray:
-    """Success of each held-out question at each evaluation, [E, Q]."""
+def success(run: Run, kind: str = "mean") -> np.ndarray:
+    """Success of each held-out question at each evaluation, [E, Q].
+
+    Args:
+      run: finished.
+      kind: "mean", or "averaged" for that of the averaged parameters.
+    """
     steps = [x["step"] for x in read_metrics(run.metrics) if "eval/success" in x]
     folder = run.metrics.parent / "questions"
-    return np.stack([np.load(folder / f"{step:06d}.npz")["mean"] for step in steps])
+    return np.stack([np.load(folder / f"{step:06d}.npz")[kind] for step in steps])
+
+
+def averages(run: Run) -> bool:
+    """Whether the run has averaged parameters beside the raw ones."""
+    return methods.from_json(_config(run)["methods"][run.label]).averaging > 0
 
 
 def oracle(lines: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -100,10 +111,13 @@ def oracle(lines: Sequence[Mapping[str, Any]]) -> np.ndarray:
 
 def exact_without_dead_groups(run: Run) -> bool:
     """Whether leaving responses of advantage 0 out would change no update."""
-    config = json.loads((run.folder / "config.json").read_text())
-    method = methods.from_json(config["methods"][run.label])
+    method = methods.from_json(_config(run)["methods"][run.label])
     in_loss = method.kl is not None and not method.kl.in_reward
     return not in_loss and not method.entropy_bonus
+
+
+def _config(run: Run) -> dict[str, Any]:
+    return json.loads((run.folder / "config.json").read_text())
 
 
 def collect(runs: Sequence[Run], baseline: str, *, replicates: int = 1000) -> dict:
@@ -143,6 +157,10 @@ def analyse(runs: Sequence[Run], baseline: str, replicates: int) -> dict[str, An
         metrics = [curve(members[seed]) for seed in seeds]
         each = np.stack([success(members[seed]) for seed in seeds])
         table[label] = Runs(flops=np.array([x["flops"] for x in metrics]), success=each)
+        if averages(members[seeds[0]]):
+            smooth = np.stack([success(members[s], "averaged") for s in seeds])
+            paid = table[label].flops
+            table[label + AVERAGED_SUFFIX] = Runs(flops=paid, success=smooth)
         live = np.array([x["flops_live"] for x in metrics])
         # Where a method refills, less than a per cent is left to leave out.
         fewer = (live < 0.99 * table[label].flops).any()

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import itertools
 import json
 import pathlib
 import shutil
@@ -33,7 +34,8 @@ class Run:
         policy and its profile.
       seed: root of all randomness, questions included.
       options: further options of `sgpo run`, of every run.
-      own: options of `sgpo run` for this method alone, after the others.
+      own: options of `sgpo run` for this method alone, after the others. Those of
+        the profile make it begin from a profile of its own.
     """
 
     work: pathlib.Path
@@ -49,7 +51,10 @@ class Run:
 
     @property
     def folder(self) -> pathlib.Path:
-        return self.work / self.testbed / self.label / f"seed{self.seed}"
+        name = self.label
+        if self.method == INITIAL:
+            name += "".join(self.own)
+        return self.work / self.testbed / name / f"seed{self.seed}"
 
     @property
     def metrics(self) -> pathlib.Path:
@@ -58,7 +63,10 @@ class Run:
     @property
     def initial(self) -> "Run":
         """What it begins from."""
-        return dataclasses.replace(self, method=INITIAL, own=())
+        pairs = itertools.pairwise(self.own)
+        profile = [pair for pair in pairs if pair[0].startswith("--profile.")]
+        own = tuple(itertools.chain.from_iterable(profile))
+        return dataclasses.replace(self, method=INITIAL, own=own)
 
     @property
     def finished(self) -> bool:

@@ -98,16 +98,17 @@ def metrics_of(
     """Held-out metrics of a step; success by question goes into a file of its own."""
     found, cost = evaluate(progress.train.params)
     progress.ledger.add("evaluation", cost)
+    metrics = summary(found)
+    if "averaged" in progress.copies:
+        params = training.with_copy(progress.train, progress.copies["averaged"])
+        smooth, cost = evaluate(params)
+        progress.ledger.add("evaluation", cost)
+        found["averaged"] = smooth["mean"]
+        metrics["eval/success_averaged"] = float(smooth["mean"].mean())
     if processes.index == 0:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{progress.logged:06d}.npz"  # the step
         np.savez_compressed(path, **{k: np.float32(v) for k, v in found.items()})
-    metrics = summary(found)
-    if "averaged" in progress.copies:
-        params = training.with_copy(progress.train, progress.copies["averaged"])
-        found, cost = evaluate(params)
-        progress.ledger.add("evaluation", cost)
-        metrics["eval/success_averaged"] = float(found["mean"].mean())
     return metrics | training.compute_spent(progress)
 
 

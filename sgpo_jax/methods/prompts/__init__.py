@@ -15,3 +15,4 @@ from sgpo_jax.methods.prompts.replanned import Replanned as Replanned
 from sgpo_jax.methods.prompts.shuffled import Shuffled as Shuffled
 from sgpo_jax.methods.prompts.skipping import DropSolved as DropSolved
 from sgpo_jax.methods.prompts.skipping import SkipZeroVariance as SkipZeroVariance
+from sgpo_jax.methods.prompts.weighted import draw_by_weight as draw_by_weight
