@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.headline import controls
-from sgpo_jax import advantages, methods
+from sgpo_jax import advantages, methods, planning
 from sgpo_jax.config import LEARNING_RATE
 from sgpo_jax.methods import Draw, PromptPool
 
@@ -45,6 +45,33 @@ class Growing:
         return self.sampler.draw(
             pool, state, budget=round(budget * share), progress=progress, seed=seed
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Staged:
+    """The plan of a profile for the first part of a run, then all prompts.
+
+    Attributes:
+      first: prompt sampler of the first part.
+      then: prompt sampler of the rest.
+      at: share of the run after which the second takes over.
+    """
+
+    first: Any = methods.prompts.Planned(curriculum=planning.Mixed())
+    then: Any = methods.prompts.Shuffled()
+    at: float = 0.4
+
+    needs = ("profile",)
+
+    def init(self, pool: PromptPool):
+        return {"first": self.first.init(pool), "then": self.then.init(pool)}
+
+    def draw(self, pool: PromptPool, state, *, budget: int, progress: float, seed: int):
+        name = "first" if progress < self.at else "then"
+        drawn, new = getattr(self, name).draw(
+            pool, state[name], budget=budget, progress=progress, seed=seed
+        )
+        return drawn._replace(phase=0), {**state, name: new}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -146,6 +173,22 @@ def drawn_grown() -> methods.Method:
     """`drawn_flat`, with steps that grow like those of `thin_grown`."""
     flat = controls.drawn_flat()
     return _trial(flat, prompts=Growing(sampler=flat.prompts))
+
+
+def sgpo_thin() -> methods.Method:
+    """`sgpo` without an order, thinned like `grpo_thin`."""
+    thin = methods.named("grpo_thin").subsample
+    return controls.sgpo_mixed().replace(subsample=thin, averaging=AVERAGING)
+
+
+def staged_thin() -> methods.Method:
+    """`grpo_thin` that begins with the plan of a profile, which it pays for."""
+    return _trial(methods.named("grpo_thin"), prompts=Staged())
+
+
+def staged_grown() -> methods.Method:
+    """`staged_thin` with steps that grow like those of `thin_grown`."""
+    return _trial(methods.named("grpo_thin"), prompts=Growing(sampler=Staged()))
 
 
 def signal_flat() -> methods.Method:
