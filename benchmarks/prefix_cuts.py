@@ -166,7 +166,7 @@ def best(found: dict) -> tuple[float, np.ndarray]:
     """The largest saving, and its probabilities."""
     n, v = np.array(found["reach"]), np.array(found["variance"])
     root = decreasing(n, v)
-    factors = np.geomspace(0.05, 1, 200) / root[root > 0].min()
+    factors = np.geomspace(1 / root.max(), 1 / root[root > 0].min(), 400)
     tried = [np.clip(root * factor, 1e-3, 1.0) for factor in factors]
     savings = [saving(found, n @ p, n @ (v / p)) for p in tried]
     where = int(np.argmax(savings))
