@@ -117,6 +117,8 @@ Rate = Annotated[float, Range(TINY, 1000)]
 """A step size."""
 Temperature = Annotated[float, Range(1e-4, 1e4)]
 """A temperature of sampling."""
+Flops = Annotated[float, Range(0, 1e30)]
+"""Floating-point operations."""
 Seconds = Annotated[float, Range(1e-3, 10**7)]
 """A time limit; a third of a year at most."""
 

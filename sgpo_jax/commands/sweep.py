@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from sgpo_jax.bounds import Count, NonNegative, bounded
+from sgpo_jax.bounds import Count, Flops, bounded
 from sgpo_jax.commands import options
 from sgpo_jax.methods import Planned, Replanned
 
@@ -52,7 +52,7 @@ class SweepOptions:
     sampler: str = "gp"
     pruner: Literal["median", "halving", "none"] = "median"
     objective: Literal["area", "final"] = "area"
-    budget: NonNegative = 0.0
+    budget: Flops = 0.0
 
 
 def main(args: Sequence[str]) -> int:

@@ -60,6 +60,11 @@ def test_options_of_the_run_are_checked_too(rest, message, tmp_path, capsys):
     assert not out.exists()
 
 
+def test_the_compute_of_a_trial_may_be_that_of_a_real_run(tmp_path):
+    args = ["--out", str(tmp_path / "sweep"), "--budget", "3.5e21"]
+    assert sweep.parse([*args, "--", "--methods", "grpo"]).budget == 3.5e21
+
+
 def far(space, observations, rng):
     return np.full(len(space), 2.0)
 
