@@ -75,6 +75,51 @@ class Staged:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class UntilConverged(methods.prompts.Planned):
+    """Phases of a plan that end when their success no longer rises.
+
+    Attributes:
+      window: steps whose visits are averaged.
+      patience: steps without a new best after which the next phase begins.
+      least: rise of the success that counts.
+    """
+
+    window: int = 5
+    patience: int = 8
+    least: float = 0.01
+
+    def init(self, pool: PromptPool):
+        zero = np.zeros((), np.int64)
+        begun = {"phase": zero, "step": zero, "since": zero, "best": np.zeros(())}
+        return {"cursors": super().init(pool), **begun}
+
+    def draw(self, pool: PromptPool, state, *, budget: int, progress: float, seed: int):
+        del progress
+        phases = self._phases(pool)
+        step, phase, since, best = (
+            state[name].item() for name in ("step", "phase", "since", "best")
+        )
+        rows, _ = phases.phases[phase]
+        recent = pool.history.of(rows)
+        seen = (recent.visits > 0) & (recent.last_step > step - self.window)
+        success = float(np.nanmean(recent.last_mean[seen])) if seen.any() else 0.0
+        if success >= best + self.least:
+            best, since = success, step
+        elif step - since >= self.patience and phase + 1 < len(phases.phases):
+            phase, since, best = phase + 1, step, 0.0
+        drawn, cursors = phases.draw(
+            pool,
+            state["cursors"],
+            budget=budget,
+            progress=(phase + 0.5) / len(phases.phases),
+            seed=seed,
+        )
+        now = {"phase": phase, "step": step + 1, "since": since}
+        kept = {name: np.asarray(value, np.int64) for name, value in now.items()}
+        return drawn, {"cursors": cursors, **kept, "best": np.asarray(best, float)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ByPosterior:
     """Prompts drawn by what the Beta posterior says of a group, not by its mean.
 
@@ -179,6 +224,23 @@ def sgpo_thin() -> methods.Method:
     """`sgpo` without an order, thinned like `grpo_thin`."""
     thin = methods.named("grpo_thin").subsample
     return controls.sgpo_mixed().replace(subsample=thin, averaging=AVERAGING)
+
+
+def sgpo_converged() -> methods.Method:
+    """`sgpo` whose phases end when their success no longer rises."""
+    return controls.sgpo_mixed().replace(prompts=UntilConverged())
+
+
+def offline_thin() -> methods.Method:
+    """`grpo_thin` on responses of the initial policy: those a profile has sampled.
+
+    One pass over them costs what the profile costs. Importance weights are cut at 2.
+    """
+    return methods.named("grpo_thin").replace(
+        max_staleness=10_000,
+        correction=methods.Truncated(),
+        optimizer=methods.AdamW(learning_rate=RATE),
+    )
 
 
 def staged_thin() -> methods.Method:
