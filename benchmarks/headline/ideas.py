@@ -248,6 +248,11 @@ def staged_thin() -> methods.Method:
     return _trial(methods.named("grpo_thin"), prompts=Staged())
 
 
+def staged_fast() -> methods.Method:
+    """`staged_thin` at twice the step size."""
+    return _trial(methods.named("grpo_thin"), 2.0, prompts=Staged())
+
+
 def staged_grown() -> methods.Method:
     """`staged_thin` with steps that grow like those of `thin_grown`."""
     return _trial(methods.named("grpo_thin"), prompts=Growing(sampler=Staged()))
