@@ -257,6 +257,15 @@ def test_methods_can_have_options_of_their_own(tmp_path):
     assert args.options == ["--seed", "3"]
 
 
+def test_a_method_with_a_profile_of_its_own_begins_from_that(tmp_path):
+    own = {"two": ["--train.steps", "7", "--profile.samples", "2"]}
+    plain, two = plan(tmp_path, ["bed"], ["grpo", "a.b:two"], [0], own=own)
+    assert "--profile.samples" not in plain.initial.command()
+    assert two.initial.command()[-3:-1] == ["--profile.samples", "2"]
+    assert "--train.steps" not in two.initial.command()
+    assert two.initial.folder != plain.initial.folder
+
+
 def test_one_thread_means_one(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--a=b")
     found = environment(1)
