@@ -41,6 +41,8 @@ PAIRS = (
     ("tracked_flat", "tracked" + FREE_SUFFIX),
 )
 """The second of each differs from the first by one ingredient."""
+OTHERS = ("grpo_16", "dapo")
+"""What methods are compared with besides the baseline, where it has been run."""
 RESOLVE = 1.1
 CURVES = ("eval/success", "eval/greedy", "eval/pass@8")
 """Metrics whose curves are kept."""
@@ -182,6 +184,11 @@ def analyse(runs: Sequence[Run], baseline: str, replicates: int) -> dict[str, An
             Profile.load(complete[baseline][seeds[0]].folder / "profile.parquet")
         ),
         **compare(table, baseline, replicates),
+        "against": {
+            other: against(real, other, replicates)
+            for other in OTHERS
+            if other in real and other != baseline
+        },
         "power": _power(power(real, baseline)),
     }
 
@@ -216,6 +223,18 @@ def compare(
             name: float(x.flops[:, -1].mean()) for name, x in table.items()
         },
         "final": {name: float(x.success[:, -1].mean()) for name, x in table.items()},
+    }
+
+
+def against(table: Mapping[str, Runs], other: str, replicates: int) -> dict[str, Any]:
+    """Savings against another method, at shares of its own gain."""
+    booted = Bootstrap(table, other, count=replicates)
+    smooth = booted.curves[other].smooth()
+    return {
+        "gain": [float(smooth[0]), float(smooth.max())],
+        "savings": {
+            name: [_plain(x) for x in booted.saving(other, name)] for name in table
+        },
     }
 
 

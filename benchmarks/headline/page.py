@@ -68,6 +68,7 @@ def section(
         f"**Total compute of {baseline} over that of the method**, where the curves"
         f" reach a share of {baseline}'s gain (0: never reached)",
         saving_table(result),
+        *against(result),
         "**What each ingredient earns**: compute before over compute after it",
         ingredient_table(result),
         "**In the end**, and at equal compute: success less that of"
@@ -100,6 +101,20 @@ def saving_table(result: Mapping[str, Any]) -> str:
     rows = [["success", *targets]]
     rows += [[name, *map(times, x)] for name, x in result["savings"].items()]
     return table(["share of the gain", *heads], rows)
+
+
+def against(result: Mapping[str, Any]) -> list[str]:
+    """Tables of savings against other methods than the baseline."""
+    parts = []
+    for other, found in result.get("against", {}).items():
+        low, high = found["gain"]
+        rows = [[name, *map(times, x)] for name, x in found["savings"].items()]
+        parts += [
+            f"**Total compute of {other} over that of the method**, at shares of the"
+            f" gain of {other}, {low:.3f} to {high:.3f}",
+            table(["share of the gain", *(f"{share:.0%}" for share in SHARES)], rows),
+        ]
+    return parts
 
 
 def ingredient_table(result: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from benchmarks.headline.analysis import (
     costs,
     power,
 )
-from benchmarks.headline.collect import compare, oracle
+from benchmarks.headline.collect import against, compare, oracle
 from benchmarks.headline.schedule import INITIAL, Pool, Run, plan
 from sgpo_jax.sweep.process import environment
 
@@ -198,6 +198,16 @@ def test_ingredients_multiply_to_the_whole(rng):
     for i in range(len(SHARES) - 1):
         product = np.prod([x["savings"][i]["value"] for x in chain])
         assert product == pytest.approx(found["savings"]["drawn"][i]["value"])
+
+
+def test_against_another_method_the_gain_is_its_own():
+    slow, fast = learn([2.0], [[0.6, 0.8]]), learn([1.0], [[0.6, 0.8]])
+    found = against({"slow": slow, "fast": fast}, "slow", 20)
+    rise = 1 - np.exp(-8 / 2.0)
+    assert found["gain"] == pytest.approx([0.0, 0.7 * rise], abs=0.02)
+    ratios = [x["value"] for x in found["savings"]["fast"]][:3]
+    assert ratios == pytest.approx([2.0] * 3, rel=0.05)
+    assert [x["value"] for x in found["savings"]["slow"]] == [1.0] * 4
 
 
 def test_the_verdict_says_what_the_numbers_say(rng):
