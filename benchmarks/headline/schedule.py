@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import dataclasses
-import itertools
 import json
 import pathlib
 import shutil
@@ -63,10 +62,17 @@ class Run:
     @property
     def initial(self) -> "Run":
         """What it begins from."""
-        pairs = itertools.pairwise(self.own)
-        profile = [pair for pair in pairs if pair[0].startswith("--profile.")]
-        own = tuple(itertools.chain.from_iterable(profile))
-        return dataclasses.replace(self, method=INITIAL, own=own)
+        return dataclasses.replace(self, method=INITIAL, own=self._own(profile=True))
+
+    def _own(self, *, profile: bool) -> tuple[str, ...]:
+        """Own options of the profile, or the others; each with its values."""
+        kept, keep = [], False
+        for word in self.own:
+            if word.startswith("--"):
+                keep = word.startswith("--profile.") == profile
+            if keep:
+                kept.append(word)
+        return tuple(kept)
 
     @property
     def finished(self) -> bool:
@@ -94,11 +100,11 @@ class Run:
 
     def command(self) -> list[str]:
         flags = ["--preset", self.testbed, "--seed", str(self.seed)]
-        flags += ["--out", str(self.folder), *self.options, *self.own]
+        flags += ["--out", str(self.folder), *self.options]
         if self.method == INITIAL:
-            flags.append("--only-initial")
+            flags += [*self.own, "--only-initial"]
         else:
-            flags += ["--methods", self.method]
+            flags += [*self._own(profile=False), "--methods", self.method]
         return [sys.executable, "-m", "benchmarks.headline.worker", *flags]
 
 

@@ -273,6 +273,8 @@ def test_a_method_with_a_profile_of_its_own_begins_from_that(tmp_path):
     assert "--profile.samples" not in plain.initial.command()
     assert two.initial.command()[-3:-1] == ["--profile.samples", "2"]
     assert "--train.steps" not in two.initial.command()
+    assert "--profile.samples" not in two.command()  # it is there, as it is
+    assert two.command()[-4:] == ["--train.steps", "7", "--methods", "a.b:two"]
     assert two.initial.folder != plain.initial.folder
 
 
