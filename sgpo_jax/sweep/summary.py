@@ -2,7 +2,7 @@
 
 import pathlib
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 from matplotlib import ticker
 
 from sgpo_jax.sweep.objective import TENTHS
-from sgpo_jax.sweep.space import Choices, Value
+from sgpo_jax.sweep.space import Choices, Interval, Space, Value
 from sgpo_jax.sweep.sweep import Sweep, without
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LEAST = 4
 """Whole trials from which importance is estimated."""
+END = 0.02
+"""Share of an interval, from either bound, that counts as its end."""
 WHAT = {
     "area": "mean held-out success over the compute: the area under its curve. It"
     " counts how early success comes, averages the noise of all evaluations, and can be"
@@ -97,6 +99,35 @@ def _best(sweep: Sweep, found: "optuna.Study") -> Iterator[str]:
         " again with other seeds, and compare those:"
     )
     yield "\n".join(["```sh", tuned_command(sweep, found, seed=0), "```"])
+    ends = at_the_ends(sweep.space, best.params)
+    if ends:
+        yield (
+            f"The best value is at the end of what was searched: {', '.join(ends)}."
+            " A better one may lie beyond; --search takes a wider range."
+        )
+
+
+def at_the_ends(space: Space, values: Mapping[str, Value]) -> list[str]:
+    """Return the hyper-parameters whose value is a bound of its range, as text.
+
+    An interval's end is its outermost 2 %; choices that are not numbers have none.
+
+    Args:
+      space: the hyper-parameters.
+      values: of each, by name.
+
+    >>> rate = Interval(name="lr", low=1e-4, high=1e-2, log=True)
+    >>> size = Choices(name="size", values=("4", "8", "16"), ordered=True)
+    >>> at_the_ends((rate, size), {"lr": 1.02e-4, "size": 1})
+    ['lr 0.000102']
+    """
+    found = []
+    for one in space:
+        ordered = isinstance(one, Interval) or one.ordered
+        position = one.position(values[one.name])
+        if ordered and min(position, 1 - position) < END:
+            found.append(f"{one.name} {one.text(values[one.name])}")
+    return found
 
 
 def _importance(

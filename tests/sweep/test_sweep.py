@@ -125,6 +125,40 @@ def test_the_report_has_a_command_to_copy_with_another_seed(whole):
     assert str(made.folder) not in line
 
 
+def test_a_best_value_at_the_end_of_its_range_is_named(whole, tmp_path):
+    """The optimum, 1e-3, lies beyond what is searched here; there it is inside."""
+    made, found = whole
+    assert not any(
+        one.startswith(RATE)
+        for one in summary.at_the_ends(made.space, found.best_trial.params)
+    )
+    searched = [f"{RATE}=log:1e-5:1e-4", "train.rollouts=32,64,128"]
+    short = make(tmp_path / "short", space=sweep.parse(searched, SETTINGS))
+    beyond = run(short)
+    ends = summary.at_the_ends(short.space, beyond.best_trial.params)
+    text = summary.write(short, beyond, "sgpo sweep ...").read_text()
+    assert any(one.startswith(RATE) for one in ends)
+    assert f"at the end of what was searched: {', '.join(ends)}." in text
+
+
+@pytest.mark.parametrize(
+    "values, ends",
+    [
+        ({"lr": 1e-4, "size": 1, "rule": 0}, ["lr 0.0001"]),
+        ({"lr": 1e-2, "size": 2, "rule": 1}, ["lr 0.01", "size 16"]),
+        ({"lr": 1e-3, "size": 0, "rule": 1}, ["size 4"]),
+        ({"lr": 1.2e-4, "size": 1, "rule": 0}, []),
+    ],
+)
+def test_ends_are_of_ordered_ranges(values, ends):
+    space = (
+        sweep.Interval(name="lr", low=1e-4, high=1e-2, log=True),
+        sweep.Choices(name="size", values=("4", "8", "16"), ordered=True),
+        sweep.Choices(name="rule", values=("a", "b"), ordered=False),
+    )
+    assert summary.at_the_ends(space, values) == ends
+
+
 def test_a_sweep_that_was_killed_goes_on_as_if_it_was_not(whole, tmp_path):
     """Stopped in its third trial, its journal cut in the middle of a line."""
     made = make(tmp_path / "killed", jobs=1, trials=6)
