@@ -12,11 +12,15 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from sgpo_jax import report
+
 from . import verdict
 from .analysis import LIVE_SUFFIX, SHARES
 
 COLORS = (*plt.get_cmap("tab10").colors, *plt.get_cmap("Dark2").colors)
 SHOWN = {"eval/success": "mean", "eval/greedy": "greedy", "eval/pass@8": "pass@8"}
+MOST = SHARES.index(0.9)
+"""The share of the gain that sentences and the figure of two lines are about."""
 INTRODUCTION = """\
 # Held-out success against total compute
 
@@ -43,6 +47,7 @@ def write(found: Mapping[str, Any], out: pathlib.Path) -> None:
         curves(members, result, out.with_name(f"{name}.png"))
         savings(result, found["baseline"], out.with_name(f"{name}_savings.png"))
         parts += section(testbed, members, result, found["baseline"], name)
+    pair(found, out.with_suffix(".png"))
     out.with_suffix(".md").write_text("\n\n".join(parts) + "\n")
 
 
@@ -194,6 +199,67 @@ def curves(
     axes[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)
+
+
+def pair(found: Mapping[str, Any], path: pathlib.Path) -> None:
+    """Draw the baseline and its thinned form on the first testbed, where both ran.
+
+    Curves are means over seeds with the range of the seeds; an arrow is the saving at
+    90 % of the baseline's gain.
+    """
+    testbed, result = next(iter(found["testbeds"].items()))
+    labels = (found["baseline"], "grpo_thin")
+    if labels[1] not in result["final"]:
+        return
+    runs = {
+        label: [
+            run
+            for run in found["runs"]
+            if (run["testbed"], run["method"]) == (testbed, label)
+            and run["seed"] in result["seeds"]
+        ]
+        for label in labels
+    }
+    means = {label: mean_curve(members) for label, members in runs.items()}
+    figure, axis = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
+    for label, color in zip(labels, (COLORS[0], COLORS[3]), strict=True):
+        success = [run["eval/success"] for run in runs[label]]
+        flops = means[label].flops / 1e9
+        axis.plot(flops, means[label].smooth(), color=color, lw=2, label=label)
+        low, high = np.min(success, axis=0), np.max(success, axis=0)
+        axis.fill_between(flops, low, high, color=color, alpha=0.12, lw=0)
+    target, saved = result["targets"][MOST], result["savings"][labels[1]][MOST]
+    if saved["value"]:
+        far, near = (means[label].cost_of(target) / 1e9 for label in labels)
+        arrow = {"arrowstyle": "->", "lw": 1.2}
+        axis.annotate("", xy=(near, target), xytext=(far, target), arrowprops=arrow)
+        axis.annotate(
+            f"{saved['value']:.1f} times less",
+            ((near + far) / 2, target),
+            xytext=(0, -13),
+            textcoords="offset points",
+            ha="center",
+        )
+    axis.set_xlabel("total compute, GFLOP")
+    axis.set_ylabel("held-out success")
+    axis.set_title(f"{testbed}, {len(result['seeds'])} seeds", fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, loc="lower right")
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def mean_curve(runs: Sequence[Mapping[str, Any]]) -> report.Curve:
+    """Mean over the seeds of a method, at equal steps."""
+    flops = np.mean([run["flops"] for run in runs], axis=0)
+    return report.Curve(
+        steps=np.asarray(runs[0]["steps"]),
+        flops=flops,
+        repeated=flops,
+        success=np.mean([run["eval/success"] for run in runs], axis=0),
+        low=None,
+        high=None,
+    )
 
 
 def savings(result: Mapping[str, Any], baseline: str, path: pathlib.Path) -> None:

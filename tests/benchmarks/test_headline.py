@@ -220,6 +220,32 @@ def test_the_verdict_says_what_the_numbers_say(rng):
         assert doctest.testmod(module).failed == 0
 
 
+def test_the_figure_of_two_lines_shows_the_saving_of_the_table(tmp_path, monkeypatch):
+    """Its arrow, from the curves of the runs, is the bootstrap's estimate."""
+    found = json.loads(main.RESULTS.read_text())
+    result = next(iter(found["testbeds"].values()))
+    saved = result["savings"]["grpo_thin"][2]["value"]
+    kept = []
+    monkeypatch.setattr(page.plt, "close", kept.append)
+    page.pair(found, tmp_path / "pair.png")
+    (figure,) = kept
+    (axis,) = figure.axes
+    (arrow,) = [x for x in axis.texts if x.arrow_patch is not None]
+    (words,) = [x.get_text() for x in axis.texts if x.get_text()]
+    assert arrow.xyann[0] / arrow.xy[0] == pytest.approx(saved, rel=0.01)
+    assert arrow.xy[1] == arrow.xyann[1] == result["targets"][2]
+    assert words == f"{saved:.1f} times less" and len(axis.lines) == 2
+
+
+def test_no_figure_of_two_lines_without_the_thinned_method(tmp_path):
+    testbed = {"final": {"grpo": 0.5}, "seeds": [0]}
+    page.pair(
+        {"baseline": "grpo", "testbeds": {"bed": testbed}, "runs": []},
+        tmp_path / "pair.png",
+    )
+    assert not (tmp_path / "pair.png").exists()
+
+
 def fake(run, *, last, steps):
     run.metrics.parent.mkdir(parents=True)
     run.metrics.write_text(json.dumps({"step": last}) + "\n")
