@@ -21,6 +21,7 @@ With equal v_t no p saves anything (Cauchy-Schwarz): a cut pays only where late 
 have smaller gradients. The best cut has the p that saves most; NAT's is uniform over
 a response, whose first quarter is always kept here. "Uncorrelated" is the variance of
 whole responses over the sum of those of their tokens: 1 without correlation.
+Responses are those of groups with signal; on worked-steps they are shorter than most.
 
 --runs are run folders with their policies, of `benchmarks.headline`. Writes
 benchmarks/results/prefix_cuts.md and .json.

@@ -176,7 +176,6 @@ def analyse(runs: Sequence[Run], baseline: str, replicates: int) -> dict[str, An
         if price.any():
             free = table[label].flops - price
             table[label + FREE_SUFFIX] = Runs(flops=free, success=each)
-    real = {k: v for k, v in table.items() if k in complete}
     return {
         "seeds": seeds,
         "questions": table[baseline].success.shape[2],
@@ -185,11 +184,11 @@ def analyse(runs: Sequence[Run], baseline: str, replicates: int) -> dict[str, An
         ),
         **compare(table, baseline, replicates),
         "against": {
-            other: against(real, other, replicates)
+            other: against(table, other, replicates)
             for other in OTHERS
-            if other in real and other != baseline
+            if other in table and other != baseline
         },
-        "power": _power(power(real, baseline)),
+        "power": _power(power({name: table[name] for name in complete}, baseline)),
     }
 
 

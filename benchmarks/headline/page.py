@@ -2,7 +2,7 @@
 
 import itertools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -15,10 +15,18 @@ import numpy as np
 from sgpo_jax import report
 
 from . import verdict
-from .analysis import LIVE_SUFFIX, SHARES
+from .analysis import FREE_SUFFIX, LIVE_SUFFIX, SHARES, costs
+from .collect import OTHERS
 
 COLORS = (*plt.get_cmap("tab10").colors, *plt.get_cmap("Dark2").colors)
 SHOWN = {"eval/success": "mean", "eval/greedy": "greedy", "eval/pass@8": "pass@8"}
+DRAWN = (
+    *("grpo_token", "grpo_16", "grpo_thin", "screened_thin", "filtered_thin"),
+    *("drawn_flat", "drawn", "tracked_flat", "tracked", "dapo", "dapo_thin", "sgpo"),
+)
+"""Methods in the figures of a file with more than these; tables have all."""
+REPAID, WITHOUT = ("sgpo", "tracked", "drawn"), "grpo_thin"
+"""Methods with a profile, and the one without that they are compared with."""
 MOST = SHARES.index(0.9)
 """The share of the gain that sentences and the figure of two lines are about."""
 INTRODUCTION = """\
@@ -73,7 +81,8 @@ def section(
         f"**Total compute of {baseline} over that of the method**, where the curves"
         f" reach a share of {baseline}'s gain (0: never reached)",
         saving_table(result),
-        *against(result),
+        *against(result, members),
+        *repaid(result, members, baseline),
         "**What each ingredient earns**: compute before over compute after it",
         ingredient_table(result),
         "**In the end**, and at equal compute: success less that of"
@@ -108,18 +117,101 @@ def saving_table(result: Mapping[str, Any]) -> str:
     return table(["share of the gain", *heads], rows)
 
 
-def against(result: Mapping[str, Any]) -> list[str]:
-    """Tables of savings against other methods than the baseline."""
+def against(
+    result: Mapping[str, Any], members: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Tables of savings against other methods than the baseline.
+
+    Where an earlier command has left no intervals: from the mean curves.
+    """
+    found = result.get("against") or {}
+    shown = {
+        other: (x["gain"], {name: [*map(times, y)] for name, y in x["savings"].items()})
+        for other, x in found.items()
+    }
+    curves = mean_curves(members)
+    for other in OTHERS:
+        if other in curves and other in result["final"] and other not in shown:
+            ours = costs(curves, other)
+            smooth = curves[other].smooth()
+            ratios = {name: ours[other] / cost for name, cost in ours.items()}
+            cells = {name: [f"{x:.2f}" for x in row] for name, row in ratios.items()}
+            shown[other] = (smooth[0], smooth.max()), cells
     parts = []
-    for other, found in result.get("against", {}).items():
-        low, high = found["gain"]
-        rows = [[name, *map(times, x)] for name, x in found["savings"].items()]
+    for other, ((low, high), cells) in shown.items():
         parts += [
             f"**Total compute of {other} over that of the method**, at shares of the"
             f" gain of {other}, {low:.3f} to {high:.3f}",
-            table(["share of the gain", *(f"{share:.0%}" for share in SHARES)], rows),
+            table(
+                ["share of the gain", *(f"{share:.0%}" for share in SHARES)],
+                [[name, *row] for name, row in cells.items()],
+            ),
         ]
     return parts
+
+
+def repaid(
+    result: Mapping[str, Any], members: Sequence[Mapping[str, Any]], baseline: str
+) -> list[str]:
+    """Table of how many runs have to share a profile before it has paid."""
+    rows = repaid_rows(result, members, baseline)
+    if not rows:
+        return []
+    return [
+        "**Runs that share a profile before it has paid**, against"
+        f" {WITHOUT}: its compute over what one run saves with it, to a share of the"
+        " gain (never: a run saves nothing)",
+        table(["share of the gain", *(f"{share:.0%}" for share in SHARES)], rows),
+    ]
+
+
+def repaid_rows(
+    result: Mapping[str, Any], members: Sequence[Mapping[str, Any]], baseline: str
+) -> list[list[str]]:
+    """Cells of that table: the method, and runs at each share of the gain."""
+    savings = result["savings"]
+    if WITHOUT not in savings:
+        return []
+    curve = mean_curves(members)[baseline]
+    # Curves of the file are rounded to five digits.
+    whole = [curve.cost_of(target - 1e-5) for target in result["targets"]]
+    rows = []
+    for name in REPAID:
+        if f"{name}{FREE_SUFFIX}" in savings:
+            runs = [run for run in members if run["method"] == name]
+            price = np.mean([run["ledger"]["profiling"]["flops"] for run in runs])
+            free = [x["value"] for x in savings[f"{name}{FREE_SUFFIX}"]]
+            without = [x["value"] for x in savings[WITHOUT]]
+            rows.append([name, *sharing(whole, float(price), free, without)])
+    return rows
+
+
+def sharing(
+    whole: Sequence[float],
+    price: float,
+    free: Sequence[float],
+    without: Sequence[float],
+) -> list[str]:
+    """How many runs have to share a profile, at each share of the gain.
+
+    Args:
+      whole: compute of the baseline.
+      price: compute of the profile.
+      free: saving of the method with the profile, not charged; 0: never gets there.
+      without: saving of the method without a profile.
+
+    >>> sharing([100.0] * 4, 20.0, [4.0, 2.0, 1.0, 0.0], [2.0, 2.0, 2.0, 2.0])
+    ['1', 'never', 'never', 'never']
+    >>> sharing([100.0, 100.0], 20.0, [2.5, 2.0], [2.0, 0.0])
+    ['2', '1']
+    """
+    found = []
+    for paid, ours, theirs in zip(whole, free, without, strict=True):
+        saved = (
+            -np.inf if not ours else paid / theirs - paid / ours if theirs else np.inf
+        )
+        found.append(f"{max(1, np.ceil(price / saved)):.0f}" if saved > 0 else "never")
+    return found
 
 
 def ingredient_table(result: Mapping[str, Any]) -> str:
@@ -131,7 +223,8 @@ def ingredient_table(result: Mapping[str, Any]) -> str:
 
 
 def final_table(members: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> str:
-    rows = []
+    first = [f"{np.mean([run[key][0] for run in members]):.3f}" for key in SHOWN]
+    rows = [["initial", *first, *"-----"]]
     for label in result["final"]:
         runs = [run for run in members if run["method"] == label]
         if not runs:
@@ -168,12 +261,24 @@ def ledger_table(members: Sequence[Mapping[str, Any]]) -> str:
     return table(["method", *phases, "rollouts", "million tokens"], rows)
 
 
+def _drawn(labels: Iterable[str]) -> list[str]:
+    """The methods of a figure: all, or those of `DRAWN` where there are more."""
+    every = list(labels)
+    return every if len(every) <= len(DRAWN) else [x for x in every if x in DRAWN]
+
+
 def _methods(result: Mapping[str, Any], members: Sequence[Mapping[str, Any]]):
-    colors = itertools.cycle(COLORS)
-    for label in result["final"]:
-        runs = [run for run in members if run["method"] == label]
-        if runs:
-            yield label, runs, next(colors)
+    grouped = _by_method(members)
+    labels = _drawn(label for label in result["final"] if label in grouped)
+    for label, color in zip(labels, itertools.cycle(COLORS), strict=False):
+        yield label, grouped[label], color
+
+
+def _by_method(members: Iterable[Mapping[str, Any]]) -> dict[str, list]:
+    found: dict[str, list] = {}
+    for run in members:
+        found.setdefault(run["method"], []).append(run)
+    return found
 
 
 def curves(
@@ -211,16 +316,12 @@ def pair(found: Mapping[str, Any], path: pathlib.Path) -> None:
     labels = (found["baseline"], "grpo_thin")
     if labels[1] not in result["final"]:
         return
-    runs = {
-        label: [
-            run
-            for run in found["runs"]
-            if (run["testbed"], run["method"]) == (testbed, label)
-            and run["seed"] in result["seeds"]
-        ]
-        for label in labels
-    }
-    means = {label: mean_curve(members) for label, members in runs.items()}
+    members = [
+        run
+        for run in found["runs"]
+        if run["testbed"] == testbed and run["seed"] in result["seeds"]
+    ]
+    runs, means = _by_method(members), mean_curves(members)
     figure, axis = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
     for label, color in zip(labels, (COLORS[0], COLORS[3]), strict=True):
         success = [run["eval/success"] for run in runs[label]]
@@ -249,22 +350,30 @@ def pair(found: Mapping[str, Any], path: pathlib.Path) -> None:
     plt.close(figure)
 
 
-def mean_curve(runs: Sequence[Mapping[str, Any]]) -> report.Curve:
-    """Mean over the seeds of a method, at equal steps."""
-    flops = np.mean([run["flops"] for run in runs], axis=0)
-    return report.Curve(
-        steps=np.asarray(runs[0]["steps"]),
-        flops=flops,
-        repeated=flops,
-        success=np.mean([run["eval/success"] for run in runs], axis=0),
-        low=None,
-        high=None,
-    )
+def mean_curves(members: Iterable[Mapping[str, Any]]) -> dict[str, report.Curve]:
+    """Mean over the seeds of each method, at equal steps."""
+    found = {}
+    for label, runs in _by_method(members).items():
+        flops = np.mean([run["flops"] for run in runs], axis=0)
+        found[label] = report.Curve(
+            steps=np.asarray(runs[0]["steps"]),
+            flops=flops,
+            repeated=flops,
+            success=np.mean([run["eval/success"] for run in runs], axis=0),
+            low=None,
+            high=None,
+        )
+    return found
 
 
 def savings(result: Mapping[str, Any], baseline: str, path: pathlib.Path) -> None:
     """Draw the saving of each method at each share of the gain, with intervals."""
-    names = [name for name in result["savings"] if name != baseline]
+    kept = _drawn(name for name in result["savings"] if ", " not in name)
+    names = [
+        name
+        for name in result["savings"]
+        if name != baseline and name.partition(", ")[0] in kept
+    ]
     figure, axis = plt.subplots(figsize=(8, 0.5 * len(names) + 1.4))
     shades = plt.get_cmap("viridis")(np.linspace(0.1, 0.85, len(SHARES)))
     for i, share in enumerate(SHARES):

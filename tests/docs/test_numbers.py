@@ -6,6 +6,9 @@ import re
 import numpy as np
 import pytest
 
+from benchmarks.headline import testbeds
+from benchmarks.headline.analysis import costs
+from benchmarks.headline.page import mean_curves, repaid_rows
 from sgpo_jax import ledger, presets
 
 from .pages import ROOT, blocks
@@ -70,7 +73,7 @@ def test_savings_of_other_testbeds(page, pattern, testbed, method):
     [
         (r"is exact and saves ([\d., and]+) times at 90 %", LIVE),
         (r"what is left makes it ([\d., and]+);", THIN),
-        (r"learned in training ([\d., and]+)\. Three", "drawn_flat"),
+        (r"learned in training ([\d., and]+)\. \*", "drawn_flat"),
         (r"same thinned updates ([\d., and]+) times cheaper", BOUND),
     ],
 )
@@ -145,11 +148,19 @@ def test_screened_groups_and_the_filter():
     found = json.loads((RESULTS / "headline.json").read_text())["testbeds"]
     screened = found[POOL]["savings"]["screened_thin"][2]["value"]
     page = "docs/results.md"
-    assert number(page, r"([\d.]+) on `large-pool` by groups") == round(screened, 2)
+    assert number(page, r"par with thinning \(([\d.]+) against") == round(screened, 2)
+    thin = found[POOL]["savings"][THIN][2]["value"]
+    assert number(page, r"against ([\d.]+) on `large-pool`\)") == round(thin, 2)
     many = found["many-visits"]["savings"]
     assert many["filtered_thin, profile for free"][2]["value"] == 0  # "never reached"
     filtered, thin = many["filtered_thin, profile for free"], many[THIN]
-    assert filtered[0]["value"] > thin[0]["value"]  # "ahead until half of the gain"
+    (link,) = [
+        x
+        for x in found["many-visits"]["ingredients"]
+        if x["after"] == "filtered_thin, profile for free"
+    ]
+    half = link["savings"][0]
+    assert half["low"] < 1 < half["high"]  # "at par until half of the gain"
     assert filtered[1]["value"] < thin[1]["value"]  # "then stays below"
     factors = json.loads((RESULTS / "break_even.json").read_text())["check"]
     (paid,) = [
@@ -161,32 +172,116 @@ def test_screened_groups_and_the_filter():
 def test_tuned_methods():
     """The table of sweeps and of what their best options reached on other seeds."""
     found = json.loads((RESULTS / "headline_tuned.json").read_text())["testbeds"]
-    testbed, text = found["strategies"], (ROOT / "docs" / "results.md").read_text()
-    whole = testbed["final_flops"]["grpo_token"]
-    for name in ("grpo_token", "grpo_thin", "dapo", "dapo_thin", "tracked", "sgpo"):
-        final = testbed["final"][name]
-        swept = (RESULTS / "tuning" / name / "report.md").read_text()
-        best, default = re.findall(
-            r"area ([\d.]+); the default, trial 0, has ([\d.]+)\.", swept
-        )[0]
-        saved = testbed["savings"][name][2]
-        numbers = [f"{saved[key]:.2f}" for key in ("value", "low", "high")]
-        reached = f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
-        share = testbed["final_flops"][name] / whole
-        row = (
-            f"| `{name}` | {default} to {best} |"
-            f" {reached if saved['value'] else 'not reached'} |"
-            f" {final:.3f}, {share:.2f} |"
-        )
-        assert row in text
+    seen = 0
+    for name, *cells in rows_of("Tuned equally")[1:]:
+        testbed, _, method = name.strip("`").partition("`: ")
+        result = found[testbed]
+        report = RESULTS / "tuning" / method / "report.md"
+        area = "-"
+        if testbed == MAIN and report.exists():
+            best, default = re.findall(
+                r"area ([\d.]+); the default, trial 0, has ([\d.]+)\.",
+                report.read_text(),
+            )[0]
+            area = f"{default} to {best}"
+        saved = [result["savings"], *(x["savings"] for x in result["against"].values())]
+        final = f"{result['final'][method]:.3f}"
+        flops = f"{result['final_flops'][method] / 1e9:.0f}"
+        assert cells == [
+            area,
+            *(times(x[method][2]) for x in saved),
+            f"{final}, {flops}",
+        ]
+        seen += 1
+    assert seen >= 14
+    for report in (RESULTS / "tuning").glob("*/report.md"):
+        assert re.search(r"^24 trials .* 95 GFLOP each", report.read_text(), re.M)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "testbed", "against", "method"),
+    [
+        (r"groups out saves ([\d.]+) times of tuned", MAIN, "", LIVE),
+        (r"on `strategies`, thinning ([\d.]+), DAPO", MAIN, "", THIN),
+        (r"thinning [\d.]+, DAPO ([\d.]+), and", MAIN, "", "dapo"),
+        (r"and DAPO thinned ([\d.]+)\.", MAIN, "", "dapo_thin"),
+        (r"not\*\*: ([\d.]+) by leaving its dead", MAIN, "", LIVE),
+        (r"which is exact, ([\d.]+) by thinning", MAIN, "", THIN),
+        (r"updates ([\d.]+) times cheaper: the bound", MAIN, "", BOUND),
+        (r"profile: ([\d.]+) times by tuned GRPO", MAIN, "grpo_16", LIVE),
+        (r"dead groups out, ([\d.]+) by thinned GRPO\. Tun", MAIN, "grpo_16", THIN),
+        (r"is worth ([\d.]+) times of that", MAIN, "grpo_16", "grpo_token"),
+        (r"either: ([\d.]+) times less by thinned", MAIN, "dapo", THIN),
+        (r"thinned GRPO, ([\d.]+) by DAPO thinned", MAIN, "dapo", "dapo_thin"),
+        (r"by DAPO thinned, and ([\d.]+) is the bound", MAIN, "dapo", BOUND),
+    ],
+)
+def test_sentences_on_tuned_methods(pattern, testbed, against, method):
+    found = json.loads((RESULTS / "headline_tuned.json").read_text())["testbeds"]
+    result = found[testbed]
+    saved = (result["against"][against] if against else result)["savings"][method][2]
+    shown = number("docs/results.md", pattern)
+    digits = len(f"{shown}".partition(".")[2])
+    assert shown == round(saved["value"], digits)
+
+
+def test_against_groups_of_16():
+    """Of all of their gain, from the mean curves: both methods with defaults."""
+    found = json.loads((RESULTS / "headline.json").read_text())
     page = "docs/results.md"
-    for method, pattern in (
-        (THIN, r"thinning saves ([\d.]+) times of tuned"),
-        ("dapo", r"compute, DAPO ([\d.]+), and DAPO thinned"),
-        ("dapo_thin", r"and DAPO thinned ([\d.]+);"),
-        (BOUND, r"There the bound is ([\d.]+) times"),
+    for testbed, pattern in (
+        (MAIN, r"thinned GRPO needs ([\d.]+) times less on `strategies`"),
+        (POOL, r"and ([\d.]+) times less on `large-pool` for all of its gain"),
     ):
-        assert number(page, pattern) == round(testbed["savings"][method][2]["value"], 1)
+        runs = [x for x in found["runs"] if x["testbed"] == testbed]
+        spent = costs(mean_curves(runs), "grpo_16")
+        assert number(page, pattern) == round(spent["grpo_16"][3] / spent[THIN][3], 1)
+
+
+def test_runs_that_share_a_profile():
+    found = json.loads((RESULTS / "headline.json").read_text())
+    table = {name.strip("`"): cells for name, *cells in rows_of("What a profile earns")}
+    for place, (testbed, result) in enumerate(found["testbeds"].items()):
+        runs = [x for x in found["runs"] if x["testbed"] == testbed]
+        for name, *shown in repaid_rows(result, runs, found["baseline"]):
+            assert table[name][place] == ", ".join(shown)
+    text = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    first, last = re.findall(r"(\d+) to (\d+) runs would repay it", text)[0]
+    assert (
+        table["sgpo"][0].startswith(f"{first}, ") and f", {last}, " in table["sgpo"][0]
+    )
+    assert (
+        f"seven runs repay it on one testbed and {table['sgpo'][1].partition(',')[0]}"
+        in (" ".join((ROOT / "docs" / "start" / "why.md").read_text().split()))
+    )
+
+
+def test_testbeds():
+    found = json.loads((RESULTS / "testbeds.json").read_text())
+    assert rows_of("Testbeds")[1:] == testbeds.rows(found)
+    fresh = testbeds.learned(RESULTS)
+    for testbed, shown in found.items():
+        assert {name: shown[name] for name in fresh[testbed]} == fresh[testbed]
+
+
+def test_ideas():
+    found = json.loads((RESULTS / "headline_ideas.json").read_text())["testbeds"]
+    savings, final = found[MAIN]["savings"], found[MAIN]["final"]
+    seen = 0
+    for name, *cells in rows_of("Ideas")[1:]:
+        (label,) = re.findall(r"`(\w+)`", name)
+        averaged = "averaged" in name or name.startswith("... of `")
+        shown = [f"{label}, averaged parameters" if averaged else label]
+        free = f"{label}, profile for free"
+        shown += [free] if free in savings else []
+        expected = [
+            f"{times(x[0]).partition(' [')[0]}, {times(x[2])}"
+            for x in map(savings.get, shown)
+        ]
+        expected += ["-"] * (2 - len(expected))
+        assert cells == [*expected, f"{final[shown[0]]:.3f}"], name
+        seen += 1
+    assert seen >= 20
 
 
 def test_the_default_run():
