@@ -256,9 +256,10 @@ def _introduce(run: "Run") -> None:
     for problem in run.questions.problems[:10]:
         run.display.say(f"data: {problem}")
     config = run.config
-    if config.model.source and not config.sft.steps:
+    source = config.model.source.replace("{out}", str(config.out))
+    if source and not config.sft.steps:
         run.display.say(
-            f"model: {config.model.source} as it is, without supervised fine-tuning"
+            f"model: {source} as it is, without supervised fine-tuning"
             " (--sft.steps N fine-tunes it on demonstrations first)"
         )
     if config.sampler.server:

@@ -255,8 +255,13 @@ def open_folder(config: Experiment, *, write: bool = True) -> RunFolder:
             first = first_stage(name, config)
             if name.startswith(_CLIENT):
                 continue
-            # `train.steps` may grow: a longer run continues a shorter one only if the
-            # schedule does not depend on the length, so it counts as a change.
+            if name == "train.steps" and _may_grow(folder, config, saved, flat):
+                begun += [
+                    path
+                    for label in saved["methods"]
+                    if (path := folder.evaluation(label)).exists()
+                ]
+                continue
             later = STAGES[STAGES.index(first) :] if first else ()
             brought = name.startswith("profile.") and folder.profile.exists()
             if brought or any(folder.done(stage) for stage in later):
@@ -269,7 +274,7 @@ def open_folder(config: Experiment, *, write: bool = True) -> RunFolder:
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         for path in begun:
-            shutil.rmtree(path)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         write_json(folder.config, flat)
     except OSError as error:
         raise UserError(
@@ -277,6 +282,24 @@ def open_folder(config: Experiment, *, write: bool = True) -> RunFolder:
             " another --out"
         ) from error
     return folder
+
+
+def _may_grow(
+    folder: RunFolder, config: Experiment, saved: dict[str, Any], flat: dict[str, Any]
+) -> bool:
+    """Return whether training may go on beyond the steps it was to have.
+
+    A longer run continues a shorter one if nothing depends on the length: no trained
+    method draws its prompts by the share of the run that is done.
+    """
+    if saved["train.steps"] > flat["train.steps"]:
+        return False
+    trained = [x for x in saved.get("methods", {}) if folder.method(x).exists()]
+    return all(
+        label in config.methods
+        and not getattr(config.methods[label].prompts, "phased", True)
+        for label in trained
+    )
 
 
 def first_stage(name: str, config: Experiment) -> str | None:

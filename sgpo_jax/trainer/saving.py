@@ -1,6 +1,7 @@
 """Run folders of trainers: written by a notebook, resumed by `sgpo run`, and back."""
 
 import contextlib
+import dataclasses
 import json
 import pathlib
 from collections.abc import Iterator
@@ -137,7 +138,9 @@ def experiment(trainer: "Trainer", path: pathlib.Path) -> Experiment:
         profile=ProfileConfig(samples=trainer.profile_samples),
         pack=trainer.session.pack,
         methods={trainer.label: trainer.method},
-        train=trainer.config,
+        train=dataclasses.replace(
+            trainer.config, steps=max(trainer.config.steps, trainer.step)
+        ),
         eval=EvalConfig(samples=trainer.eval_samples, exact=trainer.eval_exact),
         mesh=trainer.session.mesh_shape,
         log=LogConfig(completions=trainer.kept.count),

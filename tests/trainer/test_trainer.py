@@ -11,7 +11,7 @@ import pytest
 import sgpo_jax
 from sgpo_jax import advantages, cli, data, methods, models, profiling, training
 from sgpo_jax.config import EvalConfig
-from sgpo_jax.pipeline import open_folder
+from sgpo_jax.pipeline import RunFolder, open_folder
 from sgpo_jax.rewards import hacking
 from sgpo_jax.testing import tiny_experiment
 from sgpo_jax.trainer import Trainer
@@ -233,6 +233,46 @@ def test_a_notebook_opens_what_the_command_line_left(tmp_path):
             assert metrics[-1]["reward"] == whole.table()["reward"][-1].as_py()
             ours, theirs = same.ledger["profiling"], whole.ledger["profiling"]
             assert ours.rollouts == theirs.rollouts
+
+
+def test_a_finished_run_is_made_longer(tmp_path, capsys):
+    """To the bits of one that was longer from the start, its evaluation made anew."""
+    named = {"grpo_token": methods.named("grpo_token")}
+    config = tiny_experiment(str(tmp_path / "short"), methods=named)
+    open_folder(
+        dataclasses.replace(config, train=dataclasses.replace(config.train, steps=2))
+    )
+    assert cli.run_command(["run", "--out", config.out]) == 0
+    assert cli.run_command(["run", "--out", config.out, "--train.steps", "6"]) == 0
+    whole = dataclasses.replace(config, out=str(tmp_path / "whole"))
+    open_folder(whole)
+    assert cli.run_command(["run", "--out", whole.out]) == 0
+    with Trainer.open(config.out, show=False) as longer:
+        with Trainer.open(whole.out, show=False) as straight:
+            assert longer.step == straight.step == 6
+            assert_equal(longer.policy.params, straight.policy.params)
+        list(longer.steps(1))  # a seventh step of six
+        longer.save(tmp_path / "seven")
+    ours, theirs = (
+        json.loads(RunFolder(tmp_path / name).evaluation("grpo_token").read_text())
+        for name in ("short", "whole")
+    )
+    assert ours["mean"] == theirs["mean"] and ours["reward"] == theirs["reward"]
+    capsys.readouterr()
+    assert cli.run_command(["train", "--out", str(tmp_path / "seven")]) == 0
+    assert " of 6" not in capsys.readouterr().err
+    assert cli.run_command(["run", "--out", config.out, "--train.steps", "4"]) == 2
+    assert "results with train.steps=6, not 4" in capsys.readouterr().err
+
+
+def test_a_plan_in_phases_is_not_made_longer(tmp_path, capsys):
+    config = tiny_experiment(
+        str(tmp_path / "run"), methods={"sgpo": methods.named("sgpo")}
+    )
+    folder = open_folder(config)
+    folder.method("sgpo").mkdir(parents=True)
+    assert cli.run_command(["run", "--out", config.out, "--train.steps", "9"]) == 2
+    assert "results with train.steps=6, not 9" in capsys.readouterr().err
 
 
 def test_which_of_several_methods_is_opened_must_be_said(tmp_path):

@@ -30,6 +30,8 @@ class ByBelief:
 
     needs = ("baseline",)
 
+    phased = False
+
     def init(self, pool: PromptPool) -> State:
         """Return no state: the baseline is the memory."""
         del pool

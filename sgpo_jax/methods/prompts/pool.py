@@ -151,6 +151,10 @@ class PromptSampler(Protocol):
 
     A plain function `draw(pool, *, budget, progress, seed) -> Draw` will do where there
     is no state; see `as_sampler`. All samplers pass one contract test.
+
+    One whose draws do not depend on `progress` says so by an attribute, `phased =
+    False`: a run of it may be made longer (`--train.steps`) and is then the run that
+    was longer from the start.
     """
 
     def init(self, pool: PromptPool) -> State:

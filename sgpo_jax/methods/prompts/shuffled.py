@@ -50,6 +50,8 @@ def _until(order: np.ndarray, sizes: np.ndarray, budget: int) -> tuple[np.ndarra
 class Passes:
     """State of a sampler that goes through the prompts in shuffled passes."""
 
+    phased = False
+
     def init(self, pool: PromptPool) -> State:
         """Return a cursor at zero: prompts looked at so far."""
         del pool

@@ -105,6 +105,8 @@ class SkipZeroVariance:
                 f" {self.lowest}, {self.start} and {self.highest}"
             )
 
+    phased = False
+
     def init(self, pool: PromptPool) -> State:
         """Return a cursor at zero and both bases at the start."""
         del pool
