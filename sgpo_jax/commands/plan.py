@@ -80,10 +80,11 @@ def run(options: PlanOptions) -> str:
     """Write the plan, or the comparison; return what is printed.
 
     Raises:
-      UserError: if there is no such profile.
+      UserError: if there is no such profile, or another command works on the folder.
       ValueError: naming a rule or a setting that is wrong.
     """
     from sgpo_jax.commands import profile_files
+    from sgpo_jax.pipeline.saved import read_lock
     from sgpo_jax.profiling import Posterior
 
     rules = parse_rules(options)
@@ -94,7 +95,8 @@ def run(options: PlanOptions) -> str:
     out = pathlib.Path(options.out).expanduser() if options.out else folder
     out.mkdir(parents=True, exist_ok=True)
     make = compare if options.compare else plan
-    return make(belief, rules, out, seed=options.seed)
+    with read_lock(out):
+        return make(belief, rules, out, seed=options.seed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

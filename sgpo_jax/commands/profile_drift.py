@@ -28,6 +28,7 @@ def run(options: DriftOptions) -> str:
       ValueError: if they have too few questions in common.
     """
     from sgpo_jax import planning
+    from sgpo_jax.pipeline.saved import read_lock
 
     first, folder = profile_files.open_profile(options.out)
     later, _ = profile_files.open_profile(options.drift)
@@ -38,5 +39,6 @@ def run(options: DriftOptions) -> str:
         "pays_after": found.pays_after if found.saving > 0 else None,
     }
     path = folder / "drift.json"
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    with read_lock(folder):
+        path.write_text(json.dumps(content, indent=1) + "\n")
     return f"{found}\nwritten: {path}"

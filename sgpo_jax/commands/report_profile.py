@@ -33,6 +33,7 @@ def main(args: Sequence[str]) -> int:
     from sgpo_jax import report
     from sgpo_jax.commands import profile_files
     from sgpo_jax.pipeline import UserError
+    from sgpo_jax.pipeline.saved import read_lock
 
     try:
         options = parse_dataclass(ReportProfileOptions, args, prog="sgpo report")
@@ -50,7 +51,8 @@ def main(args: Sequence[str]) -> int:
             queries = profile_files.questions(folder)
         except UserError:
             queries = ()
-        path = report.write_profile(folder, profile, plans=plans, queries=queries)
+        with read_lock(folder):
+            path = report.write_profile(folder, profile, plans=plans, queries=queries)
     except (UserError, ValueError) as error:
         print(f"sgpo: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

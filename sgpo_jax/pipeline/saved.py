@@ -16,7 +16,7 @@ from sgpo_jax.pipeline.run import Run
 
 @contextlib.contextmanager
 def read_lock(path: pathlib.Path) -> Iterator[None]:
-    """Keep a run folder to oneself while its policies are read.
+    """Keep a run folder to oneself while its policies are read, or a file is added.
 
     Opening checkpoints puts aside what is not whole, and a run deletes its older ones.
 

@@ -13,6 +13,7 @@ import pytest
 
 import sgpo_jax
 from sgpo_jax import cli, data, planning
+from sgpo_jax.hosts import folder_lock
 from sgpo_jax.profiling import Profile
 from tests.sampling.test_server import answer, serve
 
@@ -344,3 +345,25 @@ def test_drift_against_a_later_profile(capsys, tmp_path, imported):
     assert found["correlation"] < 0 and found["queries"] == 7
     code, _, err = sgpo(capsys, "profile", "--drift", tmp_path, "--out", imported)
     assert code == 2 and "there is no profile" in err
+
+
+def test_a_folder_in_use_gets_no_file(imported, tmp_path, capsys):
+    """Neither a plan nor a report nor a comparison: a run writes them there itself."""
+    before = {path.name for path in imported.iterdir()}
+    commands = (
+        ("plan", "--profile", imported),
+        ("report", "--out", imported),
+        ("profile", "--drift", imported, "--out", imported),
+    )
+    with folder_lock(imported):
+        for command in commands:
+            code, _, err = sgpo(capsys, *command)
+            assert code == 2 and "is in use by process" in err, command
+        there = {path.name for path in imported.iterdir()} - {"lock.json"}
+        assert there == before
+        elsewhere = tmp_path / "elsewhere"
+        assert sgpo(capsys, *commands[0], "--out", elsewhere)[0] == 0
+    for command in commands:
+        code, _, err = sgpo(capsys, *command)
+        assert code == 0, err
+    assert (imported / "report.md").exists() and (imported / "drift.json").exists()
