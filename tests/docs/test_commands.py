@@ -118,7 +118,10 @@ class Parsed(Exception):
 def _start(words: list[str], monkeypatch) -> None:
     """Let a benchmark parse its options, and no more."""
     module = words[0] == "-m"
-    file = ROOT / (words[1].replace(".", "/") + "/__main__.py" if module else words[0])
+    file = ROOT / (words[1].replace(".", "/") if module else words[0])
+    if module:
+        alone = file.with_suffix(".py")
+        file = alone if alone.exists() else file / "__main__.py"
     parser = argparse.ArgumentParser
     known = parser.parse_known_args
 
@@ -134,7 +137,8 @@ def _start(words: list[str], monkeypatch) -> None:
     monkeypatch.setattr(parser, "parse_args", parse)
     monkeypatch.setattr(os, "environ", os.environ.copy())
     if module:  # it may have been imported by a test of its own
-        monkeypatch.delitem(sys.modules, f"{words[1]}.__main__", raising=False)
+        imported = words[1] if file.stem != "__main__" else f"{words[1]}.__main__"
+        monkeypatch.delitem(sys.modules, imported, raising=False)
     monkeypatch.setattr(sys, "argv", words[module:])
     monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.syspath_prepend(str(file.parent))

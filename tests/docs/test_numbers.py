@@ -99,8 +99,7 @@ ROWS = {
 
 def test_the_table_of_results_is_that_of_the_file():
     found = json.loads((RESULTS / "headline.json").read_text())["testbeds"]
-    text = (ROOT / "docs" / "results.md").read_text().partition("## Tuned")[0]
-    cells = [line.strip("| ").split(" | ") for line in text.splitlines() if "|" in line]
+    cells = rows_of("What dropping, thinning, drawing and profiling earn")
     table = {row[0]: row[1:] for row in cells}
     assert table["seeds"] == [str(len(x["seeds"])) for x in found.values()]
     above = ""
@@ -204,16 +203,31 @@ def test_tuned_methods():
         (r"groups out saves ([\d.]+) times of tuned", MAIN, "", LIVE),
         (r"on `strategies`, thinning ([\d.]+), DAPO", MAIN, "", THIN),
         (r"thinning [\d.]+, DAPO ([\d.]+), and", MAIN, "", "dapo"),
-        (r"and DAPO thinned ([\d.]+)\.", MAIN, "", "dapo_thin"),
-        (r"not\*\*: ([\d.]+) by leaving its dead", MAIN, "", LIVE),
+        (r"and DAPO thinned ([\d.]+); on", MAIN, "", "dapo_thin"),
+        (r"on `large-pool` thinning saves ([\d.]+) times\.", POOL, "", THIN),
+        (r"on `large-pool` \(([\d.]+) times less\), not", POOL, "dapo", THIN),
+        (r"times less\), not on `strategies` \(([\d.]+)\)", MAIN, "dapo", THIN),
+        (r"needs ([\d.]+) to [\d.]+ times less compute on `str", MAIN, "grpo_16", THIN),
+        (r"needs [\d.]+ to ([\d.]+) times less compute on `str", MAIN, "grpo_16", LIVE),
+        (r"and ([\d.]+) to [\d.]+ times less on `large", POOL, "grpo_16", THIN),
+        (r"and [\d.]+ to ([\d.]+) times less on `large", POOL, "grpo_16", LIVE),
+        (r"profile: ([\d.]+) and [\d.]+ times by tuned", MAIN, "grpo_16", LIVE),
+        (r"profile: [\d.]+ and ([\d.]+) times by tuned", POOL, "grpo_16", LIVE),
+        (r"out, ([\d.]+) and [\d.]+ by thinned GRPO\. T", MAIN, "grpo_16", THIN),
+        (r"out, [\d.]+ and ([\d.]+) by thinned GRPO\. T", POOL, "grpo_16", THIN),
+        (r"worth ([\d.]+) and [\d.]+ times of that", MAIN, "grpo_16", "grpo_token"),
+        (r"worth [\d.]+ and ([\d.]+) times of that", POOL, "grpo_16", "grpo_token"),
+        (r"`large-pool`: ([\d.]+) times by thinning", POOL, "", THIN),
+        (r"by thinning, ([\d.]+) by leaving its dead", POOL, "", LIVE),
+        (r"it is not: ([\d.]+) by leaving its dead", MAIN, "", LIVE),
         (r"which is exact, ([\d.]+) by thinning", MAIN, "", THIN),
-        (r"updates ([\d.]+) times cheaper: the bound", MAIN, "", BOUND),
-        (r"profile: ([\d.]+) times by tuned GRPO", MAIN, "grpo_16", LIVE),
-        (r"dead groups out, ([\d.]+) by thinned GRPO\. Tun", MAIN, "grpo_16", THIN),
-        (r"is worth ([\d.]+) times of that", MAIN, "grpo_16", "grpo_token"),
-        (r"either: ([\d.]+) times less by thinned", MAIN, "dapo", THIN),
+        (r"updates ([\d.]+) times cheaper there", MAIN, "", BOUND),
+        (r"`large-pool`: ([\d.]+) times less by thinned", POOL, "dapo", THIN),
+        (r"it is not: ([\d.]+) times less by thinned", MAIN, "dapo", THIN),
         (r"thinned GRPO, ([\d.]+) by DAPO thinned", MAIN, "dapo", "dapo_thin"),
         (r"by DAPO thinned, and ([\d.]+) is the bound", MAIN, "dapo", BOUND),
+        (r"charged \(([\d.]+)\) and behind", MAIN, "", "sgpo"),
+        (r"when it is free \(([\d.]+)\)", MAIN, "", FREE),
     ],
 )
 def test_sentences_on_tuned_methods(pattern, testbed, against, method):
@@ -223,6 +237,46 @@ def test_sentences_on_tuned_methods(pattern, testbed, against, method):
     shown = number("docs/results.md", pattern)
     digits = len(f"{shown}".partition(".")[2])
     assert shown == round(saved["value"], digits)
+
+
+def test_three_times_less_than_groups_of_16():
+    """What README and the page claim of both testbeds, tuned, without a profile."""
+    found = json.loads((RESULTS / "headline_tuned.json").read_text())["testbeds"]
+    assert list(found) == [MAIN, POOL]
+    for result in found.values():
+        saved = result["against"]["grpo_16"]["savings"]
+        assert all(saved[name][2]["value"] > 3 for name in (THIN, LIVE))
+        assert saved[LIVE][2]["low"] > 3
+
+
+def test_sentences_on_step_sizes():
+    found = json.loads((RESULTS / "headline_ideas.json").read_text())["testbeds"]
+    whole = json.loads((RESULTS / "headline.json").read_text())["testbeds"]
+
+    def saved(testbed, name, place):
+        value = found[testbed]["savings"][name][place]["value"]
+        return f"{value:.2f}" if value else "not reached"
+
+    text = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    rule = f"{whole[MAIN]['savings'][FREE][0]['value']:.2f}"
+    for sentence in (
+        f"gain is {rule} on `strategies` and {saved(POOL, FREE, 0)} on `large-",
+        f"without a profile {saved(MAIN, 'thin_fast', 0)} and"
+        f" {saved(POOL, 'thin_fast', 0)} (",
+        f"GRPO saves {saved(MAIN, 'thin_fast', 0)} times at half of the gain and"
+        f" {saved(MAIN, 'thin_fast', 2)} at 90 % on `strategies`, GRPO itself"
+        f" {saved(MAIN, 'grpo_fast', 0)} and {saved(MAIN, 'grpo_fast', 2)}.",
+        f"in the end ({saved(POOL, 'thin_fast', 2)}, {saved(POOL, 'grpo_fast', 2)})",
+        f"of the gain ({saved(MAIN, 'thin_grown', 0)} thinned)",
+        f"GRPO gains {saved(MAIN, 'grpo_grown', 0)} and"
+        f" {saved(MAIN, 'grpo_grown', 2)} by",
+        f"they save {saved(POOL, 'thin_fast, averaged parameters', 2)} where the raw"
+        f" ones save {saved(POOL, 'thin_fast', 2)}",
+        f"saves {saved(MAIN, 'offline_thin', 0)} times at half of the gain and"
+        f" {saved(MAIN, 'offline_thin', 2)} at 90 %, less than on its own"
+        f" ({saved(MAIN, THIN, 0)}, {saved(MAIN, THIN, 2)})",
+    ):
+        assert sentence in text, sentence
 
 
 def test_against_groups_of_16():
