@@ -25,7 +25,7 @@ from sgpo_jax import (
 from sgpo_jax.config import CACHE, PackConfig, RewardConfig, SamplerConfig
 from sgpo_jax.data import Query
 from sgpo_jax.hosts import ProcessGroup, SingleProcess
-from sgpo_jax.profiling import DistributedRollouts, RolloutGenerator, ServerRollouts
+from sgpo_jax.rollouts import DistributedRollouts, RolloutGenerator, ServerRollouts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ ORDER = [
     "data",
     "rewards",
     "sampling",
+    "rollouts",
     "profiling",
     "planning",
     "packing",

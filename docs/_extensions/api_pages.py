@@ -27,6 +27,7 @@ PACKAGES = {
     "sgpo_jax.data": "Data",
     "sgpo_jax.rewards": "Rewards and verifiers",
     "sgpo_jax.sampling": "Sampling",
+    "sgpo_jax.rollouts": "Rollouts with rewards",
     "sgpo_jax.profiling": "Profiling",
     "sgpo_jax.planning": "Planning",
     "sgpo_jax.training": "Training",

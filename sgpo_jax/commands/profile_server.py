@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from sgpo_jax import models, sampling
     from sgpo_jax.data import Query
     from sgpo_jax.pipeline import Display
-    from sgpo_jax.profiling import Profile, SamplingRule, ServerRollouts
+    from sgpo_jax.profiling import Profile, SamplingRule
+    from sgpo_jax.rollouts import ServerRollouts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ def run(options: ServerProfileOptions) -> str:
     from sgpo_jax.data import save_queries, split
     from sgpo_jax.hosts import FolderInUseError, folder_lock
     from sgpo_jax.pipeline import Display, RunFolder, UserError
-    from sgpo_jax.profiling import ServerRollouts
+    from sgpo_jax.rollouts import ServerRollouts
 
     folder = RunFolder(pathlib.Path(options.out).expanduser())
     if folder.config.exists() or folder.profile.exists():

@@ -38,13 +38,8 @@ from sgpo_jax.profiling.posterior import Given as Given
 from sgpo_jax.profiling.posterior import Posterior as Posterior
 from sgpo_jax.profiling.posterior import Prior as Prior
 from sgpo_jax.profiling.profile import Profile as Profile
-from sgpo_jax.profiling.remote import ServerRollouts as ServerRollouts
 from sgpo_jax.profiling.rounds import measure_by as measure_by
-from sgpo_jax.profiling.scored import RewardedRollouts as RewardedRollouts
-from sgpo_jax.profiling.scored import RolloutGenerator as RolloutGenerator
-from sgpo_jax.profiling.scored import SampleAndScore as SampleAndScore
 from sgpo_jax.profiling.screening import CrossValidation as CrossValidation
 from sgpo_jax.profiling.screening import Screen as Screen
 from sgpo_jax.profiling.screening import cross_validation as cross_validation
-from sgpo_jax.profiling.shared import DistributedRollouts as DistributedRollouts
 from sgpo_jax.profiling.show import nothing_solved as nothing_solved

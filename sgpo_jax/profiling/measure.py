@@ -23,8 +23,8 @@ from sgpo_jax.profiling.completions import (
 )
 from sgpo_jax.profiling.merging import merge
 from sgpo_jax.profiling.profile import Profile
-from sgpo_jax.profiling.scored import RewardedRollouts, SampleAndScore
 from sgpo_jax.rewards import SOLVED
+from sgpo_jax.rollouts.generator import RewardedRollouts, SampleAndScore
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

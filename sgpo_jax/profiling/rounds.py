@@ -9,7 +9,7 @@ from sgpo_jax.profiling.adaptive import Flat, Round, SamplingRule, profile_adapt
 from sgpo_jax.profiling.completions import read_completions, write_completions
 from sgpo_jax.profiling.measure import Chunks, measure
 from sgpo_jax.profiling.profile import Profile
-from sgpo_jax.profiling.scored import SampleAndScore
+from sgpo_jax.rollouts.generator import SampleAndScore
 
 
 def measure_by(

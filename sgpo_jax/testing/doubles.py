@@ -11,7 +11,7 @@ import numpy as np
 from sgpo_jax.data import Query
 from sgpo_jax.ledger import Entry
 from sgpo_jax.models import Tokenizer
-from sgpo_jax.profiling import RewardedRollouts
+from sgpo_jax.rollouts import RewardedRollouts
 from sgpo_jax.sampling import DecodingStrategy, Finish, Rollouts, Stats
 from sgpo_jax.testing.tiny import ARITHMETIC
 from sgpo_jax.training import TrainProgress

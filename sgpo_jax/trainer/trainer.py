@@ -20,7 +20,8 @@ from sgpo_jax.ledger import Ledger
 from sgpo_jax.methods import Method
 from sgpo_jax.pipeline import Display
 from sgpo_jax.pipeline.profiled import measured
-from sgpo_jax.profiling import Chunks, Profile, RolloutGenerator, nothing_solved
+from sgpo_jax.profiling import Chunks, Profile, nothing_solved
+from sgpo_jax.rollouts import RolloutGenerator
 from sgpo_jax.session import Session
 from sgpo_jax.sharding import MeshShape
 from sgpo_jax.trainer import front, saving

@@ -8,8 +8,8 @@ import numpy as np
 from sgpo_jax import ledger
 from sgpo_jax.data import Query
 from sgpo_jax.methods import Continuation, Draw, Method, RewardGroups
-from sgpo_jax.profiling import RewardedRollouts
 from sgpo_jax.rewards import SOLVED, HackingSigns
+from sgpo_jax.rollouts import RewardedRollouts
 from sgpo_jax.sampling import Rollouts, Stats
 
 

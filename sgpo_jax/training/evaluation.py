@@ -13,8 +13,8 @@ from sgpo_jax.bounds import Share, bounded
 from sgpo_jax.data import Query
 from sgpo_jax.ledger import Entry
 from sgpo_jax.models import Params
-from sgpo_jax.profiling import RewardedRollouts, SampleAndScore
 from sgpo_jax.rewards import SOLVED, HackingSigns
+from sgpo_jax.rollouts import RewardedRollouts, SampleAndScore
 from sgpo_jax.sampling import Greedy
 from sgpo_jax.training.exact import ReferenceScorer
 from sgpo_jax.training.examples import Example, examples

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sgpo_jax.data import Query
-from sgpo_jax.profiling import RewardedRollouts
+from sgpo_jax.rollouts import RewardedRollouts
 
 KEPT = 32  # queries, the same for every policy of a run
 MOST = 1000  # characters of a text

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from sgpo_jax.data import Query
-from sgpo_jax.profiling import RewardedRollouts, SampleAndScore
+from sgpo_jax.rollouts import RewardedRollouts, SampleAndScore
 from sgpo_jax.training.copies import with_copy
 from sgpo_jax.training.evaluation import evaluate, evaluate_exact
 from sgpo_jax.training.exact import ReferenceScorer

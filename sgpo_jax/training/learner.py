@@ -14,7 +14,8 @@ from sgpo_jax.methods import Method
 from sgpo_jax.methods.advantage import evaluate, pad_groups
 from sgpo_jax.methods.shaping import shape
 from sgpo_jax.planning import Plan
-from sgpo_jax.profiling import Profile, SampleAndScore
+from sgpo_jax.profiling import Profile
+from sgpo_jax.rollouts import SampleAndScore
 from sgpo_jax.training import collapse, copies
 from sgpo_jax.training.batch import by_response, make_groups, only_sampled, scoring_cost
 from sgpo_jax.training.collect import Collected, collect, collected

@@ -7,7 +7,7 @@ import numpy as np
 
 from sgpo_jax import models
 from sgpo_jax.ledger import Entry
-from sgpo_jax.profiling import RewardedRollouts
+from sgpo_jax.rollouts import RewardedRollouts
 from sgpo_jax.sampling import Finish, Rollouts, Stats
 
 

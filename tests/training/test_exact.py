@@ -10,7 +10,7 @@ import pytest
 
 from sgpo_jax import models, packing, rewards, sampling, testing, training
 from sgpo_jax.data import Query
-from sgpo_jax.profiling import RolloutGenerator
+from sgpo_jax.rollouts import RolloutGenerator
 
 SMALL = models.CharTokenizer("01=")
 CONFIG = dataclasses.replace(testing.TINY, vocab_size=SMALL.vocab_size)

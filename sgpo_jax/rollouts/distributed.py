@@ -12,8 +12,8 @@ from sgpo_jax import ledger
 from sgpo_jax.data import Query
 from sgpo_jax.hosts import ProcessGroup
 from sgpo_jax.models import Params, Tokenizer
-from sgpo_jax.profiling.scored import RewardedRollouts, RolloutGenerator
 from sgpo_jax.rewards import HackingSigns
+from sgpo_jax.rollouts.generator import RewardedRollouts, RolloutGenerator
 from sgpo_jax.sampling import DecodingStrategy, Rollouts, Stats
 
 _ROWS = ("request", "sample", "tokens", "length", "log_prob", "log_prob_at_one")

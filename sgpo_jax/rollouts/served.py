@@ -10,13 +10,13 @@ import numpy as np
 from sgpo_jax import ledger
 from sgpo_jax.data import Query
 from sgpo_jax.models import DecoderConfig, Params, Tokenizer
-from sgpo_jax.profiling.scored import (
+from sgpo_jax.rewards import Problem, Worker
+from sgpo_jax.rollouts.generator import (
     RewardedRollouts,
     query_key,
     sampling_cost,
     watched,
 )
-from sgpo_jax.rewards import Problem, Worker
 from sgpo_jax.sampling import (
     DecodingStrategy,
     Finish,

@@ -8,9 +8,9 @@ import pytest
 
 from sgpo_jax import data, models, rewards, sampling
 from sgpo_jax.hosts import SingleProcess
-from sgpo_jax.profiling import DistributedRollouts, RolloutGenerator
+from sgpo_jax.rollouts import DistributedRollouts, RolloutGenerator
 from sgpo_jax.sampling import orders
-from tests.profiling.test_scored import CONFIG, TOKENIZER
+from tests.rollouts.test_generator import CONFIG, TOKENIZER
 
 
 @dataclasses.dataclass(frozen=True)

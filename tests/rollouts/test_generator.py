@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sgpo_jax import data, models, rewards, sampling
-from sgpo_jax.profiling import RolloutGenerator
+from sgpo_jax.rollouts import RolloutGenerator
 from sgpo_jax.sampling import orders
 
 TOKENIZER = models.CharTokenizer("0123456789+=")
