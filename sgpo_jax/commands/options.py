@@ -16,6 +16,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PURPOSE = {
+    "run": "Profile, plan, train, evaluate and report; finished stages are skipped.",
+    "sft": "Make the initial policy by supervised fine-tuning, once.",
+    "profile": "Sample every training question a few times and count successes.",
+    "plan": "Decide from the profile what to train on: group sizes and order.",
+    "train": "Train the methods, and what they need before.",
+    "eval": "Evaluate the initial and the trained policies on held-out questions.",
+    "report": "Write the report of what a run folder holds, with figures.",
+}
+"""First lines of the help of the stages."""
+
 
 def experiment(command: str, args: list[str]) -> "Experiment":
     """Parse a preset and options over it; `args` loses its preset.
@@ -162,6 +173,7 @@ def parse(
             Experiment,
             args,
             prog=f"sgpo {command}",
+            description=PURPOSE.get(command),
             default=over,
             further=lambda: further_help(over),
         )
@@ -197,6 +209,7 @@ def parse_dataclass(
     args: Sequence[str],
     *,
     prog: str,
+    description: str | None = None,
     default: T | None = None,
     further: Callable[[], str] = str,
 ) -> T:
@@ -206,6 +219,7 @@ def parse_dataclass(
       kind: the dataclass.
       args: the options.
       prog: what the command is called.
+      description: first line of the help; the dataclass's own if None.
       default: what the fields are that no option sets.
       further: text on options that are no fields, at the end of the help.
 
@@ -218,7 +232,7 @@ def parse_dataclass(
     over: dict[str, Any] = {} if default is None else {"default": default}
     if any(arg in ("-h", "--help") for arg in args):
         try:
-            tyro.cli(kind, args=["--help"], prog=prog, **over)
+            tyro.cli(kind, args=["--help"], prog=prog, description=description, **over)
         finally:
             print(further(), end="")
     shown = io.StringIO()

@@ -30,7 +30,8 @@ def load(
 
     Args:
       source: a line of text as in `SYNTAX`, the path of a file or folder, dicts,
-        queries, a `datasets.Dataset` or `DatasetDict`, or a `Source`.
+        queries, a table of pyarrow or pandas, a `datasets.Dataset` or `DatasetDict`,
+        or a `Source`.
       held_out: share (below 1) or number of questions to hold out, by content; 0 for
         none; or a source of held-out questions of its own, in any form of `source`.
         A test set that the source has is taken as it is, unless this is 0.
@@ -38,7 +39,7 @@ def load(
       strict: raise at the first bad row.
       verbose: print what was understood, in three lines.
       **columns: prompt, answer, id, level, metadata, verifier, family, max_chars, as
-        in `Records`; for rows, files and `datasets` objects.
+        in `Records`; for rows, tables, files and `datasets` objects.
 
     Returns:
       The training and the held-out queries, which share no question.
@@ -97,15 +98,29 @@ def _loaded(source: Any, columns: Mapping[str, Any], strict: bool) -> Loaded:
     given = Columns(**{"family": "rows", **columns})
     if type(source).__module__.partition(".")[0] == "datasets":
         return _dataset(source, given, strict)
+    source = _rows_of_table(source)
     if isinstance(source, Mapping) or not isinstance(source, Iterable):
         raise ValueError(
             f"cannot load questions from {type(source).__name__}: give a source as"
-            " text, a path, dicts, queries or a datasets object"
+            " text, a path, dicts, queries, a table or a datasets object"
         )
     items = source if isinstance(source, Sequence) else list(source)
     if items and all(isinstance(item, Query) for item in items):
         return _queries(items, columns)
     return Rows(rows=items, columns=given, strict=strict).load()
+
+
+def _rows_of_table(source: Any) -> Any:
+    """Return the rows of a table of pyarrow or pandas; other objects as they are.
+
+    Without importing the package; what pandas has as missing is None.
+    """
+    package = type(source).__module__.partition(".")[0]
+    if package == "pyarrow" and hasattr(source, "to_pylist"):
+        return source.to_pylist()
+    if package == "pandas" and hasattr(source, "columns"):
+        return source.astype(object).where(source.notna(), None).to_dict("records")
+    return source
 
 
 def _queries(items: Sequence[Query], columns: Mapping[str, Any]) -> Loaded:

@@ -138,7 +138,7 @@ def padding_and_compiles(metrics: Mapping[str, Lines], path: pathlib.Path) -> No
         below.step(steps, compiles, color=color, lw=2, where="post", alpha=0.8)
     above.set_ylabel("share of tokens")
     above.set_ylim(0, 1)
-    above.legend(frameon=False, fontsize=11)
+    figure.legend(frameon=False, fontsize=11, loc="outside lower center", ncols=4)
     below.set_title(
         "Training programs compiled so far", fontsize=13, fontweight="bold", loc="left"
     )

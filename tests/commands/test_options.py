@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from sgpo_jax import cli
 from sgpo_jax.commands import options
 from sgpo_jax.commands.sample_options import parse
 from sgpo_jax.config import Experiment
@@ -112,3 +113,11 @@ def test_own_data_begin_from_no_testbed(tmp_path):
     assert whole.split.held_out == PRESETS["default"]().split.held_out > 1
     named = experiment(tmp_path, *mine, "--preset", "default")
     assert named == dataclasses.replace(whole, data=mine[1])
+
+
+@pytest.mark.parametrize("command", cli.STAGES)
+def test_help_begins_with_what_the_command_does(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.run_command([command, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert options.PURPOSE[command] in shown[: shown.index("options")]

@@ -1,17 +1,19 @@
 """JSONL and Parquet: a bad row is reported with its place and costs itself only."""
 
+import dataclasses
 import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sgpo_jax import data
 from sgpo_jax.data import Records, collecting, jsonl
 
 
 def _write(path, *lines):
-    data = [x if isinstance(x, bytes) else json.dumps(x).encode() for x in lines]
-    path.write_bytes(b"\n".join(data))
+    lines_ = [x if isinstance(x, bytes) else json.dumps(x).encode() for x in lines]
+    path.write_bytes(b"\n".join(lines_))
     return str(path)
 
 
@@ -183,3 +185,24 @@ def test_metadata_must_be_json(tmp_path):
     pq.write_table(pa.table(rows), path)
     with pytest.raises(ValueError, match=r"metadata 'raw': bytes is not JSON"):
         Records(path=path, metadata=("raw",)).load()
+
+
+@pytest.mark.parametrize("kind", ["pyarrow", "pandas"])
+def test_tables_are_their_rows(kind):
+    """Also with a missing level, which pandas has as NaN."""
+    rows = [
+        {"prompt": f"{n}+1=", "answer": n + 1, "level": None if n == 3 else n % 2}
+        for n in range(8)
+    ]
+    package = pytest.importorskip(kind)
+    made = package.Table.from_pylist if kind == "pyarrow" else package.DataFrame
+    found, _ = data.load(made(rows), held_out=0, level="level", verbose=False)
+    expected, _ = data.load(rows, held_out=0, level="level", verbose=False)
+    assert [dataclasses.replace(x, metadata={}) for x in found] == [
+        dataclasses.replace(x, metadata={}) for x in expected
+    ]
+
+
+def test_another_object_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"cannot load questions from int: .* a table"):
+        data.load(3)
