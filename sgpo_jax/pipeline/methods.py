@@ -9,6 +9,7 @@ from sgpo_jax import data, methods, models, sampling, training
 from sgpo_jax.ledger import Ledger
 from sgpo_jax.pipeline.display import Advance
 from sgpo_jax.pipeline.folder import UserError, flatten
+from sgpo_jax.pipeline.manifest import Manifest
 from sgpo_jax.pipeline.run import Run
 from sgpo_jax.planning import Plan
 from sgpo_jax.profiling import Profile
@@ -135,7 +136,18 @@ def train(
                 evaluate=evaluate or usual,
             )
     seen = training.training_profile(run.train, progress.prompts.history, method=label)
-    run.hosts.on_main_process(lambda: seen.save(folder / "seen.parquet"))
+
+    def save() -> None:
+        seen.save(folder / "seen.parquet")
+        made: dict[str, object] = {"policy": initial.identity}
+        made["steps"] = config.train.steps
+        if learner.profile:
+            made["profile"] = learner.profile.fingerprint()
+        if plan:
+            made["plan"] = plan.hash
+        Manifest(run.folder.manifest).record(f"method {label}", made)
+
+    run.hosts.on_main_process(save)
     return progress
 
 

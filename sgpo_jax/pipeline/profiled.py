@@ -116,7 +116,14 @@ def profile(run: Run, initial: models.Policy) -> Profile:
         display=run.display,
         rule=config.sampling_rule,
     )
-    run.hosts.on_main_process(lambda: result.save(path))
+
+    def save() -> None:
+        result.save(path)
+        made = {"policy": initial.identity, "samples": config.samples}
+        made |= {"questions": data.fingerprint(run.train).short}
+        Manifest(run.folder.manifest).record("profile", made)
+
+    run.hosts.on_main_process(save)
     return result
 
 

@@ -7,10 +7,11 @@ killed.
 import functools
 from collections.abc import Callable, Iterator
 
-from sgpo_jax import models, training
+from sgpo_jax import data, models, training
 from sgpo_jax.pipeline.folder import write_json
 from sgpo_jax.pipeline.initial import fingerprint as fingerprint
 from sgpo_jax.pipeline.initial import initial_policy as initial_policy
+from sgpo_jax.pipeline.manifest import Manifest
 from sgpo_jax.pipeline.methods import finished as finished
 from sgpo_jax.pipeline.methods import train as train
 from sgpo_jax.pipeline.profiled import plans as plans
@@ -41,9 +42,20 @@ def evaluate(
             samples=run.config.eval.final_samples,
             greedy=True,
         )
-        run.hosts.on_main_process(functools.partial(write_json, path, found.to_json()))
+        run.hosts.on_main_process(functools.partial(_keep, run, name, found))
         advance(1, f"{found.mean:.3f}")
     return found
+
+
+def _keep(run: Run, name: str, found: training.Evaluation) -> None:
+    write_json(run.folder.evaluation(name), found.to_json())
+    made: dict[str, object] = {
+        "questions": data.fingerprint(run.held_out).short,
+        "samples": run.config.eval.final_samples,
+    }
+    if name != "initial":
+        made["steps"] = run.config.train.steps
+    Manifest(run.folder.manifest).record(f"evaluation of {name}", made)
 
 
 def policies(

@@ -107,6 +107,22 @@ def test_a_run_leaves_everything_its_report_needs(finished):
         assert [line["step"] for line in lines(finished, method)] == list(range(7))
 
 
+def test_the_manifest_has_every_part_and_what_it_was_made_from(finished):
+    parts = json.loads((finished / "manifest.json").read_text())
+    names = {f"method {x}" for x in THREE}
+    names |= {f"evaluation of {x}" for x in ("initial", *THREE)}
+    assert parts.keys() >= names | {"initial policy", "profile", "plan of sgpo"}
+    policy = policy_fingerprint(finished)
+    assert parts["profile"]["policy"] == policy
+    assert parts["profile"]["questions"] and parts["profile"]["samples"] == 8
+    for label in THREE:
+        made = parts[f"method {label}"]
+        assert (made["policy"], made["steps"]) == (policy, 6)
+        assert ("profile" in made) == (label in ("sgpo", "tracked"))
+        assert ("plan" in made) == (label == "sgpo")
+        assert parts[f"evaluation of {label}"]["steps"] == 6
+
+
 def test_the_ledger_conserves_rollouts(finished):
     from sgpo_jax.profiling import Profile
 
