@@ -84,7 +84,7 @@ def run(options: PlanOptions) -> str:
       ValueError: naming a rule or a setting that is wrong.
     """
     from sgpo_jax.commands import profile_files
-    from sgpo_jax.pipeline.saved import read_lock
+    from sgpo_jax.pipeline.saved import exclusive
     from sgpo_jax.profiling import Posterior
 
     rules = parse_rules(options)
@@ -95,7 +95,7 @@ def run(options: PlanOptions) -> str:
     out = pathlib.Path(options.out).expanduser() if options.out else folder
     out.mkdir(parents=True, exist_ok=True)
     make = compare if options.compare else plan
-    with read_lock(out):
+    with exclusive(out):
         return make(belief, rules, out, seed=options.seed)
 
 

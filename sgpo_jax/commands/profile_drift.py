@@ -28,7 +28,7 @@ def run(options: DriftOptions) -> str:
       ValueError: if they have too few questions in common.
     """
     from sgpo_jax import planning
-    from sgpo_jax.pipeline.saved import read_lock
+    from sgpo_jax.pipeline.saved import exclusive
 
     first, folder = profile_files.open_profile(options.out)
     later, _ = profile_files.open_profile(options.drift)
@@ -39,6 +39,6 @@ def run(options: DriftOptions) -> str:
         "pays_after": found.pays_after if found.saving > 0 else None,
     }
     path = folder / "drift.json"
-    with read_lock(folder):
+    with exclusive(folder):
         path.write_text(json.dumps(content, indent=1) + "\n")
     return f"{found}\nwritten: {path}"

@@ -45,7 +45,7 @@ def run(options: ProfileImportOptions) -> str:
     """
     from sgpo_jax import data
     from sgpo_jax.pipeline import RunFolder, UserError
-    from sgpo_jax.pipeline.saved import read_lock
+    from sgpo_jax.pipeline.saved import exclusive
     from sgpo_jax.profiling import from_queries, read_rates, with_questions
 
     path = pathlib.Path(options.source.partition(",")[0]).expanduser()
@@ -73,7 +73,7 @@ def run(options: ProfileImportOptions) -> str:
     if not profile.samples.any():
         raise UserError(f"column {options.column!r} of {path} holds no pass rate")
     folder.mkdir(parents=True, exist_ok=True)
-    with read_lock(folder):
+    with exclusive(folder):
         if queries is not None:
             plain = tuple(dataclasses.replace(query, metadata={}) for query in queries)
             data.save_queries(folder / profile_files.QUERIES, plain)

@@ -57,7 +57,7 @@ def run(options: PredictOptions) -> str:
       UserError: if the run, its profile or the questions cannot be had.
       ValueError: if the profile leaves nothing to learn from.
     """
-    from sgpo_jax.pipeline.saved import read_lock
+    from sgpo_jax.pipeline.saved import exclusive
     from sgpo_jax.profiling import Predictor, cross_validation
 
     screen = options.screen
@@ -72,7 +72,7 @@ def run(options: PredictOptions) -> str:
     out = screen(belief)
     chosen = _chosen(options, features, belief, out)
     target = pathlib.Path(options.to or folder / "predicted.parquet").expanduser()
-    with read_lock(folder):
+    with exclusive(folder):
         _write(target, options, queries, belief, profile=~out, next=chosen)
     lines = [
         str(quality),

@@ -33,7 +33,7 @@ def main(args: Sequence[str]) -> int:
     from sgpo_jax import report
     from sgpo_jax.commands import profile_files
     from sgpo_jax.pipeline import UserError
-    from sgpo_jax.pipeline.saved import read_lock
+    from sgpo_jax.pipeline.saved import exclusive
 
     try:
         options = parse_dataclass(ReportProfileOptions, args, prog="sgpo report")
@@ -51,7 +51,7 @@ def main(args: Sequence[str]) -> int:
             queries = profile_files.questions(folder)
         except UserError:
             queries = ()
-        with read_lock(folder):
+        with exclusive(folder):
             path = report.write_profile(folder, profile, plans=plans, queries=queries)
     except (UserError, ValueError) as error:
         print(f"sgpo: error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import pickle
 import shutil
+from collections.abc import Iterable
 from typing import Any
 
 from sgpo_jax import methods
@@ -111,6 +112,11 @@ class RunFolder:
     def evaluation(self, name: str) -> pathlib.Path:
         """Final evaluation of one method ("initial" for the initial policy)."""
         return self.path / "eval" / f"{name}.json"
+
+    def evaluations(self, labels: Iterable[str]) -> list[pathlib.Path]:
+        """Final evaluations of methods that are there, averaged parameters too."""
+        names = [x for label in labels for x in (label, f"{label}.averaged")]
+        return [x for x in map(self.evaluation, names) if x.exists()]
 
     def done(self, stage: str) -> bool:
         """Return whether a stage has begun to leave results."""
@@ -256,11 +262,7 @@ def open_folder(config: Experiment, *, write: bool = True) -> RunFolder:
             if name.startswith(_CLIENT):
                 continue
             if name == "train.steps" and _may_grow(folder, config, saved, flat):
-                begun += [
-                    path
-                    for label in saved["methods"]
-                    if (path := folder.evaluation(label)).exists()
-                ]
+                begun += folder.evaluations(saved["methods"])
                 continue
             later = STAGES[STAGES.index(first) :] if first else ()
             brought = name.startswith("profile.") and folder.profile.exists()

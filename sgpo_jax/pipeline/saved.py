@@ -15,7 +15,7 @@ from sgpo_jax.pipeline.run import Run
 
 
 @contextlib.contextmanager
-def read_lock(path: pathlib.Path) -> Iterator[None]:
+def exclusive(path: pathlib.Path) -> Iterator[None]:
     """Keep a run folder to oneself while its policies are read, or a file is added.
 
     Opening checkpoints puts aside what is not whole, and a run deletes its older ones.
@@ -83,7 +83,7 @@ def saved_params(
     Raises:
       UserError: if there is none, or another process works on the folder.
     """
-    with read_lock(run.folder.path):
+    with exclusive(run.folder.path):
         return _params(run, name, checkpoint, averaged)
 
 

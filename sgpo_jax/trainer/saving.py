@@ -197,14 +197,14 @@ def _importable(method: methods.Method) -> bool:
 
 
 @contextlib.contextmanager
-def read_lock(path: pathlib.Path) -> Iterator[None]:
+def exclusive(path: pathlib.Path) -> Iterator[None]:
     """Keep a run folder to oneself while a trainer is made of it.
 
     Raises:
       ValueError: if another process works on it.
     """
     try:
-        with saved_policies.read_lock(path):
+        with saved_policies.exclusive(path):
             yield
     except UserError as error:
         raise ValueError(str(error)) from error

@@ -444,7 +444,7 @@ class Trainer:
             a command works on it.
         """
         path = pathlib.Path(folder).expanduser()
-        with saving.read_lock(path):
+        with saving.exclusive(path):
             trainer = cls(**saving.read(path, label, show), functions=path / "rewards")
             try:
                 saving.restore(trainer, path)

@@ -237,7 +237,7 @@ def test_a_notebook_opens_what_the_command_line_left(tmp_path):
 
 def test_a_finished_run_is_made_longer(tmp_path, capsys):
     """To the bits of one that was longer from the start, its evaluation made anew."""
-    named = {"grpo_token": methods.named("grpo_token")}
+    named = {"grpo_token": methods.named("grpo_token").replace(averaging=0.5)}
     config = tiny_experiment(str(tmp_path / "short"), methods=named)
     open_folder(
         dataclasses.replace(config, train=dataclasses.replace(config.train, steps=2))
@@ -253,11 +253,16 @@ def test_a_finished_run_is_made_longer(tmp_path, capsys):
             assert_equal(longer.policy.params, straight.policy.params)
         list(longer.steps(1))  # a seventh step of six
         longer.save(tmp_path / "seven")
-    ours, theirs = (
-        json.loads(RunFolder(tmp_path / name).evaluation("grpo_token").read_text())
-        for name in ("short", "whole")
-    )
-    assert ours["mean"] == theirs["mean"] and ours["reward"] == theirs["reward"]
+    for policy in ("grpo_token", "grpo_token.averaged"):
+        ours, theirs = (
+            json.loads(RunFolder(tmp_path / name).evaluation(policy).read_text())
+            for name in ("short", "whole")
+        )
+        assert [ours[x] for x in ("mean", "low", "greedy", "reward")] == [
+            theirs[x] for x in ("mean", "low", "greedy", "reward")
+        ]
+    made = json.loads((tmp_path / "short" / "manifest.json").read_text())
+    assert made["evaluation of grpo_token.averaged"]["steps"] == 6
     capsys.readouterr()
     assert cli.run_command(["train", "--out", str(tmp_path / "seven")]) == 0
     assert " of 6" not in capsys.readouterr().err

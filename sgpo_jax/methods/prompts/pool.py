@@ -154,7 +154,8 @@ class PromptSampler(Protocol):
 
     One whose draws do not depend on `progress` says so by an attribute, `phased =
     False`: a run of it may be made longer (`--train.steps`) and is then the run that
-    was longer from the start.
+    was longer from the start. Without the attribute no run is made longer; a subclass
+    that reads `progress` sets it to True.
     """
 
     def init(self, pool: PromptPool) -> State:
