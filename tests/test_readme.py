@@ -37,7 +37,7 @@ def test_the_loss_is_the_one_by_hand():
 
 
 def test_it_is_short_and_names_every_method():
-    assert len(README.split()) <= 700
+    assert len(re.findall(r"\S*\w\S*", README)) <= 650
     (table,) = re.findall(r"^\| family .*?\n\n", README, re.DOTALL | re.MULTILINE)
     assert set(re.findall(r"`(\w+)`", table)) == set(methods.ZOO)
     assert f"{len(methods.ZOO)} named methods" in README

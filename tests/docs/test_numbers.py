@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from benchmarks.headline import testbeds
+from benchmarks.headline import tables, testbeds
 from benchmarks.headline.analysis import costs
-from benchmarks.headline.page import mean_curves, repaid_rows
+from benchmarks.headline.page import mean_curves
 from sgpo_jax import ledger, presets
 
 from .pages import ROOT, blocks
@@ -29,6 +29,45 @@ def savings():
     return {name: points[2]["value"] for name, points in testbed["savings"].items()}
 
 
+@pytest.mark.parametrize("path", tables.PAGES, ids=lambda path: path.name)
+def test_tables_are_those_of_the_files(path):
+    """`python -m benchmarks.headline.tables` would change nothing."""
+    assert tables.filled(path.read_text()) == path.read_text()
+
+
+def test_every_table_stands_on_a_page():
+    named = [
+        name
+        for path in tables.PAGES
+        for name in re.findall(r"^<!-- table (\w+) -->$", path.read_text(), re.M)
+    ]
+    assert sorted(named) == sorted(tables.TABLES)
+
+
+def test_cells_are_of_the_method_and_share_that_they_name():
+    """By hand, from the file."""
+    found = json.loads((RESULTS / "headline.json").read_text())["testbeds"][POOL]
+    table = {
+        row[0]: row[2]
+        for line in tables.earns().splitlines()
+        if " | " in line
+        for row in [line.strip("| ").split(" | ")]
+    }
+    one = found["savings"]["pods"][2]
+    assert one["value"] and table["`pods`"] == (
+        f"{one['value']:.2f} [{one['low']:.2f}, {one['high']:.2f}]"
+    )
+    assert found["savings"]["tracked_flat"][2]["value"] == 0
+    assert table["`tracked_flat`: a baseline per question, without a profile"] == (
+        "not reached"
+    )
+    further = tables.further(tables.FURTHER).splitlines()
+    (row,) = [x for x in further if x.startswith("| `grpo_16`, dead")]
+    live = found["savings"]["grpo_16, dead groups left out"]
+    assert f"| {live[0]['value']:.2f}, {live[2]['value']:.2f} [" in row
+    assert f"; {found['final']['grpo_16']:.3f} |" in row
+
+
 def number(page: str, pattern: str) -> float:
     """The number in brackets of a pattern, in the text of a page on one line."""
     text = " ".join((ROOT / page).read_text().split())
@@ -39,7 +78,6 @@ def number(page: str, pattern: str) -> float:
 @pytest.mark.parametrize(
     ("page", "pattern"),
     [
-        ("README.md", r"without signal out saves ([\d.]+) times, thinning more"),
         ("docs/results.md", r"out is exact and saves ([\d.]+),"),
         ("docs/decisions.md", r"same gradient for ([\d.]+) times less compute at 90 %"),
     ],
@@ -53,7 +91,6 @@ def test_what_leaving_dead_groups_out_saves(page, pattern, savings):
 @pytest.mark.parametrize(
     ("page", "pattern", "testbed", "method"),
     [
-        ("README.md", r"out of reach, ([\d.]+) times", POOL, THIN),
         ("docs/results.md", r"The best, ([\d.]+) times", "many-visits", "drawn"),
         ("docs/results.md", r"it saves ([\d.]+) times on `str", "strategies", "sgpo"),
         ("docs/results.md", r"at hand ([\d.]+) there and", "strategies", FREE),
@@ -83,41 +120,6 @@ def test_savings_over_the_testbeds(pattern, method):
     (shown,) = re.findall(pattern, text)
     saved = [x["savings"][method][2]["value"] for x in found.values()]
     assert re.findall(r"[\d.]+", shown) == [f"{x:.1f}" for x in saved]
-
-
-ROWS = {
-    "the same updates, dead groups left out": LIVE,
-    "thinned without bias (`grpo_thin`)": THIN,
-    "the bound: the same, no dead group ever sampled": BOUND,
-    "thinned, drawn by a belief without a profile": "drawn_flat",
-    "the same, belief started from a profile": "drawn",
-    "`tracked_flat`: a baseline per question, without a profile": "tracked_flat",
-    "`tracked`: the same, started from a profile": "tracked",
-    "`sgpo`: the paper's rule": "sgpo",
-}
-
-
-def test_the_table_of_results_is_that_of_the_file():
-    found = json.loads((RESULTS / "headline.json").read_text())["testbeds"]
-    cells = rows_of("What dropping, thinning, drawing and profiling earn")
-    table = {row[0]: row[1:] for row in cells}
-    assert table["seeds"] == [str(len(x["seeds"])) for x in found.values()]
-    above = ""
-    seen = 0
-    for name, *shown in cells:
-        method = ROWS.get(name, name.strip("`").partition("`")[0])
-        if name == "... the profile at hand":
-            method = f"{above}, profile for free"
-        above = method
-        for cell, testbed in zip(shown, found.values(), strict=False):
-            if method not in testbed["savings"] or cell == "-":
-                continue
-            saved = testbed["savings"][method][2]
-            numbers = [f"{saved[key]:.2f}" for key in ("value", "low", "high")]
-            reached = f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
-            assert cell == (reached if saved["value"] else "not reached")
-            seen += 1
-    assert seen >= 3 * 12
 
 
 @pytest.mark.parametrize(
@@ -169,31 +171,10 @@ def test_screened_groups_and_the_filter():
 
 
 def test_tuned_methods():
-    """The table of sweeps and of what their best options reached on other seeds."""
-    found = json.loads((RESULTS / "headline_tuned.json").read_text())["testbeds"]
-    seen = 0
-    for name, *cells in rows_of("Tuned equally")[1:]:
-        testbed, _, method = name.strip("`").partition("`: ")
-        result = found[testbed]
-        report = RESULTS / "tuning" / method / "report.md"
-        area = "-"
-        if testbed == MAIN and report.exists():
-            best, default = re.findall(
-                r"area ([\d.]+); the default, trial 0, has ([\d.]+)\.",
-                report.read_text(),
-            )[0]
-            area = f"{default} to {best}"
-        saved = [result["savings"], *(x["savings"] for x in result["against"].values())]
-        final = f"{result['final'][method]:.3f}"
-        flops = f"{result['final_flops'][method] / 1e9:.0f}"
-        assert cells == [
-            area,
-            *(times(x[method][2]) for x in saved),
-            f"{final}, {flops}",
-        ]
-        seen += 1
-    assert seen >= 14
-    for report in (RESULTS / "tuning").glob("*/report.md"):
+    """All were searched alike."""
+    reports = list((RESULTS / "tuning").glob("*/report.md"))
+    assert len(reports) >= 5
+    for report in reports:
         assert re.search(r"^24 trials .* 95 GFLOP each", report.read_text(), re.M)
 
 
@@ -293,12 +274,7 @@ def test_against_groups_of_16():
 
 
 def test_runs_that_share_a_profile():
-    found = json.loads((RESULTS / "headline.json").read_text())
     table = {name.strip("`"): cells for name, *cells in rows_of("What a profile earns")}
-    for place, (testbed, result) in enumerate(found["testbeds"].items()):
-        runs = [x for x in found["runs"] if x["testbed"] == testbed]
-        for name, *shown in repaid_rows(result, runs, found["baseline"]):
-            assert table[name][place] == ", ".join(shown)
     text = " ".join((ROOT / "docs" / "results.md").read_text().split())
     first, last = re.findall(r"(\d+) to (\d+) runs would repay it", text)[0]
     assert (
@@ -312,30 +288,9 @@ def test_runs_that_share_a_profile():
 
 def test_testbeds():
     found = json.loads((RESULTS / "testbeds.json").read_text())
-    assert rows_of("Testbeds")[1:] == testbeds.rows(found)
     fresh = testbeds.learned(RESULTS)
     for testbed, shown in found.items():
         assert {name: shown[name] for name in fresh[testbed]} == fresh[testbed]
-
-
-def test_ideas():
-    found = json.loads((RESULTS / "headline_ideas.json").read_text())["testbeds"]
-    savings, final = found[MAIN]["savings"], found[MAIN]["final"]
-    seen = 0
-    for name, *cells in rows_of("Ideas")[1:]:
-        (label,) = re.findall(r"`(\w+)`", name)
-        averaged = "averaged" in name or name.startswith("... of `")
-        shown = [f"{label}, averaged parameters" if averaged else label]
-        free = f"{label}, profile for free"
-        shown += [free] if free in savings else []
-        expected = [
-            f"{times(x[0]).partition(' [')[0]}, {times(x[2])}"
-            for x in map(savings.get, shown)
-        ]
-        expected += ["-"] * (2 - len(expected))
-        assert cells == [*expected, f"{final[shown[0]]:.3f}"], name
-        seen += 1
-    assert seen >= 20
 
 
 def test_the_default_run():
@@ -361,76 +316,12 @@ def test_the_default_run():
         assert claimed in " ".join((presets.default.__doc__ or "").split())
 
 
-def times(saved):
-    numbers = [f"{saved[key]:.2f}" for key in ("value", "low", "high")]
-    return (
-        f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
-        if saved["value"]
-        else "not reached"
-    )
-
-
 def rows_of(heading):
     """Cells of the tables of a section of the page of results."""
     text = (ROOT / "docs" / "results.md").read_text()
     section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
-
-
-def test_further_methods_and_ingredients():
-    """At 50 and 90 % of the gain; sGPO's variants with the profile for free."""
-    found = json.loads((RESULTS / "headline.json").read_text())["testbeds"]
-    seen, label = 0, ""
-    for name, *cells in rows_of("Further methods"):
-        if cells[0] == "`strategies`":
-            continue
-        label = (re.findall(r"`(\w+)`", name) or [label])[0]
-        suffix = ", dead groups left out" if name.endswith("groups left out") else ""
-        if label.startswith("sgpo") or name.startswith("..."):
-            suffix = ", profile for free"
-        for testbed, cell in zip(found.values(), cells, strict=False):
-            if label not in testbed["final"] or cell == "-":
-                continue
-            saved = testbed["savings"][label + suffix]
-            half, most = times(saved[0]).partition(" [")[0], times(saved[2])
-            assert cell == f"{half}, {most}; {testbed['final'][label]:.3f}", name
-            seen += 1
-    assert seen >= 2 * 19
-
-
-def test_where_there_is_little_to_gain():
-    found = json.loads((RESULTS / "headline_little.json").read_text())["testbeds"]
-    methods = {
-        "dead groups left out": LIVE,
-        "thinned, drawn by a belief": "drawn_flat",
-        "the same, started from a profile": "drawn",
-        **{f"`{name}`": name for name in ("grpo_thin", "tracked", "sgpo")},
-    }
-    table = {name: cells for name, *cells in rows_of("Where there is little to gain")}
-    for name, label in methods.items():
-        saved = [testbed["savings"][label][2] for testbed in found.values()]
-        assert table[name] == [times(x) for x in saved]
-
-
-def test_savings_that_the_noise_of_gradients_predicts():
-    policies = json.loads((RESULTS / "gradient_noise.json").read_text())["policies"]
-    predicted = {row["method"]: row["predicted"] for row in policies["initial"]}
-    found = json.loads((RESULTS / "headline.json").read_text())["testbeds"][
-        "strategies"
-    ]
-    seen = 0
-    for name, *cells in rows_of("Theory against measurement"):
-        label = LIVE if name == "dead groups left out" else name.partition("`")[2]
-        label = label.partition("`")[0]
-        if label not in predicted:
-            continue
-        free = f"{label}, profile for free"
-        assert ("profile for free" in name) == (free in found["savings"])
-        measured = found["savings"].get(free, found["savings"][label])[0]["value"]
-        assert cells == [f"{predicted[label]:.2f}", f"{measured:.2f}"]
-        seen += 1
-    assert seen >= 7
 
 
 def test_presets_claim_what_is_measured():
