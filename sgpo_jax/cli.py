@@ -8,7 +8,10 @@ import difflib
 import errno
 import importlib
 import logging
+import os
 import pathlib
+import select
+import signal
 import sys
 import textwrap
 import threading
@@ -80,6 +83,7 @@ exit codes, for launchers (what to run again is the same command):
   42        run it again: SIGTERM arrived and the work so far is saved, or another
             process of the run was lost, hangs or never started (a message names it)
   130       Ctrl-C; the work so far is saved (a second Ctrl-C does not wait for that)
+  141       the reader of its output has ended, as in `sgpo run | head`
   134, 137  killed by jax, because process 0 of many was, or from outside: run it again
 
 many processes (one per host of a TPU slice, all with the same folder --out):
@@ -95,10 +99,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
     try:
         code = run_command(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
     except KeyboardInterrupt:  # before a run has begun, which has its own way to stop
         print("sgpo: interrupted", file=sys.stderr)
         code = 130
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        # What is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
     sys.exit(code)
+
+
+def _reader_is_gone() -> bool:
+    """True if standard output is a pipe whose reader, such as `head`, has ended."""
+    poll = select.poll()
+    poll.register(sys.stdout, select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def run_command(argv: list[str]) -> int:

@@ -73,6 +73,36 @@ def test_an_interruption_before_a_run_is_one_line(capsys, monkeypatch):
     assert capsys.readouterr().err == "sgpo: interrupted\n"
 
 
+@pytest.mark.parametrize("args", [["run", "--help"], ["--version"]])
+def test_a_reader_that_ends_early_is_no_fault(args):
+    """As in `sgpo run --help | head -1`; also where all of it fits into the pipe."""
+    code = (
+        "import sys; sys.stdin.read(); from sgpo_jax import cli; cli.main(sys.argv[1:])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *args],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdout.close()
+        process.stdin.close()  # begins, and has no reader
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
+
+
+def test_a_broken_pipe_elsewhere_is_not_hidden(monkeypatch):
+    def broken(argv):
+        raise BrokenPipeError("a worker's")
+
+    monkeypatch.setattr(cli, "run_command", broken)
+    with open("/dev/null", "w") as out:
+        monkeypatch.setattr("sys.stdout", out)
+        with pytest.raises(BrokenPipeError, match="a worker's"):
+            cli.main(["run"])
+
+
 def test_the_package_is_the_command():
     args = [sys.executable, "-m", "sgpo_jax", "--version"]
     shown = subprocess.run(args, check=True, capture_output=True, text=True).stdout

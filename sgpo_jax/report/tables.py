@@ -143,7 +143,7 @@ def evaluation_grid(results: Mapping[str, Evaluation]) -> TextTable:
             name,
             f"{it.mean:.3f}",
             f"{it.low:.3f} to {it.high:.3f}",
-            f"{it.mean - results['initial'].mean:+.3f}",
+            gained(it, results["initial"]) if name != "initial" else "",
             "" if it.greedy is None else f"{it.greedy:.3f}",
             "" if it.reward is None else f"{it.reward:.3f}",
         ]
@@ -153,6 +153,12 @@ def evaluation_grid(results: Mapping[str, Evaluation]) -> TextTable:
     at = next(iter(results.values())).solved_at
     title = f"Held-out accuracy (success: a reward of at least {at:g})"
     return TextTable(title, columns, rows)
+
+
+def gained(evaluation: Evaluation, initial: Evaluation) -> str:
+    """Change of the mean success, with its interval over the questions of both."""
+    change = evaluation.change_from(initial)
+    return f"{change.mean:+.3f} ({change.low:+.3f} to {change.high:+.3f})"
 
 
 def hacking_grid(results: Mapping[str, Evaluation]) -> TextTable:

@@ -19,8 +19,8 @@ def verdict(
 ) -> list[str]:
     """Sentences on the accuracy of each policy, and its cost against the baseline.
 
-    A success has changed if the 95 % intervals before and after do not overlap.
-    They are over questions, so a change is seen late rather than where there is none.
+    A success has changed if the 95 % interval of the change, over the questions that
+    both evaluations have in common, leaves 0 out.
 
     Args:
       evaluations: by policy; "initial" is one.
@@ -29,30 +29,46 @@ def verdict(
 
     Example:
       >>> from sgpo_jax.ledger import Entry
-      >>> def of(mean):
-      ...     return Evaluation(
-      ...         mean=mean, low=mean - 0.05, high=mean + 0.05, greedy=None,
-      ...         unscorable=0.0, cost=Entry(),
-      ...     )
-      >>> verdict({"initial": of(0.4), "grpo": of(0.6)}, {}, "grpo")
+      >>> def of(*rates):
+      ...     return Evaluation(rates=rates, greedy=None, unscorable=0.0, cost=Entry())
+      >>> verdict({"initial": of(0.1, 0.7), "grpo": of(0.3, 0.9)}, {}, "grpo")
       ['grpo: held-out success rose from 0.400 to 0.600.']
     """
     first, found = evaluations["initial"], []
     for name, last in evaluations.items():
         if name == "initial":
             continue
-        if last.low > first.high:
+        change = last.change_from(first)
+        if change.low > 0:
             how = f"rose from {first.mean:.3f} to {last.mean:.3f}."
-        elif last.high < first.low:
+        elif change.high < 0:
             how = f"fell from {first.mean:.3f} to {last.mean:.3f}."
         else:
             how = (
                 f"did not change beyond noise: {first.mean:.3f} before, {last.mean:.3f}"
-                f" after, 95 % interval {last.low:.3f} to {last.high:.3f}."
+                f" after, 95 % interval of the change {change.low:+.3f} to"
+                f" {change.high:+.3f}."
             )
-        cost = _cost(comparisons[name], baseline) if name in comparisons else ""
-        found.append(f"{name}: held-out success {how}{_rewards(first, last)}{cost}")
+        parts = [f"{name}: held-out success {how}{_rewards(first, last)}"]
+        if name in comparisons:
+            parts += [_against(evaluations[baseline], last, baseline)]
+            parts += [_cost(comparisons[name], baseline)]
+        found.append(" ".join(parts))
     return found
+
+
+def _against(other: Evaluation, last: Evaluation, baseline: str) -> str:
+    """Sentence on the success beside the baseline's."""
+    over = last.change_from(other)
+    how = "not told apart from"
+    if over.low > 0:
+        how = "above"
+    elif over.high < 0:
+        how = "below"
+    return (
+        f"That is {how} {baseline}: {over.mean:+.3f}, 95 % interval {over.low:+.3f} to"
+        f" {over.high:+.3f}."
+    )
 
 
 def _rewards(first: Evaluation, last: Evaluation) -> str:
@@ -67,15 +83,15 @@ def _rewards(first: Evaluation, last: Evaluation) -> str:
 
 def _cost(points: Sequence[CostComparison], baseline: str) -> str:
     if not points:
-        return f" {baseline} gained nothing, so costs cannot be compared."
+        return f"{baseline} gained nothing, so costs cannot be compared."
     (point,) = (point for point in points if point.share == SHARE)
     if not np.isfinite(point.other):
-        return f" It never reached {SHARE:.0%} of {baseline}'s gain."
+        return f"It never reached {SHARE:.0%} of {baseline}'s gain."
     ratio, word = point.ratio, "less"
     if ratio < 1:
         ratio, word = 1 / ratio, "more"
     return (
-        f" {SHARE:.0%} of {baseline}'s gain took {ratio:.2f} times {word} total"
+        f"{SHARE:.0%} of {baseline}'s gain took {ratio:.2f} times {word} total"
         " compute, profiling included."
     )
 

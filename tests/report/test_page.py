@@ -27,9 +27,7 @@ def example(query, *, solved, completion="7"):
 
 def evaluation(*examples):
     return Evaluation(
-        mean=0.5,
-        low=0.4,
-        high=0.6,
+        rates=(0.4, 0.6),
         greedy=0.5,
         unscorable=0.0,
         cost=Entry(),

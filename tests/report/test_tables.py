@@ -59,9 +59,9 @@ def test_frequent_signs_of_hacking_are_said_with_an_example():
             counts={sign: len(those) for sign, those in examples.items()},
             examples={sign: those for sign, those in examples.items() if those},
         )
-        cost = Entry()
-        rates = {"mean": 1.0, "low": 1.0, "high": 1.0, "unscorable": 0.0}
-        return Evaluation(**rates, greedy=None, cost=cost, watch=watch)
+        return Evaluation(
+            rates=(1.0, 1.0), greedy=None, unscorable=0.0, cost=Entry(), watch=watch
+        )
 
     found = {
         "initial": evaluated(100, empty=[], echo=["You ask: what"]),

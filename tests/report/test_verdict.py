@@ -12,11 +12,8 @@ from sgpo_jax.report.verdict import SHARE, unsolved, verdict
 from sgpo_jax.training import Evaluation
 
 
-def of(mean, half=0.05):
-    low, high = max(mean - half, 0.0), min(mean + half, 1.0)
-    return Evaluation(
-        mean=mean, low=low, high=high, greedy=None, unscorable=0.0, cost=Entry()
-    )
+def of(*rates):
+    return Evaluation(rates=rates, greedy=None, unscorable=0.0, cost=Entry())
 
 
 def costs(other):
@@ -29,15 +26,18 @@ def costs(other):
 @pytest.mark.parametrize(
     ("after", "words"),
     [
-        (0.6, "rose from 0.400 to 0.600."),
-        (0.2, "fell from 0.400 to 0.200."),
-        (0.45, "did not change beyond noise: 0.400 before, 0.450 after"),
-        (0.49, "did not change beyond noise"),
-        (0.51, "rose"),
+        # Each question changed alike: certain, though the questions differ by far more.
+        ((0.11, 0.51, 1.0), "rose from 0.530 to 0.540."),
+        ((0.05, 0.44, 0.93), "fell from 0.530 to 0.473."),
+        # One rose by as much as another fell.
+        ((0.3, 0.3, 0.99), "did not change beyond noise: 0.530 before, 0.530 after"),
+        # One alone rose: 0.1 +- 1.96 * 0.1.
+        ((0.4, 0.5, 0.99), "95 % interval of the change -0.096 to +0.296."),
     ],
 )
-def test_success_changes_where_intervals_do_not_meet(after, words):
-    (line,) = verdict({"initial": of(0.4), "grpo": of(after)}, {}, "grpo")
+def test_success_has_changed_if_the_interval_over_pairs_leaves_0_out(after, words):
+    before = of(0.1, 0.5, 0.99)
+    (line,) = verdict({"initial": before, "grpo": of(*after)}, {}, "grpo")
     assert line.startswith("grpo: held-out success ") and words in line
 
 
@@ -57,10 +57,26 @@ def test_costs_are_those_of_the_table(points, words):
     assert SHARE in SHARES
 
 
+@pytest.mark.parametrize(
+    ("after", "words"),
+    [
+        ((0.65, 0.85), "That is above grpo: +0.250, 95 % interval +0.152 to +0.348."),
+        ((0.5, 0.3), "That is not told apart from grpo: -0.100, 95 % interval"),
+        ((0.4, 0.5), "That is below grpo: -0.050, 95 % interval -0.050 to -0.050."),
+    ],
+)
+def test_other_methods_are_compared_with_the_baseline_on_the_same_questions(
+    after, words
+):
+    found = {"initial": of(0.1, 0.1), "grpo": of(0.45, 0.55), "sgpo": of(*after)}
+    first, second = verdict(found, {"sgpo": costs(0.5)}, "grpo")
+    assert words in second and "That is" not in first
+
+
 def test_dense_rewards_are_said_beside_the_success():
     """Nothing is solved, and yet training changed something."""
     before, after = (
-        dataclasses.replace(of(0.0, 0.0), reward=reward) for reward in (0.25, 0.5)
+        dataclasses.replace(of(0.0), reward=reward) for reward in (0.25, 0.5)
     )
     (line,) = verdict({"initial": before, "grpo": after}, {}, "grpo")
     assert line.endswith("Mean reward 0.250 before, 0.500 after.")
