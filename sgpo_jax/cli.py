@@ -83,7 +83,7 @@ exit codes, for launchers (what to run again is the same command):
   42        run it again: SIGTERM arrived and the work so far is saved, or another
             process of the run was lost, hangs or never started (a message names it)
   130       Ctrl-C; the work so far is saved (a second Ctrl-C does not wait for that)
-  141       the reader of its output has ended, as in `sgpo run | head`
+  141       the reader of its output has ended, as in `sgpo methods | head`
   134, 137  killed by jax, because process 0 of many was, or from outside: run it again
 
 many processes (one per host of a TPU slice, all with the same folder --out):
