@@ -97,6 +97,7 @@ def test_what_leaving_dead_groups_out_saves(page, pattern, savings):
         ("docs/results.md", r"`dapo` ([\d.]+), `greso`", "strategies", "dapo"),
         ("docs/results.md", r"`greso` ([\d.]+), `mopps`", "strategies", "greso"),
         ("docs/results.md", r"`mopps` ([\d.]+)\. The", "strategies", "mopps"),
+        ("docs/results.md", r"little can be saved: ([\d.]+) is", "worked-steps", BOUND),
     ],
 )
 def test_savings_of_other_testbeds(page, pattern, testbed, method):
@@ -152,6 +153,23 @@ def test_screened_groups_and_the_filter():
     assert number(page, r"par with thinning \(([\d.]+) against") == round(screened, 2)
     thin = found[POOL]["savings"][THIN][2]["value"]
     assert number(page, r"against ([\d.]+) on `large-pool`\)") == round(thin, 2)
+    steps = found["worked-steps"]
+    screened = steps["savings"]["screened_thin"][2]["value"]
+    assert number(page, r"and `worked-steps` \(([\d.]+)\)") == round(screened, 2)
+    dapo = steps["savings"]["dapo_thin"][2]["value"]
+    assert number(page, r"without a profile \(([\d.]+)\), and groups") == round(dapo, 2)
+    more = 1 / steps["savings"]["grpo_16"][2]["value"]
+    assert number(page, r"groups of 16 need ([\d.]+) times more") == round(more, 1)
+    end = number(page, r"`greso` ends highest \(([\d.]+)\)")
+    assert (
+        end
+        == round(max(steps["final"].values()), 3)
+        == round(steps["final"]["greso"], 3)
+    )
+    with_profile, without = (
+        steps["savings"][name][2]["value"] for name in ("tracked", "tracked_flat")
+    )
+    assert 0 == without < with_profile < 1  # "charged, and never without one"
     many = found["many-visits"]["savings"]
     assert many["filtered_thin, profile for free"][2]["value"] == 0  # "never reached"
     filtered, thin = many["filtered_thin, profile for free"], many[THIN]
