@@ -14,7 +14,7 @@ from sgpo_jax import ledger, presets
 from .pages import ROOT, blocks
 
 RESULTS = ROOT / "benchmarks" / "results"
-POOL, MAIN = "large-pool", "strategies"
+POOL, MAIN, STEPS = "large-pool", "strategies", "worked-steps"
 THIN, FREE = "grpo_thin", "sgpo, profile for free"
 LIVE = "grpo_token, dead groups left out"
 BOUND = "grpo_thin, no dead group sampled"
@@ -155,7 +155,7 @@ def test_screened_groups_and_the_filter():
     assert number(page, r"against ([\d.]+) on `large-pool`\)") == round(thin, 2)
     steps = found["worked-steps"]
     screened = steps["savings"]["screened_thin"][2]["value"]
-    assert number(page, r"and `worked-steps` \(([\d.]+)\)") == round(screened, 2)
+    assert number(page, r"and `worked-steps` \(([\d.]+)\); where") == round(screened, 2)
     dapo = steps["savings"]["dapo_thin"][2]["value"]
     assert number(page, r"without a profile \(([\d.]+)\), and groups") == round(dapo, 2)
     more = 1 / steps["savings"]["grpo_16"][2]["value"]
@@ -203,9 +203,9 @@ def test_tuned_methods():
         (r"on `strategies`, thinning ([\d.]+), DAPO", MAIN, "", THIN),
         (r"thinning [\d.]+, DAPO ([\d.]+), and", MAIN, "", "dapo"),
         (r"and DAPO thinned ([\d.]+); on", MAIN, "", "dapo_thin"),
-        (r"on `large-pool` thinning saves ([\d.]+) times\.", POOL, "", THIN),
-        (r"on `large-pool` \(([\d.]+) times less\), not", POOL, "dapo", THIN),
-        (r"times less\), not on `strategies` \(([\d.]+)\)", MAIN, "dapo", THIN),
+        (r"on `large-pool` thinning saves ([\d.]+) times, on", POOL, "", THIN),
+        (r"on `large-pool` \(([\d.]+) times less\) and", POOL, "dapo", THIN),
+        (r"\([\d.]+\), not on `strategies` \(([\d.]+)\)", MAIN, "dapo", THIN),
         (r"needs ([\d.]+) to [\d.]+ times less compute on `str", MAIN, "grpo_16", THIN),
         (r"needs [\d.]+ to ([\d.]+) times less compute on `str", MAIN, "grpo_16", LIVE),
         (r"and ([\d.]+) to [\d.]+ times less on `large", POOL, "grpo_16", THIN),
@@ -227,6 +227,14 @@ def test_tuned_methods():
         (r"by DAPO thinned, and ([\d.]+) is the bound", MAIN, "dapo", BOUND),
         (r"charged \(([\d.]+)\) and behind", MAIN, "", "sgpo"),
         (r"when it is free \(([\d.]+)\)", MAIN, "", FREE),
+        (r"groups are dead, ([\d.]+) times less thinned", STEPS, "grpo_16", THIN),
+        (r"less thinned, ([\d.]+) if no dead group", STEPS, "grpo_16", BOUND),
+        (r"3.0 times, on `worked-steps` ([\d.]+)\. Half", STEPS, "", THIN),
+        (r"and `worked-steps` \(([\d.]+)\), not on", STEPS, "dapo", THIN),
+        (r"On `worked-steps` it is ([\d.]+) by thinning, and", STEPS, "grpo_16", THIN),
+        (r"by thinning, and ([\d.]+) is the bound\. \*", STEPS, "grpo_16", BOUND),
+        (r"On `worked-steps` it is ([\d.]+) by thinning, bet", STEPS, "", THIN),
+        (r"On `worked-steps` ([\d.]+) times less is enough", STEPS, "dapo", THIN),
     ],
 )
 def test_sentences_on_tuned_methods(pattern, testbed, against, method):
@@ -239,13 +247,29 @@ def test_sentences_on_tuned_methods(pattern, testbed, against, method):
 
 
 def test_three_times_less_than_groups_of_16():
-    """What README and the page claim of both testbeds, tuned, without a profile."""
+    """What README and the page claim, tuned and without a profile."""
     found = json.loads((RESULTS / "headline_tuned.json").read_text())["testbeds"]
-    assert list(found) == [MAIN, POOL]
-    for result in found.values():
-        saved = result["against"]["grpo_16"]["savings"]
-        assert all(saved[name][2]["value"] > 3 for name in (THIN, LIVE))
-        assert saved[LIVE][2]["low"] > 3
+    assert list(found) == [MAIN, POOL, STEPS]
+    saved = {name: x["against"]["grpo_16"]["savings"] for name, x in found.items()}
+    for testbed in (MAIN, POOL):
+        assert all(saved[testbed][name][2]["value"] > 3 for name in (THIN, LIVE))
+        assert saved[testbed][LIVE][2]["low"] > 3
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    (shown,) = re.findall(r", ([\d. and]+) times less on `worked-steps`", readme)
+    expected = [f"{saved[STEPS][name][2]['value']:.1f}" for name in (LIVE, THIN)]
+    assert shown == " and ".join(expected)
+
+
+def test_tuned_options_do_not_carry_over_to_longer_responses():
+    tuned = json.loads((RESULTS / "headline_tuned.json").read_text())["testbeds"]
+    default = json.loads((RESULTS / "headline.json").read_text())["testbeds"]
+    text = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    final = {name: f"{x:.3f}" for name, x in tuned[STEPS]["final"].items()}
+    assert (
+        f"end at {final['grpo_token']} and {final['dapo']}, GRPO at its defaults at"
+        f" {default[STEPS]['final']['grpo_token']:.3f}:"
+    ) in text
+    assert f"Thinned GRPO ends at {final[THIN]}." in text
 
 
 def test_sentences_on_step_sizes():
