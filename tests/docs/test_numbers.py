@@ -358,6 +358,19 @@ def test_the_default_run():
         assert claimed in " ".join((presets.default.__doc__ or "").split())
 
 
+def test_differences_of_the_default_run():
+    """Over the same questions, as its report has them."""
+    page = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    report = (RESULTS / "default" / "report.md").read_text()
+    for name, how, said in (
+        ("grpo_thin", "not told apart from", "told apart from GRPO with seed 0"),
+        ("sgpo", "below", "sGPO is below it"),
+    ):
+        pattern = rf"^{name}: .*That is {how} grpo_token: (.*? to \S+)\. "
+        (found,) = re.findall(pattern, report, re.M)
+        assert f"{said}: {found}." in page
+
+
 def rows_of(heading):
     """Cells of the tables of a section of the page of results."""
     text = (ROOT / "docs" / "results.md").read_text()
