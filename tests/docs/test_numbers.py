@@ -157,7 +157,9 @@ def test_screened_groups_and_the_filter():
     screened = steps["savings"]["screened_thin"][2]["value"]
     assert number(page, r"and `worked-steps` \(([\d.]+)\); where") == round(screened, 2)
     dapo = steps["savings"]["dapo_thin"][2]["value"]
-    assert number(page, r"without a profile \(([\d.]+)\), and groups") == round(dapo, 2)
+    assert number(page, r"without a profile \(([\d.]+)\), groups") == round(dapo, 2)
+    pairs = steps["savings"]["grpo_2, dead groups left out"][2]["value"]
+    assert number(page, r"dead ones too \(([\d.]+)\)") == round(pairs, 2)
     more = 1 / steps["savings"]["grpo_16"][2]["value"]
     assert number(page, r"groups of 16 need ([\d.]+) times more") == round(more, 1)
     end = number(page, r"`greso` ends highest \(([\d.]+)\)")
