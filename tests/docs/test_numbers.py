@@ -360,6 +360,18 @@ def test_the_default_run():
         assert claimed in " ".join((presets.default.__doc__ or "").split())
 
 
+def test_ingredients_of_the_rule_on_long_responses():
+    found = json.loads((RESULTS / "headline.json").read_text())["testbeds"][STEPS]
+    names = ("sgpo", "sgpo_mixed", "sgpo_eights")
+    saved = [found["savings"][f"{name}, profile for free"] for name in names]
+    assert all(x[2]["value"] == 0 for x in saved)
+    rule, mixed, eights = (f"{x[0]['value']:.2f}" for x in saved)
+    text = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    assert f"({rule}; without an order {mixed}, with groups of 8 {eights})" in text
+    end = found["final"]
+    assert min(end["sgpo_replay"], end["sgpo_kept"]) > end["sgpo"]
+
+
 def test_differences_of_the_default_run():
     """Over the same questions, as its report has them."""
     page = " ".join((ROOT / "docs" / "results.md").read_text().split())
