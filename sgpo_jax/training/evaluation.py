@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -38,7 +39,8 @@ class MeanInterval(NamedTuple):
         MeanInterval(mean=0.5, low=0.0, high=1.0)
         """
         found = np.asarray(values, np.float64)
-        mean, half = float(found.mean()), np.inf
+        # Rounded once, so that a file means the same on every machine.
+        mean, half = math.fsum(found) / len(found), np.inf
         if len(found) > 1:
             half = 1.96 * float(found.std(ddof=1)) / len(found) ** 0.5
         return cls(mean, max(low, mean - half), min(high, mean + half))
