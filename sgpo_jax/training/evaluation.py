@@ -252,11 +252,11 @@ def evaluate_exact(scorer: ReferenceScorer, params: Params) -> Evaluation:
       scorer: the held-out queries, packed.
       params: the policy.
     """
-    rates = scorer(params)
+    rates = tuple(scorer(params).tolist())
     return Evaluation(
-        rates=tuple(rates.tolist()),
+        rates=rates,
         greedy=None,
         unscorable=0.0,
-        reward=float(rates.mean()),
+        reward=MeanInterval.over(rates, 0.0, 1.0).mean,
         cost=scorer.cost,
     )
