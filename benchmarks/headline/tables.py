@@ -277,6 +277,12 @@ def little() -> str:
     )
 
 
+def first_table(name: str) -> str:
+    """The first table of a page of results, as it is."""
+    text = (RESULTS / name).read_text()
+    return text[text.index("\n| ") + 1 :].split("\n\n")[0].rstrip()
+
+
 def short() -> str:
     """README's: the testbeds in a line each."""
     name, rows = "headline.json", []
@@ -298,6 +304,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "ideas": ideas,
     "theory": theory,
     "little": little,
+    "smollm2": lambda: first_table("smollm2_seeds.md"),
     "short": short,
 }
 
