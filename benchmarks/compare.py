@@ -78,6 +78,9 @@ def seeds(args: argparse.Namespace, options: list[str]) -> str:
         [seed, f"{initial.mean:.3f}", *(gained(initial, after) for after in trained)]
         for seed, (initial, *trained) in found.items()
     ]
+    in_noise = [
+        seed for seed, one in found.items() if not one[1].change_from(one[0]).sign
+    ]
     curves = {
         seed: {name: curve(folder, name) for name in (baseline, *others)}
         for seed, folder in folders.items()
@@ -94,25 +97,30 @@ def seeds(args: argparse.Namespace, options: list[str]) -> str:
             table(["seed", *names], accuracy),
             "Total compute in TFLOP, profiling included.",
             table(["seed", baseline, *others], costs),
-            *_at_equal_accuracy(curves, baseline, others),
+            *_at_equal_accuracy(curves, baseline, others, in_noise),
         ]
     )
 
 
 def _at_equal_accuracy(
-    curves: Mapping[int, Mapping[str, report.Curve]], baseline: str, others: list[str]
+    curves: Mapping[int, Mapping[str, report.Curve]],
+    baseline: str,
+    others: list[str],
+    in_noise: list[str],
 ) -> Iterator[str]:
+    if in_noise:
+        yield (
+            f"Compute at equal accuracy is not compared: the gain of {baseline} is"
+            f" within noise with seed {' and '.join(in_noise)}."
+        )
+        return
     rows = []
     for name in others:
         points = [
             report.compare(each[baseline], each[name]) for each in curves.values()
         ]
         if not all(points):
-            yield (
-                f"{baseline} gained nothing with some seed: there is no accuracy to"
-                " compare compute at."
-            )
-            return
+            raise SystemExit(f"{baseline} gained nothing with some seed: train longer")
         for i, share in enumerate(report.SHARES):
             ratios = np.array([one[i].ratio for one in points])
             repeated = np.array([one[i].ratio_repeated for one in points])

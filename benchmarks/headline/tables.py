@@ -305,6 +305,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "theory": theory,
     "little": little,
     "smollm2": lambda: first_table("smollm2_seeds.md"),
+    "gsm8k": lambda: first_table("gsm8k_smollm2_seeds.md"),
     "short": short,
 }
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from sgpo_jax.profiling import Profile, nothing_solved
 from sgpo_jax.report.curves import CostComparison
-from sgpo_jax.training import Evaluation
+from sgpo_jax.training import Evaluation, MeanInterval
 
 SHARE = 0.9
 """Share of the baseline's gain at which sentences compare costs."""
@@ -20,7 +20,8 @@ def verdict(
     """Sentences on the accuracy of each policy, and its cost against the baseline.
 
     A success has changed if the 95 % interval of the change, over the questions that
-    both evaluations have in common, leaves 0 out.
+    both evaluations have in common, leaves 0 out. Costs are compared at a share of the
+    baseline's gain, if that is one.
 
     Args:
       evaluations: by policy; "initial" is one.
@@ -39,10 +40,9 @@ def verdict(
         if name == "initial":
             continue
         change = last.change_from(first)
-        if change.low > 0:
-            how = f"rose from {first.mean:.3f} to {last.mean:.3f}."
-        elif change.high < 0:
-            how = f"fell from {first.mean:.3f} to {last.mean:.3f}."
+        if change.sign:
+            moved = "rose" if change.sign > 0 else "fell"
+            how = f"{moved} from {first.mean:.3f} to {last.mean:.3f}."
         else:
             how = (
                 f"did not change beyond noise: {first.mean:.3f} before, {last.mean:.3f}"
@@ -52,7 +52,8 @@ def verdict(
         parts = [f"{name}: held-out success {how}{_rewards(first, last)}"]
         if name in comparisons:
             parts += [_against(evaluations[baseline], last, baseline)]
-            parts += [_cost(comparisons[name], baseline)]
+            gain = evaluations[baseline].change_from(first)
+            parts += [_cost(comparisons[name], gain, baseline)]
         found.append(" ".join(parts))
     return found
 
@@ -60,11 +61,7 @@ def verdict(
 def _against(other: Evaluation, last: Evaluation, baseline: str) -> str:
     """Sentence on the success beside the baseline's."""
     over = last.change_from(other)
-    how = "not told apart from"
-    if over.low > 0:
-        how = "above"
-    elif over.high < 0:
-        how = "below"
+    how = ("not told apart from", "above", "below")[over.sign]
     return (
         f"That is {how} {baseline}: {over.mean:+.3f}, 95 % interval {over.low:+.3f} to"
         f" {over.high:+.3f}."
@@ -81,9 +78,15 @@ def _rewards(first: Evaluation, last: Evaluation) -> str:
     return f" Mean reward {before} before, {after} after."
 
 
-def _cost(points: Sequence[CostComparison], baseline: str) -> str:
+def _cost(points: Sequence[CostComparison], gain: MeanInterval, baseline: str) -> str:
+    """Sentence on the compute for most of the baseline's gain."""
     if not points:
         return f"{baseline} gained nothing, so costs cannot be compared."
+    if not gain.sign:
+        return (
+            f"The gain of {baseline} is within noise, and so is what a share of it"
+            " costs: train longer, or hold out more questions."
+        )
     (point,) = (point for point in points if point.share == SHARE)
     if not np.isfinite(point.other):
         return f"It never reached {SHARE:.0%} of {baseline}'s gain."

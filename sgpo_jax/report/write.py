@@ -205,5 +205,6 @@ def _explanation(baseline: str) -> str:
         " They count profiling, generation and training on real tokens. Every method"
         " here encodes a prompt once per group and row; the last column compares with"
         f" {baseline} as it is usually run, with the prompt encoded for every response:"
-        " the same updates for more operations."
+        " the same updates for more operations. Where the first lines call that gain"
+        " within noise, these ratios are noise, too."
     )

@@ -9,6 +9,7 @@ from sgpo_jax.training.completions import CompletionLog as CompletionLog
 from sgpo_jax.training.copies import copy_names as copy_names
 from sgpo_jax.training.copies import with_copy as with_copy
 from sgpo_jax.training.evaluation import Evaluation as Evaluation
+from sgpo_jax.training.evaluation import MeanInterval as MeanInterval
 from sgpo_jax.training.evaluation import evaluate as evaluate
 from sgpo_jax.training.evaluation import evaluate_exact as evaluate_exact
 from sgpo_jax.training.exact import ReferenceScorer as ReferenceScorer

@@ -29,6 +29,15 @@ class MeanInterval(NamedTuple):
     low: float
     high: float
 
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval is on one side of 0, else 0: within noise.
+
+        >>> [MeanInterval(x, x - 1, x + 1).sign for x in (-2.0, 0.5, 2.0)]
+        [-1, 0, 1]
+        """
+        return (self.low > 0) - (self.high < 0)
+
     @classmethod
     def over(cls, values: Sequence[float], low: float, high: float) -> "MeanInterval":
         """Normal interval of the mean of independent values, within its bounds.

@@ -51,10 +51,19 @@ def test_success_has_changed_if_the_interval_over_pairs_leaves_0_out(after, word
     ],
 )
 def test_costs_are_those_of_the_table(points, words):
-    found = {"initial": of(0.4), "grpo": of(0.6), "sgpo": of(0.6)}
+    found = {"initial": of(0.4, 0.2), "grpo": of(0.6, 0.4), "sgpo": of(0.6, 0.4)}
     first, second = verdict(found, {"sgpo": points}, "grpo")
     assert words in second and "compute" not in first
     assert SHARE in SHARES
+
+
+@pytest.mark.parametrize("other", [0.5, math.inf])
+def test_a_share_of_noise_has_no_cost(other):
+    """One question gained as much as another lost, whatever the curves show."""
+    found = {"initial": of(0.4, 0.2), "grpo": of(0.7, 0.0), "sgpo": of(0.6, 0.4)}
+    _, second = verdict(found, {"sgpo": costs(other)}, "grpo")
+    assert "The gain of grpo is within noise" in second
+    assert "took" not in second and "never reached" not in second
 
 
 @pytest.mark.parametrize(
