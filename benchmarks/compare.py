@@ -73,13 +73,13 @@ def seeds(args: argparse.Namespace, options: list[str]) -> str:
         f"{seed}": [evaluation(folder, name) for name in names]
         for seed, folder in folders.items()
     }
+    in_noise = [
+        seed for seed, one in found.items() if not one[1].change_from(one[0]).sign
+    ]
     found["all"] = [pooled(one) for one in zip(*found.values(), strict=True)]
     accuracy = [
         [seed, f"{initial.mean:.3f}", *(gained(initial, after) for after in trained)]
         for seed, (initial, *trained) in found.items()
-    ]
-    in_noise = [
-        seed for seed, one in found.items() if not one[1].change_from(one[0]).sign
     ]
     curves = {
         seed: {name: curve(folder, name) for name in (baseline, *others)}
