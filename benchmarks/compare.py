@@ -73,8 +73,8 @@ def seeds(args: argparse.Namespace, options: list[str]) -> str:
         f"{seed}": [evaluation(folder, name) for name in names]
         for seed, folder in folders.items()
     }
-    in_noise = [
-        seed for seed, one in found.items() if not one[1].change_from(one[0]).sign
+    no_gain = [
+        seed for seed, one in found.items() if one[1].change_from(one[0]).sign < 1
     ]
     found["all"] = [pooled(one) for one in zip(*found.values(), strict=True)]
     accuracy = [
@@ -97,7 +97,7 @@ def seeds(args: argparse.Namespace, options: list[str]) -> str:
             table(["seed", *names], accuracy),
             "Total compute in TFLOP, profiling included.",
             table(["seed", baseline, *others], costs),
-            *_at_equal_accuracy(curves, baseline, others, in_noise),
+            *_at_equal_accuracy(curves, baseline, others, no_gain),
         ]
     )
 
@@ -106,12 +106,12 @@ def _at_equal_accuracy(
     curves: Mapping[int, Mapping[str, report.Curve]],
     baseline: str,
     others: list[str],
-    in_noise: list[str],
+    no_gain: list[str],
 ) -> Iterator[str]:
-    if in_noise:
+    if no_gain:
         yield (
-            f"Compute at equal accuracy is not compared: the gain of {baseline} is"
-            f" within noise with seed {' and '.join(in_noise)}."
+            f"Compute at equal accuracy is not compared: {baseline} did not gain beyond"
+            f" noise with seed {' and '.join(no_gain)}."
         )
         return
     rows = []
@@ -120,7 +120,8 @@ def _at_equal_accuracy(
             report.compare(each[baseline], each[name]) for each in curves.values()
         ]
         if not all(points):
-            raise SystemExit(f"{baseline} gained nothing with some seed: train longer")
+            yield f"The curve of {baseline} never rose with some seed: train longer."
+            return
         for i, share in enumerate(report.SHARES):
             ratios = np.array([one[i].ratio for one in points])
             repeated = np.array([one[i].ratio_repeated for one in points])

@@ -80,7 +80,7 @@ def _rewards(first: Evaluation, last: Evaluation) -> str:
 
 def _cost(points: Sequence[CostComparison], gain: MeanInterval, baseline: str) -> str:
     """Sentence on the compute for most of the baseline's gain."""
-    if not points:
+    if not points or gain.sign < 0:
         return f"{baseline} gained nothing, so costs cannot be compared."
     if not gain.sign:
         return (

@@ -31,7 +31,7 @@ class MeanInterval(NamedTuple):
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the interval is on one side of 0, else 0: within noise.
+        """Side of 0 that the interval is on, 1 or -1; 0 if 0 is within.
 
         >>> [MeanInterval(x, x - 1, x + 1).sign for x in (-2.0, 0.5, 2.0)]
         [-1, 0, 1]

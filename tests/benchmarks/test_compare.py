@@ -52,11 +52,12 @@ def test_gains_are_paired_and_pooled_over_the_questions_of_all_seeds(tmp_path):
     assert "| thin at 90% | 2.00x | 2.00x | 2.00x | 6.00x |" in text
 
 
-def test_compute_is_not_compared_at_a_gain_within_noise(tmp_path):
+@pytest.mark.parametrize("after", [(0.3, 0.7), (0.0, 0.7), (0.0, 0.8)])
+def test_compute_is_not_compared_without_a_gain_beyond_noise(tmp_path, after):
     folder(tmp_path / "seed0", (0.2, 0.4), (0.4, 0.6), (0.4, 0.6))
-    folder(tmp_path / "seed1", (0.0, 0.8), (0.3, 0.7), (0.2, 0.8))
+    folder(tmp_path / "seed1", (0.0, 0.8), after, (0.2, 0.8))
     text = of(tmp_path)
-    assert "is within noise with seed 1." in text and "thin at" not in text
+    assert "did not gain beyond noise with seed 1." in text and "thin at" not in text
 
 
 def test_a_finished_folder_is_not_run_again(tmp_path, monkeypatch):

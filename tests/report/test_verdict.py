@@ -66,6 +66,13 @@ def test_a_share_of_noise_has_no_cost(other):
     assert "took" not in second and "never reached" not in second
 
 
+def test_a_baseline_that_fell_has_no_gain_to_share():
+    """Its curve may have risen in between."""
+    found = {"initial": of(0.4, 0.2), "grpo": of(0.3, 0.1), "sgpo": of(0.6, 0.4)}
+    _, second = verdict(found, {"sgpo": costs(0.5)}, "grpo")
+    assert second.endswith("grpo gained nothing, so costs cannot be compared.")
+
+
 @pytest.mark.parametrize(
     ("after", "words"),
     [
