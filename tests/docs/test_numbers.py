@@ -372,6 +372,36 @@ def test_ingredients_of_the_rule_on_long_responses():
     assert min(end["sgpo_replay"], end["sgpo_kept"]) > end["sgpo"]
 
 
+def test_gsm8k_with_a_published_model():
+    """What the page says of it is what its tables say, seed 1 before seed 0."""
+    page = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    text = (RESULTS / "gsm8k_smollm2_seeds.md").read_text()
+
+    def row(begin):
+        (line,) = re.findall(rf"^\| {begin}.*$", text, re.M)
+        return [
+            [float(x) for x in re.findall(r"[-+]?[\d.]+", cell)]
+            for cell in line.split("|")[2:-1]
+        ]
+
+    gain = row("all ")[1][1]
+    assert f"Over both seeds GRPO gains {100 * gain:.1f} points, beyond noise" in page
+    never = [cell[1] for cell in row("training questions")]
+    assert (
+        "solved {:.0f} of the 160 training questions (seed 1) and {:.0f}".format(*never)
+        in page
+    )
+    dead = [100 * x for (x,) in row("groups of grpo_token")]
+    assert "and {:.0f} and {:.0f} % of GRPO's groups".format(*dead) in page
+    spent = re.findall(r"^\| [01] \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", text, re.M)
+    grpo, thin, tracked = np.array(spent, float).T
+    live = np.array(row("TFLOP of grpo_token")).ravel()
+    assert "groups out saves {:.1f} and {:.1f} times".format(*(grpo / live)) in page
+    assert "thinning {:.1f} and {:.1f}; thinned".format(*(grpo / thin)) in page
+    assert {f"{x:.1f}" for x in tracked / grpo} == {"1.4"}
+    assert "takes 1.4 times GRPO's compute" in page
+
+
 def test_differences_of_the_default_run():
     """Over the same questions, as its report has them."""
     page = " ".join((ROOT / "docs" / "results.md").read_text().split())
